@@ -1,0 +1,158 @@
+"""NumPy or CuPy: which library an array belongs to, and moving arrays between host and device.
+
+Everything above this file computes with `xp = array_module(x)`, so that the same lines run on the CPU
+and on the GPU. This is the one file that imports CuPy, and it does so only when a GPU is asked for or
+an array of CuPy's is met.
+"""
+
+import functools
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Backend(NamedTuple):
+    """One array library. `host_view` gives the NumPy array on which the CPU kernels run; it is None where
+    the CUDA kernels run instead."""
+
+    device: str
+    array_type: type
+    module: ModuleType
+    to_numpy: Callable[[Any], np.ndarray]
+    host_view: Callable[[Any], np.ndarray] | None
+
+
+# device name -> Backend. CuPy joins on first use; the tests register a strict imitation of it.
+BACKENDS = {"cpu": Backend("cpu", np.ndarray, np, np.asarray, np.asarray)}
+
+
+@functools.cache
+def _import_cupy() -> None:
+    import cupy
+
+    BACKENDS["cuda"] = Backend("cuda", cupy.ndarray, cupy, cupy.asnumpy, None)
+
+
+def cuda_problem() -> str | None:
+    """Why no GPU can be used, in a sentence, or None when one can."""
+    try:
+        _import_cupy()
+    except ImportError as error:
+        return f"CuPy cannot be imported ({error}). On a machine with an NVIDIA GPU: pip install 'tinymrcnn[gpu]'."
+    try:
+        BACKENDS["cuda"].module.zeros(1).sum().item()
+    except Exception as error:  # CuPy raises its own classes for a missing driver, device or library
+        return f"CuPy is installed but cannot compute: {type(error).__name__}: {error}"
+    return None
+
+
+def resolve_device(device: str) -> str:
+    """ "cpu", "cuda" or "auto" to the name of a usable device.
+
+    Raises ValueError for an unknown name, RuntimeError when "cuda" is asked for and cannot be used."""
+    if device == "auto":
+        return "cpu" if cuda_problem() else "cuda"
+    if device == "cuda" and (problem := cuda_problem()):
+        raise RuntimeError(f"The device 'cuda' cannot be used. {problem} Use --device cpu to run without a GPU.")
+    if device not in BACKENDS:
+        raise ValueError(f"Unknown device {device!r}: use 'cpu', 'cuda' or 'auto'.")
+    return device
+
+
+def backend_of(*arrays) -> Backend:
+    """The one library that all these arrays belong to.
+
+    Raises TypeError, naming both, when they belong to different ones, or when one is no array."""
+    found = None
+    for array in arrays:
+        backend = next((b for b in BACKENDS.values() if isinstance(array, b.array_type)), None)
+        if backend is None and type(array).__module__.partition(".")[0] == "cupy" and "cupy" in sys.modules:
+            _import_cupy()
+            backend = BACKENDS["cuda"]
+        if backend is None:
+            raise TypeError(f"Expected an array, got {type(array).__module__}.{type(array).__qualname__}.")
+        if found is not None and backend is not found:
+            raise TypeError(
+                f"An operation mixes a {found.module.__name__} array on '{found.device}' with a "
+                f"{backend.module.__name__} array on '{backend.device}'. Move one of them with to_device()."
+            )
+        found = backend
+    return found
+
+
+def array_module(*arrays) -> ModuleType:
+    """The module (NumPy or CuPy) of these arrays; TypeError when they mix."""
+    return backend_of(*arrays).module
+
+
+def to_device(array, device: str):
+    """The array on `device` ("cpu" or "cuda"); the same object when it is there already."""
+    target = BACKENDS[resolve_device(device)]
+    if isinstance(array, target.array_type):
+        return array
+    array = to_numpy(array)
+    return array if device == "cpu" else target.module.asarray(array)
+
+
+def to_numpy(array) -> np.ndarray:
+    """The array on the host, as NumPy."""
+    return np.asarray(array) if isinstance(array, (np.ndarray, np.generic)) else backend_of(array).to_numpy(array)
+
+
+def like(array, reference):
+    """A host array (or list) moved to the device of `reference`."""
+    return to_device(np.asarray(array), backend_of(reference).device)
+
+
+def memory_order(array) -> tuple[int, ...]:
+    """The axes from the outermost in memory to the innermost: (0, 2, 3, 1) for a channels-last feature map."""
+    return tuple(sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis])))
+
+
+def empty(xp, shape, dtype, order):
+    """An uninitialised array of `shape` whose axes lie in memory as `order` says (see memory_order)."""
+    array = xp.empty(tuple(shape[axis] for axis in order), dtype)
+    return array.transpose(tuple(order.index(axis) for axis in range(len(shape))))
+
+
+def empty_like(array, dtype=None):
+    """An uninitialised array of the same shape and memory order."""
+    return empty(array_module(array), array.shape, dtype or array.dtype, memory_order(array))
+
+
+def zeros_like(array, dtype=None):
+    """empty_like, filled with zeros."""
+    result = empty_like(array, dtype)
+    result.fill(0)
+    return result
+
+
+def elementwise(name: str, *operands):
+    """xp.name(*operands) in the memory order of the first operand that has the shape of the result.
+
+    CuPy's own results are C-ordered, and so are NumPy's where orders mix: this keeps channels-last maps
+    channels-last. operands: arrays of one dtype, and Python numbers."""
+    arrays = [operand for operand in operands if hasattr(operand, "dtype")]
+    xp = array_module(*arrays)
+    shape = np.broadcast_shapes(*(array.shape for array in arrays))
+    reference = next((array for array in arrays if array.shape == shape), None)
+    order = tuple(range(len(shape))) if reference is None else memory_order(reference)
+    return getattr(xp, name)(*operands, out=empty(xp, shape, arrays[0].dtype, order))
+
+
+def channels_last(array):
+    """A (N, C, H, W) array as a C-contiguous (N, H, W, C) one: a view where its memory is so already."""
+    return array_module(array).ascontiguousarray(array.transpose(0, 2, 3, 1))
+
+
+def channels_first(array):
+    """A (N, H, W, C) array seen as (N, C, H, W), channels-last in memory (a view)."""
+    return array.transpose(0, 3, 1, 2)
+
+
+def scatter_add(target, indices, values) -> None:
+    """target[indices] += values in place, counting repeated indices every time."""
+    array_module(target).add.at(target, indices, values)
