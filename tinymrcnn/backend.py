@@ -50,7 +50,7 @@ def cuda_problem() -> str | None:
 
 
 def resolve_device(device: str) -> str:
-    """ "cpu", "cuda" or "auto" to the name of a usable device.
+    """Turn "cpu", "cuda" or "auto" into the name of a usable device.
 
     Raises ValueError for an unknown name, RuntimeError when "cuda" is asked for and cannot be used."""
     if device == "auto":
