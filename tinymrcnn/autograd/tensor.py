@@ -77,10 +77,10 @@ class Tensor:
     def __init__(self, data, requires_grad: bool = False):
         if isinstance(data, Tensor):
             data = data.data
-        if isinstance(data, (bool, int, float, list, tuple)):
-            data = np.asarray(data, dtype=np.float32)
-        elif isinstance(data, np.generic):
+        if isinstance(data, np.generic):  # before the numbers: np.float64 is a subclass of float
             data = np.asarray(data)
+        elif isinstance(data, (bool, int, float, list, tuple)):
+            data = np.asarray(data, dtype=np.float32)
         array_module(data)
         if requires_grad and data.dtype.kind != "f":
             raise TypeError(f"Only floating-point Tensors can require gradients, not {data.dtype}.")

@@ -1,0 +1,178 @@
+"""Convolution, transposed convolution and the fully connected layer, each as matrix products.
+
+A convolution is one product: the windows of the image as the rows of a matrix (im2col), times the filters
+as the columns of another. With channels-last memory a 1x1 convolution needs no im2col at all, and a filter
+bank stored channels-last is that second matrix without a copy. Lesson 02 explains it.
+"""
+
+from tinymrcnn.autograd import Tensor, record
+from tinymrcnn.backend import array_module, channels_first, channels_last
+from tinymrcnn.ops.im2col import col2im, im2col
+
+# The matrix of windows is built in pieces of about this many numbers: large enough for a fast product, small
+# enough to stay in the cache and to bound the memory.
+PIECE = 1 << 20
+
+
+def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padding=0, dilation=1) -> Tensor:
+    """The cross-correlation that deep learning calls convolution, as torch.nn.functional.conv2d.
+
+    x: (N, C, H, W). weight: (O, C, kernel_h, kernel_w). bias: (O,). stride, padding, dilation: int.
+    Returns (N, O, out_h, out_w), channels-last, out_h = (H + 2 padding - dilation (kernel_h - 1) - 1) // stride + 1.
+
+    Raises ValueError when the shapes do not fit."""
+    _check_convolution(x, weight, bias, stride, padding, dilation)
+    image, filters = channels_last(x.data), weight.data
+    out = correlate(image, filters, stride, padding, dilation)
+    if bias is not None:
+        out += bias.data
+    size = image.shape
+    image = image if weight.requires_grad else None
+
+    def backward(grad, needs):
+        grad = channels_last(grad)
+        return (
+            channels_first(correlate_input_grad(grad, filters, size, stride, padding, dilation)) if needs[0] else None,
+            correlate_weight_grad(grad, image, filters.shape, stride, padding, dilation) if needs[1] else None,
+            *((grad.sum(axis=(0, 1, 2)),) if bias is not None else ()),
+        )
+
+    return record(channels_first(out), (x, weight) if bias is None else (x, weight, bias), backward)
+
+
+def _check_convolution(x, weight, bias, stride, padding, dilation) -> None:
+    if x.ndim != 4 or weight.ndim != 4:
+        raise ValueError(f"conv2d takes (N, C, H, W) and (O, C, kh, kw), not {x.shape} and {weight.shape}.")
+    if x.shape[1] != weight.shape[1]:
+        raise ValueError(f"The input has {x.shape[1]} channels, but the filters of shape {weight.shape} take others.")
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"A bias of shape {bias.shape} does not fit {weight.shape[0]} filters.")
+    if stride < 1 or padding < 0 or dilation < 1:
+        raise ValueError(f"Impossible stride {stride}, padding {padding} or dilation {dilation}.")
+    if min(_out_size(x.shape[2:], weight.shape[2:], stride, padding, dilation)) < 1:
+        raise ValueError(f"A padded image of {x.shape[2:]} + 2 * {padding} is smaller than the kernel {weight.shape}.")
+
+
+def _out_size(size, kernel, stride, padding, dilation) -> tuple[int, int]:
+    return tuple((n + 2 * padding - dilation * (k - 1) - 1) // stride + 1 for n, k in zip(size, kernel, strict=True))
+
+
+def _as_matrix(filters):
+    """(O, C, kh, kw) filters as the (O, kh * kw * C) matrix that fits im2col's rows (a view if channels-last)."""
+    return filters.transpose(0, 2, 3, 1).reshape(filters.shape[0], -1)
+
+
+def _is_pointwise(kernel, padding) -> bool:
+    return tuple(kernel) == (1, 1) and padding == 0
+
+
+def _pieces(image, size, kernel, stride, padding, dilation):
+    """The matrix of windows piece by piece: (slice of its rows, those rows). The buffer is used again."""
+    xp = array_module(image)
+    n, (out_h, out_w), per_row = len(image), size, kernel[0] * kernel[1] * image.shape[3]
+    step = max(1, min(n * out_h, PIECE // max(1, out_w * per_row)))
+    buffer = xp.empty((step * out_w, per_row), image.dtype)
+    for first in range(0, n * out_h, step):
+        rows = min(step, n * out_h - first)
+        columns = buffer[: rows * out_w]
+        im2col(image, columns, first, size, kernel, stride, padding, dilation)
+        yield slice(first * out_w, (first + rows) * out_w), columns
+
+
+def correlate(image, filters, stride, padding, dilation):
+    """The forward pass on arrays: (N, H, W, C) and (O, C, kh, kw) -> (N, out_h, out_w, O), C-contiguous."""
+    xp = array_module(image, filters)
+    kernel, matrix = filters.shape[2:], _as_matrix(filters).T
+    size = _out_size(image.shape[1:3], kernel, stride, padding, dilation)
+    out = xp.empty((len(image), *size, len(filters)), image.dtype)
+    flat = out.reshape(-1, len(filters))
+    if _is_pointwise(kernel, padding):
+        xp.matmul(image[:, ::stride, ::stride].reshape(-1, image.shape[3]), matrix, out=flat)
+    else:
+        for rows, columns in _pieces(image, size, kernel, stride, padding, dilation):
+            xp.matmul(columns, matrix, out=flat[rows])
+    return out
+
+
+def correlate_input_grad(grad, filters, shape, stride, padding, dilation):
+    """The gradient of the image, (N, H, W, C), from that of the output, (N, out_h, out_w, O)."""
+    xp = array_module(grad, filters)
+    kernel = filters.shape[2:]
+    if _is_pointwise(kernel, padding) and stride == 1:
+        return (grad.reshape(-1, grad.shape[3]) @ _as_matrix(filters)).reshape(shape)
+    reach = dilation * (kernel[0] - 1) - padding
+    if stride == 1 and kernel[0] == kernel[1] and reach >= 0:
+        # every pixel gathers from the windows that covered it: a correlation with the filters turned around
+        return correlate(grad, filters[:, :, ::-1, ::-1].transpose(1, 0, 2, 3), 1, reach, dilation)
+    image = xp.zeros(shape, grad.dtype)
+    for n in range(len(image)):
+        columns = grad[n].reshape(-1, grad.shape[3]) @ _as_matrix(filters)
+        col2im(columns, image[n : n + 1], grad.shape[1:3], kernel, stride, padding, dilation)
+    return image
+
+
+def correlate_weight_grad(grad, image, shape, stride, padding, dilation):
+    """The gradient of the filters, (O, C, kh, kw) channels-last: the output's gradient times the windows."""
+    xp = array_module(grad, image)
+    out, channels, *kernel = shape
+    flat = grad.reshape(-1, out)
+    if _is_pointwise(kernel, padding):
+        total = flat.T @ image[:, ::stride, ::stride].reshape(-1, channels)
+    else:
+        total = xp.zeros((out, kernel[0] * kernel[1] * channels), image.dtype)
+        for rows, columns in _pieces(image, grad.shape[1:3], kernel, stride, padding, dilation):
+            total += flat[rows].T @ columns
+    return channels_first(total.reshape(out, *kernel, channels))
+
+
+def conv_transpose2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1) -> Tensor:
+    """The transpose of conv2d's linear map ("deconvolution"), as torch.nn.functional.conv_transpose2d.
+
+    x: (N, C, H, W). weight: (C, O, kernel_h, kernel_w). bias: (O,).
+    Returns (N, O, (H - 1) stride + kernel_h, (W - 1) stride + kernel_w), channels-last.
+
+    Its forward is conv2d's input gradient and the other way round. Raises ValueError when the shapes do not fit."""
+    if x.ndim != 4 or weight.ndim != 4 or x.shape[1] != weight.shape[0]:
+        raise ValueError(f"conv_transpose2d takes (N, C, H, W) and (C, O, kh, kw), not {x.shape} and {weight.shape}.")
+    if bias is not None and bias.shape != weight.shape[1:2]:
+        raise ValueError(f"A bias of shape {bias.shape} does not fit {weight.shape[1]} output channels.")
+    image, filters = channels_last(x.data), weight.data
+    n, h, w, _ = image.shape
+    shape = (n, (h - 1) * stride + filters.shape[2], (w - 1) * stride + filters.shape[3], filters.shape[1])
+    out = correlate_input_grad(image, filters, shape, stride, 0, 1)
+    if bias is not None:
+        out += bias.data
+    image = image if weight.requires_grad else None
+
+    def backward(grad, needs):
+        grad = channels_last(grad)
+        return (
+            channels_first(correlate(grad, filters, stride, 0, 1)) if needs[0] else None,
+            correlate_weight_grad(image, grad, filters.shape, stride, 0, 1) if needs[1] else None,
+            *((grad.sum(axis=(0, 1, 2)),) if bias is not None else ()),
+        )
+
+    return record(channels_first(out), (x, weight) if bias is None else (x, weight, bias), backward)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x @ weight.T + bias, as torch.nn.functional.linear. x: (N, in). weight: (out, in). bias: (out,).
+
+    Raises ValueError when the shapes do not fit."""
+    if x.ndim != 2 or weight.ndim != 2 or x.shape[1] != weight.shape[1]:
+        raise ValueError(f"linear takes (N, in) and (out, in), not {x.shape} and {weight.shape}.")
+    array_module(x.data, weight.data)
+    rows, matrix = x.data, weight.data
+    out = rows @ matrix.T
+    if bias is not None:
+        out += bias.data
+    rows = rows if weight.requires_grad else None
+
+    def backward(grad, needs):
+        return (
+            grad @ matrix if needs[0] else None,
+            grad.T @ rows if needs[1] else None,
+            *((grad.sum(axis=0),) if bias is not None else ()),
+        )
+
+    return record(out, (x, weight) if bias is None else (x, weight, bias), backward)

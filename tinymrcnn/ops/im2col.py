@@ -1,0 +1,99 @@
+"""im2col and col2im: a convolution's windows as the rows of a matrix, and back.
+
+Row (n, i, j) of the matrix holds the window under output pixel (i, j) of image n, in the order (kernel row,
+kernel column, channel): for channels-last images every piece of it is a contiguous run. Windows that reach
+over the border read zeros. col2im is the transpose: every element of the matrix is added back to the pixel
+that it was read from.
+"""
+
+import numpy as np
+
+from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, prange, run
+
+
+@cpu_kernel
+def _im2col_cpu(x, columns, first_row, height, width, kernel_h, kernel_w, stride, padding, dilation):
+    channels = x.shape[3]
+    rows = columns.shape[0] // width
+    for row in prange(rows):
+        n, i = divmod(np.int64(first_row + row), height)
+        for j in range(width):
+            out = columns[row * width + j]
+            at = 0
+            for u in range(kernel_h):
+                y = i * stride - padding + u * dilation
+                for v in range(kernel_w):
+                    z = j * stride - padding + v * dilation
+                    if 0 <= y < x.shape[1] and 0 <= z < x.shape[2]:
+                        for c in range(channels):
+                            out[at + c] = x[n, y, z, c]
+                    else:
+                        for c in range(channels):
+                            out[at + c] = 0
+                    at += channels
+
+
+@cuda_kernel
+def _im2col_cuda(x, columns, first_row, height, width, kernel_h, kernel_w, stride, padding, dilation):
+    channels = x.shape[3]
+    per_row = kernel_h * kernel_w * channels
+    for index in range(cuda.grid(1), columns.shape[0] * per_row, cuda.gridsize(1)):
+        row, rest = divmod(index, per_row)
+        window, c = divmod(rest, channels)
+        u, v = divmod(window, kernel_w)
+        line, j = divmod(row, width)
+        n, i = divmod(first_row + line, height)
+        y = i * stride - padding + u * dilation
+        z = j * stride - padding + v * dilation
+        if 0 <= y < x.shape[1] and 0 <= z < x.shape[2]:
+            columns[row, rest] = x[n, y, z, c]
+        else:
+            columns[row, rest] = 0
+
+
+def im2col(x, columns, first_row, size, kernel, stride, padding, dilation) -> None:
+    """Fill `columns` with the windows of some rows of output pixels.
+
+    x: (N, H, W, C), C-contiguous. columns: (rows * out_w, kernel_h * kernel_w * C), C-contiguous.
+    first_row: the first output row, counted through the whole batch (n * out_h + i). size: (out_h, out_w).
+    kernel: (kernel_h, kernel_w). stride, padding, dilation: in pixels, the same both ways."""
+    run(_im2col_cpu, _im2col_cuda, columns.size, x, columns, first_row, *size, *kernel, stride, padding, dilation)
+
+
+@cpu_kernel
+def _col2im_cpu(columns, x, height, width, kernel_h, kernel_w, stride, padding, dilation):
+    channels = x.shape[3]
+    for line in prange(x.shape[0] * x.shape[1]):
+        n, y = divmod(np.int64(line), x.shape[1])
+        for u in range(kernel_h):
+            i, rest = divmod(y + padding - u * dilation, stride)
+            if rest == 0 and 0 <= i < height:
+                for j in range(width):
+                    row = (n * height + i) * width + j
+                    for v in range(kernel_w):
+                        z = j * stride - padding + v * dilation
+                        if 0 <= z < x.shape[2]:
+                            at = (u * kernel_w + v) * channels
+                            for c in range(channels):
+                                x[n, y, z, c] += columns[row, at + c]
+
+
+@cuda_kernel
+def _col2im_cuda(columns, x, height, width, kernel_h, kernel_w, stride, padding, dilation):
+    channels = x.shape[3]
+    for index in range(cuda.grid(1), x.size, cuda.gridsize(1)):
+        pixel, c = divmod(index, channels)
+        line, z = divmod(pixel, x.shape[2])
+        n, y = divmod(line, x.shape[1])
+        for u in range(kernel_h):
+            i, rest = divmod(y + padding - u * dilation, stride)
+            if rest == 0 and 0 <= i < height:
+                for v in range(kernel_w):
+                    j, rest = divmod(z + padding - v * dilation, stride)
+                    if rest == 0 and 0 <= j < width:
+                        x[n, y, z, c] += columns[(n * height + i) * width + j, (u * kernel_w + v) * channels + c]
+
+
+def col2im(columns, x, size, kernel, stride, padding, dilation) -> None:
+    """Add every element of `columns` (all windows of the batch, as im2col lays them out) to its pixel of x."""
+    run(_col2im_cpu, _col2im_cuda, x.size, columns, x, *size, *kernel, stride, padding, dilation)

@@ -1,0 +1,65 @@
+"""Resizing feature maps: nearest neighbour (the FPN's top-down path) and bilinear.
+
+Both are linear and separable: out = A_h x A_w^T with two small matrices of weights, so that the backward
+pass is the product with the transposed matrices.
+"""
+
+import numpy as np
+
+from tinymrcnn.autograd import Tensor, record
+from tinymrcnn.backend import array_module, channels_first, channels_last, like
+
+
+def interpolate(x: Tensor, size=None, scale_factor=None, mode: str = "nearest") -> Tensor:
+    """Resize feature maps, as torch.nn.functional.interpolate (bilinear with align_corners=False).
+
+    x: (N, C, H, W). size: (out_h, out_w) or an int, or scale_factor: a number, out = floor(in * scale_factor).
+    mode: "nearest" or "bilinear". Returns (N, C, out_h, out_w), channels-last.
+
+    Raises ValueError unless exactly one of size and scale_factor is given, and for an unknown mode."""
+    if (size is None) == (scale_factor is None):
+        raise ValueError("interpolate needs either size or scale_factor, not both and not neither.")
+    if mode not in _WEIGHTS:
+        raise ValueError(f"Unknown mode {mode!r}: use one of {sorted(_WEIGHTS)}.")
+    image = channels_last(x.data)
+    n, h, w, c = image.shape
+    if size is None:
+        size = (int(h * scale_factor), int(w * scale_factor))
+    out_h, out_w = (size, size) if isinstance(size, int) else size
+    if min(out_h, out_w, h, w) < 1:
+        raise ValueError(f"Cannot resize maps of {(h, w)} to {(out_h, out_w)}.")
+    rows = like(_WEIGHTS[mode](h, out_h, x.dtype), image)
+    columns = like(_WEIGHTS[mode](w, out_w, x.dtype), image)
+
+    def backward(grad, needs):
+        return (channels_first(_resize(channels_last(grad), rows.T, columns.T)),)
+
+    return record(channels_first(_resize(image, rows, columns)), (x,), backward)
+
+
+def _resize(image, rows, columns):
+    """rows: (out_h, H), columns: (out_w, W) applied to (N, H, W, C)."""
+    xp = array_module(image)
+    n, h, w, c = image.shape
+    tall = xp.matmul(rows, image.reshape(n, h, w * c))
+    return xp.matmul(columns, tall.reshape(-1, w, c)).reshape(n, len(rows), len(columns), c)
+
+
+def _nearest(n: int, out: int, dtype) -> np.ndarray:
+    """(out, n): output i reads input floor(i n / out)."""
+    weights = np.zeros((out, n), dtype)
+    weights[np.arange(out), np.arange(out) * n // out] = 1
+    return weights
+
+
+def _bilinear(n: int, out: int, dtype) -> np.ndarray:
+    """(out, n): output i lies at (i + 1/2) n / out - 1/2 of the input, between two neighbours."""
+    at = np.clip((np.arange(out) + 0.5) * n / out - 0.5, 0, n - 1)
+    low = np.minimum(at.astype(int), max(n - 2, 0))
+    weights = np.zeros((out, n), dtype)
+    np.add.at(weights, (np.arange(out), low), 1 - (at - low))
+    np.add.at(weights, (np.arange(out), np.minimum(low + 1, n - 1)), at - low)
+    return weights
+
+
+_WEIGHTS = {"nearest": _nearest, "bilinear": _bilinear}
