@@ -69,6 +69,8 @@ def backend_of(*arrays) -> Backend:
     found = None
     for array in arrays:
         backend = next((b for b in BACKENDS.values() if isinstance(array, b.array_type)), None)
+        if isinstance(array, np.generic):  # what NumPy makes of arrays without dimensions
+            backend = BACKENDS["cpu"]
         if backend is None and type(array).__module__.partition(".")[0] == "cupy" and "cupy" in sys.modules:
             _import_cupy()
             backend = BACKENDS["cuda"]
