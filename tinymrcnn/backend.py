@@ -91,12 +91,16 @@ def array_module(*arrays) -> ModuleType:
 
 
 def to_device(array, device: str):
-    """The array on `device` ("cpu" or "cuda"); the same object when it is there already."""
+    """The array on `device` ("cpu" or "cuda") in the same memory order; the same object when it is there already."""
     target = BACKENDS[resolve_device(device)]
     if isinstance(array, target.array_type):
         return array
     array = to_numpy(array)
-    return array if device == "cpu" else target.module.asarray(array)
+    if device == "cpu":
+        return array
+    moved = empty(target.module, array.shape, array.dtype, memory_order(array))
+    moved[...] = target.module.asarray(array)
+    return moved
 
 
 def to_numpy(array) -> np.ndarray:

@@ -1,0 +1,166 @@
+"""The layers: parameters around the functions of tinymrcnn.ops, with PyTorch's names."""
+
+import numpy as np
+
+from tinymrcnn import ops
+from tinymrcnn.autograd import Tensor
+from tinymrcnn.backend import channels_first, like
+from tinymrcnn.nn import init as initialisers
+from tinymrcnn.nn.module import Module, Parameter
+
+
+class _Weighted(Module):
+    """A layer with a weight and perhaps a bias, drawn by `init` and zero."""
+
+    def __init__(self, shape, bias_size, init):
+        super().__init__()
+        self.init = init
+        if len(shape) == 4:  # filters lie channels-last in memory, as the maps do
+            o, i, h, w = shape
+            self.weight = Parameter(channels_first(np.zeros((o, h, w, i), np.float32)))
+        else:
+            self.weight = Parameter(np.zeros(shape, np.float32))
+        self.bias = Parameter(np.zeros(bias_size, np.float32)) if bias_size else None
+        self.reset_parameters(np.random.default_rng(0))
+
+    def reset_parameters(self, rng):
+        self.weight.data[...] = like(self.init(rng, self.weight.shape).astype(np.float32), self.weight.data)
+        if self.bias is not None:
+            self.bias.data.fill(0)
+
+
+class Conv2d(_Weighted):
+    """ops.conv2d with a weight (out, in, kernel, kernel)."""
+
+    def __init__(
+        self, in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, bias=True,
+        init=initialisers.kaiming_normal,
+    ):  # fmt: skip
+        shape = (out_channels, in_channels, kernel_size, kernel_size)
+        super().__init__(shape, out_channels if bias else 0, init)
+        self.stride, self.padding, self.dilation = stride, padding, dilation
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation)
+
+
+class ConvTranspose2d(_Weighted):
+    """ops.conv_transpose2d with a weight (in, out, kernel, kernel)."""
+
+    def __init__(self, in_channels, out_channels, kernel_size, stride=1, init=initialisers.kaiming_normal):
+        super().__init__((in_channels, out_channels, kernel_size, kernel_size), out_channels, init)
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.conv_transpose2d(x, self.weight, self.bias, self.stride)
+
+
+class Linear(_Weighted):
+    """ops.linear with a weight (out, in)."""
+
+    def __init__(self, in_features, out_features, init=initialisers.xavier_uniform):
+        super().__init__((out_features, in_features), out_features, init)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.linear(x, self.weight, self.bias)
+
+
+class BatchNorm2d(Module):
+    """ops.batch_norm: batch statistics in train mode, running ones in eval mode."""
+
+    buffers = ("running_mean", "running_var")
+
+    def __init__(self, num_features, eps=1e-5, momentum=0.1):
+        super().__init__()
+        self.eps, self.momentum = eps, momentum
+        self.weight = Parameter(np.ones(num_features, np.float32))
+        self.bias = Parameter(np.zeros(num_features, np.float32))
+        self.running_mean = np.zeros(num_features, np.float32)
+        self.running_var = np.ones(num_features, np.float32)
+
+    def reset_parameters(self, rng):
+        for zeros in (self.bias.data, self.running_mean):
+            zeros.fill(0)
+        for ones in (self.weight.data, self.running_var):
+            ones.fill(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        statistics = self.running_mean, self.running_var
+        return ops.batch_norm(x, *statistics, self.weight, self.bias, self.training, self.momentum, self.eps)
+
+
+class FrozenBatchNorm2d(Module):
+    """Batch normalisation whose statistics, weight and bias are all constants: x * scale + shift.
+
+    For networks that start from public weights; from scratch it would be the identity."""
+
+    buffers = ("weight", "bias", "running_mean", "running_var")
+
+    def __init__(self, num_features, eps=1e-5):
+        super().__init__()
+        self.eps = eps
+        self.weight = np.ones(num_features, np.float32)
+        self.bias = np.zeros(num_features, np.float32)
+        self.running_mean = np.zeros(num_features, np.float32)
+        self.running_var = np.ones(num_features, np.float32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = self.weight / (self.running_var + self.eps) ** 0.5
+        shift = self.bias - self.running_mean * scale
+        return x * scale.reshape(1, -1, 1, 1) + shift.reshape(1, -1, 1, 1)
+
+
+class GroupNorm(Module):
+    """ops.group_norm: the same in train and in eval mode."""
+
+    def __init__(self, num_groups, num_channels, eps=1e-5):
+        super().__init__()
+        self.num_groups, self.eps = num_groups, eps
+        self.weight = Parameter(np.ones(num_channels, np.float32))
+        self.bias = Parameter(np.zeros(num_channels, np.float32))
+
+    def reset_parameters(self, rng):
+        self.weight.data.fill(1)
+        self.bias.data.fill(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+
+class ReLU(Module):
+    """ops.relu."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.relu(x)
+
+
+class MaxPool2d(Module):
+    """ops.max_pool2d."""
+
+    def __init__(self, kernel_size, stride=None, padding=0):
+        super().__init__()
+        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.max_pool2d(x, self.kernel_size, self.stride, self.padding)
+
+
+class Sequential(Module):
+    """Layers one after the other, named "0", "1", ... in the state_dict; it can be indexed and walked."""
+
+    def __init__(self, *layers: Module):
+        super().__init__(**{str(i): layer for i, layer in enumerate(layers)})
+
+    def __iter__(self):
+        return (layer for _, layer in self.named_children())
+
+    def __getitem__(self, index: int) -> Module:
+        return list(self)[index]
+
+    def __len__(self) -> int:
+        return len(list(self))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self:
+            x = layer(x)
+        return x

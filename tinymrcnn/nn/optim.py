@@ -1,0 +1,98 @@
+"""Optimisers. Each changes the parameters in place by their .grad; a parameter without one stays as it is."""
+
+import math
+
+import numpy as np
+
+from tinymrcnn.backend import array_module, backend_of, to_device, to_numpy, zeros_like
+
+
+class _Optimizer:
+    slots: tuple[str, ...] = ()  # the running averages that are kept for each parameter
+
+    def __init__(self, parameters, lr: float):
+        self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
+        if not self.parameters:
+            raise ValueError("The optimiser got no parameter that requires a gradient.")
+        self.lr = lr
+        self.steps = 0
+        self.state = {slot: [zeros_like(parameter.data) for parameter in self.parameters] for slot in self.slots}
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of the last step."""
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def step(self) -> None:
+        """Move every parameter that has a gradient."""
+        self.steps += 1
+        for i, parameter in enumerate(self.parameters):
+            if parameter.grad is not None:
+                self._update(parameter.data, parameter.grad, *(self.state[slot][i] for slot in self.slots))
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """The number of steps and the running averages, as host arrays named "slot.index"."""
+        arrays = {f"{slot}.{i}": to_numpy(a).copy() for slot in self.slots for i, a in enumerate(self.state[slot])}
+        return {"steps": np.int64(self.steps), **arrays}
+
+    def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
+        """Take over what state_dict() gave. Raises ValueError when it belongs to other parameters."""
+        for slot in self.slots:
+            for i, array in enumerate(self.state[slot]):
+                name = f"{slot}.{i}"
+                if name not in state or state[name].shape != array.shape:
+                    raise ValueError(
+                        f"The optimiser's state does not fit these parameters: {name} should have the shape "
+                        f"{array.shape}, the file has {state[name].shape if name in state else 'no such entry'}."
+                    )
+                array[...] = to_device(state[name].astype(array.dtype), backend_of(array).device)
+        self.steps = int(state["steps"])
+
+
+class SGD(_Optimizer):
+    """v = momentum v + (grad + weight_decay p);  p = p - lr v   (as torch.optim.SGD)."""
+
+    slots = ("velocity",)
+
+    def __init__(self, parameters, lr: float, momentum: float = 0.0, weight_decay: float = 0.0):
+        super().__init__(parameters, lr)
+        self.momentum, self.weight_decay = momentum, weight_decay
+
+    def _update(self, p, grad, velocity):
+        velocity *= self.momentum
+        velocity += grad
+        if self.weight_decay:
+            velocity += p * self.weight_decay
+        p -= velocity * self.lr
+
+
+class AdamW(_Optimizer):
+    """m, v: running means of grad and grad^2;  p = p - lr (m' / (sqrt(v') + eps) + weight_decay p), where the
+    primes undo the bias of the first steps (Loshchilov & Hutter 2019; as torch.optim.AdamW)."""
+
+    slots = ("mean", "square")
+
+    def __init__(self, parameters, lr: float = 1e-3, betas=(0.9, 0.999), eps: float = 1e-8, weight_decay: float = 1e-2):
+        super().__init__(parameters, lr)
+        self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
+
+    def _update(self, p, grad, mean, square):
+        xp, (beta1, beta2) = array_module(p), self.betas
+        p *= 1 - self.lr * self.weight_decay
+        mean += (grad - mean) * (1 - beta1)
+        square += (grad * grad - square) * (1 - beta2)
+        size = xp.sqrt(square) * (1 / math.sqrt(1 - beta2**self.steps)) + self.eps
+        p -= mean / size * (self.lr / (1 - beta1**self.steps))
+
+
+def clip_grad_norm(parameters, max_norm: float) -> float:
+    """Scale all gradients so that their joint norm is at most max_norm; returns the norm before (one number,
+    which on a GPU waits for the backward pass)."""
+    gradients = [(parameter, parameter.grad) for parameter in parameters if parameter.grad is not None]
+    if not gradients:
+        return 0.0
+    norm = math.sqrt(float(sum((gradient * gradient).sum() for _, gradient in gradients)))
+    if norm > max_norm:
+        for parameter, gradient in gradients:
+            parameter.grad = gradient * (max_norm / norm)
+    return norm
