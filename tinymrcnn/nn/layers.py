@@ -158,7 +158,7 @@ class Sequential(Module):
         return list(self)[index]
 
     def __len__(self) -> int:
-        return len(list(self))
+        return sum(1 for _ in self)
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self:
