@@ -13,8 +13,9 @@ import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_tuple
 
-from tinymrcnn.backend import array_module, elementwise, empty, like, memory_order, scatter_add, to_numpy, zeros_like
+from tinymrcnn.backend import array_module, elementwise, empty, empty_like, like, memory_order, scatter_add, to_numpy
 
 
 class Node:
@@ -165,12 +166,14 @@ class Tensor:
                     f"backward() without a gradient needs a single number, but this Tensor has the shape {self.shape}. "
                     "Reduce it first (.sum(), .mean()) or pass backward(gradient)."
                 )
-            gradient = zeros_like(self.data) + 1
+            gradient = empty_like(self.data)
+            gradient.fill(1)
         elif isinstance(gradient, Tensor):
             raise TypeError("The upstream gradient is a plain array: second derivatives are not supported.")
-        elif gradient.shape != self.shape:
+        array_module(self.data, gradient)
+        if gradient.shape != self.shape:
             raise ValueError(f"The upstream gradient has the shape {gradient.shape}, the Tensor {self.shape}.")
-        elif gradient.dtype != self.dtype:
+        if gradient.dtype != self.dtype:
             raise TypeError(f"The upstream gradient is {gradient.dtype}, the Tensor {self.dtype}.")
 
         gradients = {self.node: gradient}
@@ -178,13 +181,14 @@ class Tensor:
             gradient = gradients.pop(node, None)
             if node.backward is None:
                 if gradient is not None:
-                    node.grad = gradient.copy() if node.grad is None else node.grad + gradient
+                    node.grad = gradient.copy() if node.grad is None else elementwise("add", node.grad, gradient)
                 continue
             if gradient is not None:
                 needs = tuple(parent is not None for parent in node.parents)
                 for parent, part in zip(node.parents, node.backward(gradient, needs), strict=True):
                     if parent is not None and part is not None:
-                        gradients[parent] = gradients[parent] + part if parent in gradients else part
+                        known = gradients.get(parent)
+                        gradients[parent] = part if known is None else elementwise("add", known, part)
             node.backward, node.parents, node.released = None, (), True
 
     # Operators: the functions below, under the names that one expects
@@ -368,11 +372,11 @@ def div(a, b) -> Tensor:
     x = x if parents[1].node is not None else None
 
     def backward(grad, needs):
-        grad_x = elementwise("divide", grad, y)
-        return (
-            _unbroadcast(grad_x, x_shape) if needs[0] else None,
-            _unbroadcast(elementwise("negative", grad_x * x / y), y_shape) if needs[1] else None,
-        )
+        grad_x, grad_y = elementwise("divide", grad, y), None
+        if needs[1]:
+            grad_y = elementwise("multiply", elementwise("negative", grad_x), elementwise("divide", x, y))
+            grad_y = _unbroadcast(grad_y, y_shape)
+        return (_unbroadcast(grad_x, x_shape) if needs[0] else None, grad_y)
 
     return record(result, parents, backward)
 
@@ -384,7 +388,8 @@ def pow(a: Tensor, exponent: int | float) -> Tensor:
     x = a.data
 
     def backward(grad, needs):
-        return (elementwise("multiply", grad, exponent * elementwise("power", x, exponent - 1)),)
+        slope = elementwise("multiply", exponent, elementwise("power", x, exponent - 1))
+        return (elementwise("multiply", grad, slope),)
 
     return record(elementwise("power", x, exponent), (a,), backward)
 
@@ -427,24 +432,28 @@ def matmul(a, b) -> Tensor:
 # Reductions
 
 
+def _axes(dim, ndim: int) -> tuple[int, ...]:
+    """The axes that `dim` (an axis, a tuple of axes, or None for all) means."""
+    return normalize_axis_tuple(range(ndim) if dim is None else dim, ndim)
+
+
 def sum(a: Tensor, dim=None, keepdim: bool = False) -> Tensor:
     """The sum over `dim` (an axis, a tuple of axes, or None for all)."""
     shape, dtype, order, xp = a.shape, a.dtype, memory_order(a.data), array_module(a.data)
-    kept = a.data.sum(axis=dim, keepdims=True)
-    kept_shape = kept.shape
+    dims = _axes(dim, a.ndim)
+    kept_shape = tuple(1 if axis in dims else n for axis, n in enumerate(shape))
 
     def backward(grad, needs):
         spread = empty(xp, shape, dtype, order)
         spread[...] = grad.reshape(kept_shape)
         return (spread,)
 
-    return record(kept if keepdim else kept.reshape(a.data.sum(axis=dim).shape), (a,), backward)
+    return record(a.data.sum(axis=dim, keepdims=keepdim), (a,), backward)
 
 
 def mean(a: Tensor, dim=None, keepdim: bool = False) -> Tensor:
     """The mean over `dim`; a mean over nothing is 0."""
-    dims = range(a.ndim) if dim is None else (dim,) if isinstance(dim, int) else dim
-    return sum(a, dim, keepdim) * (1 / max(1, math.prod(a.shape[d] for d in dims)))
+    return sum(a, dim, keepdim) * (1 / max(1, math.prod(a.shape[axis] for axis in _axes(dim, a.ndim))))
 
 
 # Shape
@@ -462,7 +471,7 @@ def reshape(a: Tensor, shape) -> Tensor:
 
 def permute(a: Tensor, dims) -> Tensor:
     """The axes in another order (a view)."""
-    dims = tuple(d % a.ndim for d in dims)
+    dims = normalize_axis_tuple(dims, a.ndim)
     inverse = tuple(dims.index(d) for d in range(a.ndim))
 
     def backward(grad, needs):
@@ -474,6 +483,7 @@ def permute(a: Tensor, dims) -> Tensor:
 def getitem(a: Tensor, index) -> Tensor:
     """a[index] for slices, integers and index arrays; an element taken twice gets both gradients."""
     index = tuple(index) if isinstance(index, tuple) else (index,)
+    index = tuple(np.zeros(0, np.int64) if isinstance(part, list) and not part else part for part in index)
     index = tuple(like(part, a.data) if isinstance(part, (list, np.ndarray)) else part for part in index)
     shape, dtype, order, xp = a.shape, a.dtype, memory_order(a.data), array_module(a.data)
     may_repeat = any(hasattr(part, "dtype") and part.dtype != bool for part in index)
@@ -491,13 +501,19 @@ def getitem(a: Tensor, index) -> Tensor:
 
 
 def cat(tensors, dim: int = 0) -> Tensor:
-    """Tensors of equal shape but for `dim`, joined along it."""
+    """Tensors of equal shape but for `dim`, joined along it.
+
+    Raises ValueError when there are none or their shapes do not fit, TypeError when their dtypes differ."""
     tensors = tuple(tensors)
+    if not tensors:
+        raise ValueError("cat needs at least one Tensor.")
     first, xp = tensors[0].data, array_module(*(tensor.data for tensor in tensors))
     if len({tensor.dtype for tensor in tensors}) > 1:
         raise TypeError(f"cat got Tensors of different dtypes: {[str(tensor.dtype) for tensor in tensors]}.")
     ends = np.cumsum([tensor.shape[dim] for tensor in tensors]).tolist()
     axis = dim % first.ndim
+    if len({tensor.shape[:axis] + tensor.shape[axis + 1 :] for tensor in tensors}) > 1:
+        raise ValueError(f"cat along {dim} got Tensors of the shapes {[tensor.shape for tensor in tensors]}.")
     pieces = [
         (slice(None),) * axis + (slice(end - tensor.shape[dim], end),)
         for end, tensor in zip(ends, tensors, strict=True)
