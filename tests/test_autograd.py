@@ -773,6 +773,9 @@ def test_a_gradient_accumulated_from_several_uses_keeps_channels_last():
     y = watch(x)
     (y * 2 + y * y).sum().backward()
     assert log == [CHANNELS_LAST]
+    assert memory_order(x.grad) == CHANNELS_LAST
+    (x * 2).sum().backward()
+    assert memory_order(x.grad) == CHANNELS_LAST
 
 
 # Other libraries

@@ -180,8 +180,11 @@ class Tensor:
         for node in _outputs_first(self.node):
             gradient = gradients.pop(node, None)
             if node.backward is None:
-                if gradient is not None:
-                    node.grad = gradient.copy() if node.grad is None else elementwise("add", node.grad, gradient)
+                if gradient is not None:  # "positive": a copy in the same memory order
+                    known = node.grad
+                    node.grad = (
+                        elementwise("positive", gradient) if known is None else elementwise("add", known, gradient)
+                    )
                 continue
             if gradient is not None:
                 needs = tuple(parent is not None for parent in node.parents)
