@@ -1,0 +1,112 @@
+"""Image files of every kind become (3, H, W) RGB in 0..1, and come back from a PNG unchanged."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tinymrcnn.data import read_image, write_image
+
+COLORS = np.array(
+    [[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[10, 20, 30], [40, 50, 60], [70, 80, 90]]], np.uint8
+)  # 2 rows, 3 columns
+
+
+def check(image, expected):
+    assert image.dtype == np.float32 and image.flags.c_contiguous
+    assert image.shape == (3, *expected.shape[:2])
+    np.testing.assert_array_equal(image, expected.transpose(2, 0, 1).astype(np.float32) / 255)
+
+
+def test_rgb_is_channels_first_in_the_order_red_green_blue(tmp_path):
+    Image.fromarray(COLORS).save(tmp_path / "a.png")
+    image = read_image(tmp_path / "a.png")
+    check(image, COLORS)
+    assert image[:, 0, 0].tolist() == [1, 0, 0]
+
+
+def test_grey_palette_and_bilevel_become_rgb(tmp_path):
+    grey = np.array([[0, 100, 255], [7, 8, 9]], np.uint8)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    check(read_image(tmp_path / "grey.png"), np.stack([grey] * 3, 2))
+    Image.fromarray(COLORS).quantize(8).save(tmp_path / "palette.png")
+    with Image.open(tmp_path / "palette.png") as opened:
+        assert opened.mode == "P"
+    check(read_image(tmp_path / "palette.png"), COLORS)
+    Image.fromarray(grey > 50).save(tmp_path / "bilevel.png")
+    check(read_image(tmp_path / "bilevel.png"), np.stack([(grey > 50) * np.uint8(255)] * 3, 2))
+
+
+def test_sixteen_bit_grey_keeps_its_precision(tmp_path):
+    grey = np.array([[0, 256, 65535], [1, 2, 40000]], np.uint16)
+    Image.fromarray(grey).save(tmp_path / "deep.png")
+    image = read_image(tmp_path / "deep.png")
+    assert image.dtype == np.float32 and image.shape == (3, 2, 3)
+    for channel in image:
+        np.testing.assert_array_equal(channel, grey.astype(np.float32) / 65535)
+
+
+def test_transparency_is_composited_on_white(tmp_path):
+    alpha = np.array([[255, 0, 51], [255, 255, 0]], np.uint8)
+    Image.fromarray(np.concatenate([COLORS, alpha[:, :, None]], 2)).save(tmp_path / "a.png")
+    image = read_image(tmp_path / "a.png").transpose(1, 2, 0)
+    np.testing.assert_array_equal(image[alpha == 255], COLORS[alpha == 255].astype(np.float32) / 255)
+    assert (image[alpha == 0] == 1).all()
+    np.testing.assert_allclose(image[0, 2], [0.8, 0.8, 1.0], rtol=1e-6)  # a fifth of blue, four fifths of white
+    grey = Image.fromarray(np.full((2, 3), 100, np.uint8))
+    grey.save(tmp_path / "b.png", transparency=100)  # a grey value that means transparent
+    assert (read_image(tmp_path / "b.png") == 1).all()
+
+
+def test_exif_rotation_is_applied(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera stood on its side: turn by 90 degrees clockwise
+    Image.fromarray(COLORS).save(tmp_path / "a.png", exif=exif)
+    check(read_image(tmp_path / "a.png"), np.rot90(COLORS, -1))
+
+
+def test_missing_and_unreadable_files_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no image file .*nothing.png"):
+        read_image(tmp_path / "nothing.png")
+    (tmp_path / "text.png").write_text("hello")
+    with pytest.raises(ValueError, match="text.png' cannot be read as an image"):
+        read_image(tmp_path / "text.png")
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 60, 3)).astype(np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "half.png").write_bytes((tmp_path / "a.png").read_bytes()[:3000])
+    with pytest.raises(ValueError, match="half.png' cannot be read as an image"):
+        read_image(tmp_path / "half.png")
+    Image.fromarray(np.ones((2, 3), np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(ValueError, match="float.tif.*floating-point"):
+        read_image(tmp_path / "float.tif")
+
+
+def test_an_absurdly_large_image_is_refused(tmp_path, monkeypatch):
+    Image.fromarray(COLORS).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2)  # Pillow refuses twice as many
+    with pytest.raises(ValueError, match="a.png' cannot be read as an image"):
+        read_image(tmp_path / "a.png")
+
+
+def test_written_and_read_back(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (3, 5, 7)).astype(np.float32) / 255
+    write_image(tmp_path / "a.png", image)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), image)
+    write_image(tmp_path / "a.png", np.array([-0.5, 0.5, 1.5]).reshape(3, 1, 1) * np.ones((3, 4, 6)))
+    assert [channel.max() * 255 for channel in read_image(tmp_path / "a.png")] == [0, 128, 255]
+    write_image(tmp_path / "a.jpg", image)
+    assert read_image(tmp_path / "a.jpg").shape == (3, 5, 7)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jpg", "a.png"]
+
+
+@pytest.mark.parametrize(
+    "image",
+    [np.zeros((5, 7, 3), np.float32), np.zeros((3, 5, 7), np.uint8), np.full((3, 5, 7), np.nan), np.zeros((5, 7))],
+)
+def test_what_is_no_image_is_not_written(tmp_path, image):
+    with pytest.raises(ValueError, match=r"takes a \(3, H, W\) array of finite floats"):
+        write_image(tmp_path / "a.png", image)
+    assert not list(tmp_path.iterdir())
+
+
+def test_unknown_suffix_is_named(tmp_path):
+    with pytest.raises(ValueError, match="a.xyz' names no image format"):
+        write_image(tmp_path / "a.xyz", np.zeros((3, 5, 7), np.float32))
