@@ -1,0 +1,108 @@
+"""Anchors: the reference boxes that the RPN corrects, a few shapes laid over every cell of every feature map.
+
+A cell anchor of size s and aspect ratio r = height / width has the area s^2:
+
+    width = sqrt(s^2 / r)        height = r * width
+
+and is centred on (0, 0); cell (row i, column j) of a map of stride t shifts it by (j t, i t). Section 3.1.1
+of the Faster R-CNN paper; one size per pyramid level as in section 4.1 of the FPN paper. Lesson 05 draws them.
+
+The public models come in two families, and weights trained with the anchors of one do not fit the other's:
+
+                                   torchvision                         detectron2
+    half extents                   rounded to whole pixels             as they are
+    order within a cell            ratio by ratio (order="ratio")      size by size (order="size")
+    stride                         padded image size // map size       the level's nominal stride
+"""
+
+import functools
+import math
+
+import numpy as np
+
+
+class AnchorGenerator:
+    """All anchors of an image, level by level.
+
+    sizes: one tuple of sizes in pixels for each level, ((32,), (64,), ...).
+    aspect_ratios: one tuple of height / width for each level, or a single tuple for all of them.
+    rounded: whether half widths and half heights are rounded to whole pixels (half to even).
+    order: "size" (all ratios of the first size, then of the next) or "ratio" (all sizes of the first ratio, ...).
+
+    Raises ValueError for sizes or ratios that are not positive or not one tuple for each level.
+    """
+
+    def __init__(self, sizes, aspect_ratios=(0.5, 1.0, 2.0), rounded: bool = False, order: str = "size"):
+        if not isinstance(aspect_ratios[0], (tuple, list)):
+            aspect_ratios = (aspect_ratios,) * len(sizes)
+        if order not in ("size", "ratio"):
+            raise ValueError(f"Unknown order {order!r} of anchors: use 'size' or 'ratio'.")
+        if len(sizes) != len(aspect_ratios):
+            raise ValueError(f"There are sizes for {len(sizes)} levels but aspect ratios for {len(aspect_ratios)}.")
+        for level, values in enumerate(zip(sizes, aspect_ratios, strict=True)):
+            for name, group in zip(("sizes", "aspect_ratios"), values, strict=True):
+                if not isinstance(group, (tuple, list)) or not group or min(group) <= 0:
+                    raise ValueError(f"{name}[{level}] must be a tuple of positive numbers, not {group!r}.")
+        self.cells = tuple(
+            _cell_anchors(tuple(level_sizes), tuple(level_ratios), rounded, order)
+            for level_sizes, level_ratios in zip(sizes, aspect_ratios, strict=True)
+        )
+
+    @property
+    def num_anchors_per_cell(self) -> list[int]:
+        """A for each level: the RPN's head has A objectness and 4 A box channels there."""
+        return [len(cell) for cell in self.cells]
+
+    def __call__(self, grid_sizes, image_size, strides=None) -> list[np.ndarray]:
+        """The anchors of each level: float32 (h * w * A, 4) on the host, in (row, column, anchor) order.
+
+        grid_sizes: the (h, w) of each feature map. image_size: the (height, width) of the padded batch.
+        strides: the pixels per cell of each level; without them image_size // grid_size, taken for height
+        and width separately.
+
+        The arrays are kept and shared between calls, so they are read-only: copy before changing them.
+        Raises ValueError when the number of maps or strides is not the number of levels.
+        """
+        levels = len(self.cells)
+        if len(grid_sizes) != levels or (strides is not None and len(strides) != levels):
+            raise ValueError(
+                f"These anchors are for {levels} levels: got {len(grid_sizes)} grid sizes"
+                + (f" and {len(strides)} strides." if strides is not None else ".")
+            )
+        anchors = []
+        for level, (h, w) in enumerate(grid_sizes):
+            if strides is None:
+                stride_y, stride_x = image_size[0] // max(h, 1), image_size[1] // max(w, 1)
+            else:
+                stride_y = stride_x = strides[level]
+            anchors.append(_grid_anchors(self.cells[level], int(h), int(w), int(stride_y), int(stride_x)))
+        return anchors
+
+
+def _cell_anchors(sizes: tuple, ratios: tuple, rounded: bool, order: str) -> tuple[tuple[float, ...], ...]:
+    """The A anchors of a cell, centred on (0, 0), as (x1, y1, x2, y2)."""
+    if order == "size":
+        shapes = [(size, ratio) for size in sizes for ratio in ratios]
+    else:
+        shapes = [(size, ratio) for ratio in ratios for size in sizes]
+    cell = []
+    for size, ratio in shapes:
+        width = math.sqrt(size * size / ratio)
+        half_width, half_height = width / 2, ratio * width / 2
+        if rounded:
+            half_width, half_height = float(round(half_width)), float(round(half_height))
+        cell.append((-half_width, -half_height, half_width, half_height))
+    return tuple(cell)
+
+
+@functools.lru_cache(maxsize=64)
+def _grid_anchors(cell: tuple, h: int, w: int, stride_y: int, stride_x: int) -> np.ndarray:
+    """A cell's anchors shifted to every cell of an (h, w) grid: (h * w * A, 4)."""
+    # float32 from the start: the same anchor in float64 would not tie where two anchors are equally good
+    anchors = np.empty((h, w, len(cell), 4), np.float32)
+    anchors[...] = np.asarray(cell, np.float32)
+    anchors[..., 0::2] += (np.arange(w, dtype=np.float32) * stride_x)[:, None, None]
+    anchors[..., 1::2] += (np.arange(h, dtype=np.float32) * stride_y)[:, None, None, None]
+    anchors = anchors.reshape(-1, 4)
+    anchors.flags.writeable = False
+    return anchors

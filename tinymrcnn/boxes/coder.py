@@ -1,0 +1,76 @@
+"""A box as the correction of another box: the (dx, dy, dw, dh) that the RPN and the box branch predict.
+
+    dx = wx (gx - px) / pw        dw = ww ln(gw / pw)
+    dy = wy (gy - py) / ph        dh = wh ln(gh / ph)
+
+with (gx, gy) and (gw, gh) the centre and size of the wanted box, (px, py) and (pw, ph) those of the given
+one, an anchor or a proposal. Shifts are measured in box sizes and sizes as logarithms, so the same numbers
+describe the same correction at every scale. The weights w bring the four to comparable variances.
+Appendix C of the R-CNN paper, equation 2 of the Faster R-CNN paper. Lessons 05 and 08 work through it.
+"""
+
+import math
+
+from tinymrcnn.backend import array_module
+from tinymrcnn.boxes.geometry import check_boxes, check_positive_size
+
+# No correction enlarges a box more than 1000/16 times: exp() of a wild prediction would overflow.
+LARGEST_LOG_SCALE = math.log(1000 / 16)
+
+
+class BoxCoder:
+    """Boxes to corrections and back.
+
+    weights: (wx, wy, ww, wh); (1, 1, 1, 1) in the RPN, (10, 10, 5, 5) in the box branch.
+    clip: the largest dw and dh that decode follows.
+    """
+
+    def __init__(self, weights=(1.0, 1.0, 1.0, 1.0), clip: float = LARGEST_LOG_SCALE):
+        self.weights = tuple(float(weight) for weight in weights)  # Python floats leave float32 as it is
+        self.clip = float(clip)
+        if len(self.weights) != 4 or min(self.weights) <= 0:
+            raise ValueError(f"BoxCoder needs four positive weights (wx, wy, ww, wh), not {tuple(weights)}.")
+
+    def encode(self, gt, boxes):
+        """The corrections that turn each of `boxes` (N, 4) into the box of the same row of `gt` (N, 4): (N, 4).
+
+        Raises ValueError for shapes that differ and, on the host, for a box without a positive size.
+        """
+        check_positive_size(gt, "gt")
+        check_positive_size(boxes, "boxes")
+        if gt.shape != boxes.shape:
+            raise ValueError(f"encode pairs the rows of gt {tuple(gt.shape)} with those of boxes {tuple(boxes.shape)}.")
+        xp = array_module(gt, boxes)
+        wx, wy, ww, wh = self.weights
+        gx, gy, gw, gh = _centre_and_size(gt)
+        px, py, pw, ph = _centre_and_size(boxes)
+        dx, dy = wx * (gx - px) / pw, wy * (gy - py) / ph
+        dw, dh = ww * xp.log(gw / pw), wh * xp.log(gh / ph)
+        return xp.stack([dx, dy, dw, dh], axis=1)
+
+    def decode(self, deltas, boxes):
+        """Apply K corrections to each box: `deltas` (N, 4K) and `boxes` (N, 4) to (N, K, 4) corrected boxes.
+
+        K is 1 in the RPN and the number of classes in the box branch. The result may leave the image; deltas
+        that are not finite give boxes that are not. Raises ValueError for shapes that do not fit.
+        """
+        check_boxes(boxes)
+        if deltas.ndim != 2 or deltas.shape[0] != boxes.shape[0] or deltas.shape[1] % 4:
+            raise ValueError(
+                f"decode needs deltas (N, 4K) for boxes (N, 4): got {tuple(deltas.shape)} and {tuple(boxes.shape)}."
+            )
+        xp = array_module(deltas, boxes)
+        deltas = deltas.reshape(deltas.shape[0], deltas.shape[1] // 4, 4)
+        wx, wy, ww, wh = self.weights
+        px, py, pw, ph = (values[:, None] for values in _centre_and_size(boxes))  # (N, 1) against (N, K)
+        gx = deltas[..., 0] / wx * pw + px
+        gy = deltas[..., 1] / wy * ph + py
+        gw = xp.exp(xp.minimum(deltas[..., 2] / ww, self.clip)) * pw
+        gh = xp.exp(xp.minimum(deltas[..., 3] / wh, self.clip)) * ph
+        return xp.stack([gx - 0.5 * gw, gy - 0.5 * gh, gx + 0.5 * gw, gy + 0.5 * gh], axis=-1)
+
+
+def _centre_and_size(boxes):
+    """(N, 4) boxes to centre x, centre y, width and height, (N,) each."""
+    width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    return boxes[:, 0] + 0.5 * width, boxes[:, 1] + 0.5 * height, width, height

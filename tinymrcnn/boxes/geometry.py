@@ -1,0 +1,95 @@
+"""Boxes as arrays: area, overlap, clipping, dropping the tiny ones.
+
+A box is (x1, y1, x2, y2) with x to the right and y down, in continuous coordinates where pixel i covers
+[i, i + 1): the width is x2 - x1, with no "+ 1". Boxes are NumPy or CuPy arrays of floats; the result has
+their dtype and lives where they live. Nothing here has a gradient.
+
+Intersection over union decides which anchor answers for which object (section 3.1.2 of the Faster R-CNN
+paper, section 3.1 of the Mask R-CNN paper). Lesson 05 draws it.
+"""
+
+import numpy as np
+
+from tinymrcnn.backend import array_module
+
+
+def box_area(boxes):
+    """(..., 4) boxes to their (...) areas, in square pixels. ValueError when they are no boxes."""
+    _check_last_axis(boxes, "boxes")
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+
+
+def box_iou(boxes1, boxes2):
+    """Intersection over union of every box of `boxes1` (N, 4) with every one of `boxes2` (M, 4): (N, M), 0 to 1.
+
+    Where the union is empty the result is 0. Raises ValueError for wrong shapes and for two dtypes: float64
+    anchors against float32 objects break the ties between equally good anchors, so that a few are never
+    positive and the model trains a little worse, without any error.
+    """
+    check_boxes(boxes1, "boxes1")
+    check_boxes(boxes2, "boxes2")
+    if boxes1.dtype != boxes2.dtype:
+        raise ValueError(
+            f"boxes1 is {boxes1.dtype} and boxes2 is {boxes2.dtype}: convert one to the dtype of the other."
+        )
+    xp = array_module(boxes1, boxes2)
+    x1, y1, x2, y2 = (boxes1[:, i, None] for i in range(4))  # (N, 1) against (M,)
+    width = xp.minimum(x2, boxes2[:, 2]) - xp.maximum(x1, boxes2[:, 0])
+    height = xp.minimum(y2, boxes2[:, 3]) - xp.maximum(y1, boxes2[:, 1])
+    intersection = xp.maximum(width, 0) * xp.maximum(height, 0)
+    union = box_area(boxes1)[:, None] + box_area(boxes2) - intersection
+    return intersection / xp.where(union > 0, union, 1)
+
+
+def clip_boxes_to_image(boxes, size):
+    """(..., 4) boxes cut at the borders of an image of `size` (height, width): a new array."""
+    _check_last_axis(boxes, "boxes")
+    height, width = size
+    xp = array_module(boxes)
+    clipped = xp.empty_like(boxes)
+    clipped[..., 0::2] = xp.clip(boxes[..., 0::2], 0.0, float(width))
+    clipped[..., 1::2] = xp.clip(boxes[..., 1::2], 0.0, float(height))
+    return clipped
+
+
+def remove_small_boxes(boxes, min_size: float):
+    """The indices (int64, ascending) of the (N, 4) boxes whose width and height are both at least `min_size`."""
+    check_boxes(boxes)
+    sizes = boxes[:, 2:] - boxes[:, :2]
+    return array_module(boxes).flatnonzero((sizes >= float(min_size)).all(axis=1))
+
+
+def check_boxes(boxes, name: str = "boxes") -> None:
+    """Raise ValueError unless `boxes` is a floating-point array of shape (N, 4)."""
+    if boxes.ndim != 2:
+        raise ValueError(f"{name} must have the shape (N, 4), not {tuple(boxes.shape)}.")
+    _check_last_axis(boxes, name)
+
+
+def check_finite(boxes, name: str = "boxes") -> None:
+    """check_boxes, and on the host a ValueError naming the first row with a NaN or an infinity."""
+    check_boxes(boxes, name)
+    if isinstance(boxes, np.ndarray):  # on a GPU, looking at the values would wait for the device
+        _refuse_rows(boxes, ~np.isfinite(boxes).all(axis=1), name, "every coordinate must be finite")
+
+
+def check_positive_size(boxes, name: str = "boxes") -> None:
+    """check_boxes, and on the host a ValueError naming the first row without a positive, finite width and height."""
+    check_boxes(boxes, name)
+    if isinstance(boxes, np.ndarray):
+        sizes = boxes[:, 2:] - boxes[:, :2]
+        bad = ~((sizes > 0) & np.isfinite(sizes)).all(axis=1)
+        _refuse_rows(boxes, bad, name, "width x2 - x1 and height y2 - y1 must be positive and finite")
+
+
+def _check_last_axis(boxes, name: str) -> None:
+    if boxes.ndim == 0 or boxes.shape[-1] != 4:
+        raise ValueError(f"The last axis of {name} must hold x1, y1, x2, y2: its shape is {tuple(boxes.shape)}.")
+    if boxes.dtype.kind != "f":
+        raise ValueError(f"{name} must be floating-point (float32 as a rule), not {boxes.dtype}.")
+
+
+def _refuse_rows(boxes, bad: np.ndarray, name: str, rule: str) -> None:
+    if bad.any():
+        row = int(bad.argmax())
+        raise ValueError(f"Row {row} of {name} is {boxes[row].tolist()}: {rule}.")

@@ -1,0 +1,115 @@
+"""Masks between two frames: the whole image, and the small m x m grid of a box in which the mask branch works.
+
+`crop_masks` makes the m x m training target of a box from an object's image-sized mask; `paste_masks` puts
+predicted m x m probabilities back into the image. Both treat a mask as a function of continuous coordinates,
+so crop and paste are inverses of each other up to the resolution of the grid, and nothing shifts by half a
+pixel. "The m x m floating-number mask output is then resized to the RoI size, and binarized at a threshold of
+0.5": section 3.1 of the Mask R-CNN paper. Lesson 09 explains both.
+"""
+
+import math
+
+import numpy as np
+
+from tinymrcnn.autograd import Tensor
+from tinymrcnn.backend import array_module, to_numpy
+from tinymrcnn.boxes.geometry import check_finite
+from tinymrcnn.kernels import cpu_kernel, prange, scalar
+from tinymrcnn.roi import roi_align_unchecked
+
+
+def crop_masks(masks, boxes, size: int, aligned: bool = True, index=None):
+    """The part of each object's mask that lies in its box, as a `size` x `size` grid of coverages from 0 to 1.
+
+    masks: (N, H, W), 0 and 1 in any dtype, as large as the image. boxes: (N, 4), box i for mask i. Each cell is
+    the mean of about one bilinear sample per pixel: RoIAlign of the mask. Threshold it at 0.5 for a binary
+    target. aligned=False gives torchvision's targets, which lie half a pixel off.
+    index: (N,) integers, the mask of each box where many boxes share few masks; a copy of an image-sized mask
+    for every box would fill the memory.
+
+    Returns (N, size, size) in the dtype of the boxes, where they are. Raises ValueError for wrong shapes and,
+    on the host, for boxes that are not finite or an index that is no mask's.
+    """
+    check_finite(boxes)
+    if masks.ndim != 3 or 0 in masks.shape[1:]:
+        raise ValueError(f"masks must be images (N, H, W), not {tuple(masks.shape)}.")
+    xp = array_module(masks, boxes)
+    if index is None:
+        _check_pairs(masks, boxes)
+        index = xp.arange(len(boxes))
+    elif len(index) != len(boxes):
+        raise ValueError(f"index must name a mask for every box: it has {len(index)} entries for {len(boxes)} boxes.")
+    elif isinstance(index, np.ndarray) and ((index < 0) | (index >= len(masks))).any():
+        raise ValueError(f"index must be within 0..{len(masks) - 1}, the masks, not {index.min()}..{index.max()}.")
+    rois = xp.empty((len(boxes), 5), boxes.dtype)
+    rois[:, 0], rois[:, 1:] = index, boxes
+    features = Tensor(masks.astype(boxes.dtype, copy=False)[:, None])
+    return roi_align_unchecked(features, rois, size, aligned=aligned).data[:, 0]
+
+
+def paste_masks(masks, boxes, size) -> np.ndarray:
+    """Masks of m x m cells, (N, m, m) floats, stretched over their boxes (N, 4) in an image of `size` (h, w).
+
+    Every pixel takes the bilinear sample of the mask at the place where the pixel's centre falls on the grid,
+    with zeros outside of the grid: over the box from x1 to x2, x lies at cell (x - x1) / (x2 - x1) * m - 0.5.
+    A box without a positive size, or outside of the image, pastes nothing.
+
+    Returns (N, h, w) on the host, in the dtype of the masks, as soft as they are. For many masks in a large
+    image paste one at a time (a slice of one). Raises ValueError for wrong shapes and for boxes that are not
+    finite.
+    """
+    masks, boxes = to_numpy(masks), to_numpy(boxes)
+    if masks.ndim != 3 or masks.dtype.kind != "f" or 0 in masks.shape[1:]:
+        raise ValueError(f"masks must be floating-point probabilities (N, m, m), not {masks.dtype} {masks.shape}.")
+    check_finite(boxes)
+    _check_pairs(masks, boxes)
+    image = np.zeros((len(masks), *size), masks.dtype)
+    if image.size:
+        # a rim of zeros, so that a sample beyond the outermost cells' centres fades out
+        _paste(np.pad(masks, ((0, 0), (1, 1), (1, 1))), boxes.astype(np.float64), image)
+    return image
+
+
+@scalar
+def first_pixel(edge, limit):
+    """The first pixel whose centre is not left of (or above) `edge`, kept within 0..limit."""
+    return int(math.ceil(min(max(edge - 0.5, 0.0), float(limit))))
+
+
+@scalar
+def tap(pixel, start, end, cells):
+    """Where a pixel's centre falls on a rimmed axis of `cells` + 2 cells: the lower cell, and the upper one's share."""
+    position = (pixel + 0.5 - start) / (end - start) * cells + 0.5
+    lower = min(int(position), cells)
+    return lower, position - lower
+
+
+@cpu_kernel
+def _paste(masks, boxes, image):
+    """masks: (N, mh + 2, mw + 2) with the rim, boxes: (N, 4) float64, image: (N, h, w), zeros at first."""
+    mh, mw = masks.shape[1] - 2, masks.shape[2] - 2
+    h, w = image.shape[1], image.shape[2]
+    for i in prange(len(masks)):
+        x1, y1, x2, y2 = boxes[i]
+        if x1 < x2 and y1 < y2:
+            # samples differ from 0 up to half a cell outside of the box
+            rim_x, rim_y = 0.5 * (x2 - x1) / mw, 0.5 * (y2 - y1) / mh
+            left, right = first_pixel(x1 - rim_x, w), first_pixel(x2 + rim_x, w)
+            top, bottom = first_pixel(y1 - rim_y, h), first_pixel(y2 + rim_y, h)
+            lower = np.empty(w, np.int64)
+            share = np.empty(w, masks.dtype)
+            for x in range(left, right):
+                lower[x], share[x] = tap(x, x1, x2, mw)
+            row = np.empty(mw + 2, masks.dtype)  # the mask at the height of the pixel row, cell by cell
+            for y in range(top, bottom):
+                cell, part = tap(y, y1, y2, mh)
+                for k in range(mw + 2):
+                    row[k] = (1.0 - part) * masks[i, cell, k] + part * masks[i, cell + 1, k]
+                for x in range(left, right):
+                    below = row[lower[x]]
+                    image[i, y, x] = below + share[x] * (row[lower[x] + 1] - below)
+
+
+def _check_pairs(masks, boxes) -> None:
+    if len(masks) != len(boxes):
+        raise ValueError(f"Every box needs its own mask: there are {len(masks)} masks and {len(boxes)} boxes.")
