@@ -52,6 +52,7 @@ class Config:
     aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     anchor_order: str = "size"  # which of size and ratio is the outer loop within a cell
     anchor_rounded: bool = False
+    nominal_strides: bool = True  # else padded size // map size, as torchvision does
     rpn_channels: int = 64
     rpn_fg_iou: float = 0.7
     rpn_bg_iou: float = 0.3
@@ -74,6 +75,7 @@ class Config:
 
     # Box branch (box_branch.py)
     box_pool: int = 7
+    roi_stage_stride: int = 2  # C4: of the stage that runs on RoIs (the paper's figure: 7x7 RoIs and stride 1)
     box_hidden: int = 128
     box_fg_iou: float = 0.5
     box_samples: int = 64
@@ -89,8 +91,10 @@ class Config:
     masks: bool = True  # without it the model is Faster R-CNN
     mask_pool: int = 14
     mask_layers: tuple[int, ...] = (64, 64, 64, 64)
+    mask_channels: int = 64  # of the transposed convolution
     mask_loss: str = "sigmoid"  # or "softmax"
     class_agnostic_masks: bool = False
+    crop_aligned: bool = True  # mask targets cut exactly at the box; torchvision's lie half a pixel off
     soft_mask_targets: bool = False  # torchvision trains on the interpolated crop, others on crop >= 0.5
 
     def __post_init__(self):

@@ -1,0 +1,35 @@
+"""The feature pyramid network: strong features at every resolution.
+
+Lin et al., Feature Pyramid Networks (2017), figure 3: a lateral 1x1 convolution brings every backbone map to the
+same width, the coarser level is enlarged and added (top-down), a 3x3 convolution smooths the sum. Lesson 04.
+"""
+
+from tinymrcnn import ops
+from tinymrcnn.autograd import Tensor
+from tinymrcnn.nn import Conv2d, Module, Sequential
+from tinymrcnn.nn.init import xavier_uniform
+
+
+class FPN(Module):
+    """in_channels: those of the backbone maps, finest first. channels: those of every level that comes out.
+    extra_level: adds P6, every second cell of P5, for the largest anchors."""
+
+    def __init__(self, in_channels, channels: int, extra_level: bool = False):
+        super().__init__()
+        self.extra_level = extra_level
+        self.inner_blocks = Sequential(*(Sequential(Conv2d(c, channels, 1, init=xavier_uniform)) for c in in_channels))
+        self.layer_blocks = Sequential(
+            *(Sequential(Conv2d(channels, channels, 3, padding=1, init=xavier_uniform)) for _ in in_channels)
+        )
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """Backbone maps C2..C5 to the levels P2..P5 (and P6), finest first."""
+        lateral = [block(x) for block, x in zip(self.inner_blocks, maps, strict=True)]
+        merged = lateral[-1]
+        levels = [self.layer_blocks[-1](merged)]
+        for i in reversed(range(len(maps) - 1)):
+            merged = lateral[i] + ops.interpolate(merged, size=lateral[i].shape[2:])
+            levels.insert(0, self.layer_blocks[i](merged))
+        if self.extra_level:
+            levels.append(ops.max_pool2d(levels[-1], 1, 2))
+        return levels

@@ -1,0 +1,92 @@
+"""The mask branch: which pixels of an RoI belong to the object.
+
+He et al., Mask R-CNN (2017), section 3: a small fully convolutional network on every RoI predicts one m x m mask per
+class. Head, targets, loss and inference, in this order. Lesson 09 steps through them.
+"""
+
+import numpy as np
+
+from tinymrcnn import ops
+from tinymrcnn.autograd import Tensor
+from tinymrcnn.backend import array_module, like
+from tinymrcnn.boxes import crop_masks
+from tinymrcnn.nn import Conv2d, ConvTranspose2d, Module, Sequential
+from tinymrcnn.nn.init import normal
+
+# The head
+
+
+class MaskHead(Sequential):
+    """3x3 convolutions with ReLU that keep the RoI's grid (Figure 4, right: four of them)."""
+
+    def __init__(self, in_channels: int, layers):
+        widths = [in_channels, *layers]
+        super().__init__(
+            *(Sequential(Conv2d(a, b, 3, padding=1)) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        )
+
+    def forward(self, roi_features: Tensor) -> Tensor:
+        """(R, C, pool, pool) -> (R, layers[-1], pool, pool)."""
+        for convolution in self:
+            roi_features = ops.relu(convolution(roi_features))
+        return roi_features
+
+
+class MaskPredictor(Module):
+    """A transposed convolution doubles the grid, a 1x1 convolution gives one logit per class and cell."""
+
+    def __init__(self, in_channels: int, channels: int, num_masks: int):
+        super().__init__()
+        self.conv5_mask = ConvTranspose2d(in_channels, channels, 2, 2)
+        self.mask_fcn_logits = Conv2d(channels, num_masks, 1, init=normal(0.001))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(R, C, pool, pool) -> (R, num_masks, 2 pool, 2 pool) logits."""
+        return self.mask_fcn_logits(ops.relu(self.conv5_mask(x)))
+
+
+# Targets
+
+
+def mask_targets(masks, boxes, objects, size: int, aligned: bool = True, soft: bool = False):
+    """What each positive RoI should predict: its object's mask, cropped to the RoI and resized to size x size.
+
+    masks (G, H, W) of the image, boxes (P, 4), objects (P,) host indices of the masks. Returns (P, size, size) floats,
+    0 and 1 (soft: the interpolated values between)."""
+    crops = crop_masks(masks, boxes, size, aligned, index=like(objects, boxes))
+    return crops if soft else (crops >= 0.5).astype(crops.dtype)
+
+
+# Loss
+
+
+def mask_loss(logits: Tensor, labels: np.ndarray, targets, kind: str = "sigmoid"):
+    """The mask loss over positives and pixels. Paper, section 3 and Table 2b.
+
+    logits (P, K, m, m), or (P, 1, m, m) if class-agnostic. labels: (P,) host classes. targets: (P, m, m) in 0..1.
+    kind "sigmoid": binary cross-entropy on the true class's mask alone, so that classes do not compete. "softmax":
+    at every pixel the classes compete, the object's class inside its mask and 0 outside.
+    Returns (sum, count), count = P m m."""
+    if kind == "softmax":
+        xp = array_module(targets)
+        classes = xp.where(targets >= 0.5, like(labels, targets).reshape(-1, 1, 1), 0)
+        return ops.cross_entropy(logits, classes, reduction="sum"), classes.size
+    own = _own_class(logits, labels)
+    return ops.binary_cross_entropy_with_logits(own, targets, reduction="sum"), targets.size
+
+
+def _own_class(logits: Tensor, labels: np.ndarray) -> Tensor:
+    """(P, K, m, m) -> (P, m, m): the mask of each RoI's class, or the only one."""
+    channel = labels if logits.shape[1] > 1 else np.zeros_like(labels)
+    return logits[np.arange(len(labels)), channel]
+
+
+# Inference
+
+
+def decode_masks(logits: Tensor, labels: np.ndarray, kind: str = "sigmoid"):
+    """The probability that each cell belongs to the object: logits (D, K, m, m) and (D,) host classes to an array
+    (D, m, m)."""
+    if kind == "softmax":
+        return _own_class(ops.softmax(logits, 1), labels).data
+    return ops.sigmoid(_own_class(logits, labels)).data

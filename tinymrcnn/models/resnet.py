@@ -1,0 +1,110 @@
+"""ResNet: the backbone that turns an image into feature maps C2, C3, C4, C5 at strides 4, 8, 16, 32.
+
+He et al., Deep Residual Learning (2015), figure 5 and table 1: a stem, then four stages of residual blocks; each
+stage halves the size of the map and doubles the width. Lesson 03 walks through it.
+"""
+
+from tinymrcnn.autograd import Tensor
+from tinymrcnn.nn import BatchNorm2d, Conv2d, FrozenBatchNorm2d, GroupNorm, MaxPool2d, Module, ReLU, Sequential
+
+STEM_STRIDE = 4
+
+
+def make_norm(norm: str, channels: int) -> Module:
+    """The normalisation layer called "batch", "frozen" or "group" (groups of 8 channels)."""
+    if norm == "group":
+        return GroupNorm(max(1, channels // 8), channels)
+    return {"batch": BatchNorm2d, "frozen": FrozenBatchNorm2d}[norm](channels)
+
+
+class BasicBlock(Module):
+    """relu(x + F(x)), F two 3x3 convolutions; the first one strides."""
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, width: int, stride: int, norm: str, stride_in_1x1: bool = False):
+        super().__init__()
+        self.conv1 = Conv2d(in_channels, width, 3, stride, padding=1, bias=False)
+        self.bn1 = make_norm(norm, width)
+        self.conv2 = Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn2 = make_norm(norm, width)
+        self.relu = ReLU()
+        self.downsample = make_shortcut(in_channels, width, stride, norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        return self.relu(out + (x if self.downsample is None else self.downsample(x)))
+
+
+class Bottleneck(Module):
+    """relu(x + F(x)), F a 3x3 convolution between two 1x1 ones, the last of which widens fourfold.
+
+    The stride sits in the 3x3 convolution ("v1.5", torchvision) or in the first 1x1 (the paper, detectron2)."""
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, width: int, stride: int, norm: str, stride_in_1x1: bool = False):
+        super().__init__()
+        stride1, stride2 = (stride, 1) if stride_in_1x1 else (1, stride)
+        self.conv1 = Conv2d(in_channels, width, 1, stride1, bias=False)
+        self.bn1 = make_norm(norm, width)
+        self.conv2 = Conv2d(width, width, 3, stride2, padding=1, bias=False)
+        self.bn2 = make_norm(norm, width)
+        self.conv3 = Conv2d(width, 4 * width, 1, bias=False)
+        self.bn3 = make_norm(norm, 4 * width)
+        self.relu = ReLU()
+        self.downsample = make_shortcut(in_channels, 4 * width, stride, norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.relu(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(out))
+        return self.relu(out + (x if self.downsample is None else self.downsample(x)))
+
+
+BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
+
+
+def make_shortcut(in_channels: int, out_channels: int, stride: int, norm: str) -> Sequential | None:
+    """The identity (None) where the shapes agree, else a strided 1x1 convolution with normalisation."""
+    if stride == 1 and in_channels == out_channels:
+        return None
+    return Sequential(Conv2d(in_channels, out_channels, 1, stride, bias=False), make_norm(norm, out_channels))
+
+
+def make_stage(block: str, in_channels: int, width: int, depth: int, stride: int, norm: str, stride_in_1x1=False):
+    """`depth` blocks, the first of which strides. The C4 head runs such a stage on RoI features."""
+    kind = BLOCKS[block]
+    channels = [in_channels] + [kind.expansion * width] * (depth - 1)
+    return Sequential(*(kind(c, width, stride if i == 0 else 1, norm, stride_in_1x1) for i, c in enumerate(channels)))
+
+
+class ResNet(Module):
+    """The stem and the first stages, as many as `depths` has entries.
+
+    block: "basic" or "bottleneck". depths, widths: blocks and width of each stage. Parameter names are torchvision's.
+    out_channels: the channels of each stage's map."""
+
+    def __init__(self, block: str, depths, widths, stem_width: int = 64, norm: str = "batch", stride_in_1x1=False):
+        super().__init__()
+        self.conv1 = Conv2d(3, stem_width, 7, 2, padding=3, bias=False)
+        self.bn1 = make_norm(norm, stem_width)
+        self.relu = ReLU()
+        self.maxpool = MaxPool2d(3, 2, padding=1)
+        self.out_channels = []
+        channels = stem_width
+        for i, (depth, width) in enumerate(zip(depths, widths, strict=True)):
+            stage = make_stage(block, channels, width, depth, 1 if i == 0 else 2, norm, stride_in_1x1)
+            setattr(self, f"layer{i + 1}", stage)
+            channels = BLOCKS[block].expansion * width
+            self.out_channels.append(channels)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(N, 3, H, W) images to the map of every stage: (N, C_i, H / 2^(i+2), W / 2^(i+2)), finest first."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        maps = []
+        for i in range(len(self.out_channels)):
+            x = getattr(self, f"layer{i + 1}")(x)
+            maps.append(x)
+        return maps
