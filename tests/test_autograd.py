@@ -600,6 +600,19 @@ def test_an_operand_of_another_dtype_is_refused(operation, other):
         getattr(x, operation)(other)
 
 
+def test_an_operator_that_changes_the_dtype_is_refused():
+    def upcast(x):
+        def backward(grad, needs):
+            return (grad,)
+
+        return record(x.data.astype(np.float64), (x,), backward)
+
+    with pytest.raises(TypeError, match="'upcast' made float64 out of float32"):
+        upcast(leaf(3, dtype=np.float32))
+    with no_grad(), pytest.raises(TypeError, match="upcast"):
+        upcast(leaf(3, dtype=np.float32))
+
+
 @pytest.mark.parametrize("exponent", [np.float64(2), np.float32(2), np.ones(3), "2"])
 def test_an_exponent_is_a_python_number(exponent):
     with pytest.raises(TypeError, match="Python number"):

@@ -55,10 +55,19 @@ def record(data, parents: tuple, backward: Callable) -> "Tensor":
     backward(grad, needs) gets the gradient of the result, an array of its shape, and one bool per parent;
     it returns one array, or None where it is not needed, per parent. It captures the arrays that it needs
     and never a Tensor.
+
+    Raises TypeError when the result and the floating-point inputs are not of one dtype.
     """
     result = Tensor(data)
+    operator = backward.__qualname__.rpartition(".<locals>")[0]  # the function that defines the closure
+    name = (operator or backward.__qualname__).rpartition(".")[2].strip("_")
+    dtypes = [parent.dtype for parent in parents if isinstance(parent, Tensor) and parent.dtype.kind == "f"]
+    if any(dtype != result.dtype for dtype in dtypes):
+        raise TypeError(
+            f"The operator '{name}' made {result.dtype} out of {' and '.join(map(str, dtypes))}. Convert its inputs to "
+            "one dtype: no operation changes it."
+        )
     if _grad_enabled and any(parent.node is not None for parent in parents):
-        name = backward.__qualname__.split(".<locals>")[0].rsplit(".")[-1].strip("_")
         result.node = Node(backward, tuple(parent.node for parent in parents), name)
     return result
 
@@ -181,17 +190,13 @@ class Tensor:
             gradient = gradients.pop(node, None)
             if node.backward is None:
                 if gradient is not None:  # "positive": a copy in the same memory order
-                    known = node.grad
-                    node.grad = (
-                        elementwise("positive", gradient) if known is None else elementwise("add", known, gradient)
-                    )
+                    node.grad = elementwise("positive", gradient) if node.grad is None else _added(node.grad, gradient)
                 continue
             if gradient is not None:
                 needs = tuple(parent is not None for parent in node.parents)
                 for parent, part in zip(node.parents, node.backward(gradient, needs), strict=True):
                     if parent is not None and part is not None:
-                        known = gradients.get(parent)
-                        gradients[parent] = part if known is None else elementwise("add", known, part)
+                        gradients[parent] = _added(gradients[parent], part) if parent in gradients else part
             node.backward, node.parents, node.released = None, (), True
 
     # Operators: the functions below, under the names that one expects
@@ -264,6 +269,10 @@ class Tensor:
     @property
     def T(self) -> "Tensor":
         return permute(self, tuple(reversed(range(self.ndim))))
+
+
+def _added(a, b):
+    return elementwise("add", a, b)
 
 
 def _outputs_first(root: Node) -> list[Node]:
