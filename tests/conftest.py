@@ -8,7 +8,8 @@ os.environ.setdefault("MPLBACKEND", "Agg")  # no test opens a window
 
 import numpy as np
 import pytest
-from fake_device import fake_device  # noqa: F401  (a fixture)
+from fake_device import fake_device  # noqa: F401  (a fixture, as is the next)
+from operator_contract import check_contract  # noqa: F401
 
 from tinymrcnn.autograd import NondifferentiableError, Tensor
 from tinymrcnn.autograd.gradcheck import worst_relative_error

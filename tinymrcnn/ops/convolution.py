@@ -34,7 +34,7 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padd
         return (
             channels_first(correlate_input_grad(grad, filters, size, stride, padding, dilation)) if needs[0] else None,
             correlate_weight_grad(grad, image, filters.shape, stride, padding, dilation) if needs[1] else None,
-            *((grad.sum(axis=(0, 1, 2)),) if bias is not None else ()),
+            *(grad.sum(axis=(0, 1, 2)) if need else None for need in needs[2:]),
         )
 
     return record(channels_first(out), (x, weight) if bias is None else (x, weight, bias), backward)
@@ -136,6 +136,8 @@ def conv_transpose2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stri
         raise ValueError(f"conv_transpose2d takes (N, C, H, W) and (C, O, kh, kw), not {x.shape} and {weight.shape}.")
     if bias is not None and bias.shape != weight.shape[1:2]:
         raise ValueError(f"A bias of shape {bias.shape} does not fit {weight.shape[1]} output channels.")
+    if stride < 1:
+        raise ValueError(f"Impossible stride {stride}.")
     image, filters = channels_last(x.data), weight.data
     n, h, w, _ = image.shape
     shape = (n, (h - 1) * stride + filters.shape[2], (w - 1) * stride + filters.shape[3], filters.shape[1])
@@ -149,7 +151,7 @@ def conv_transpose2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stri
         return (
             channels_first(correlate(grad, filters, stride, 0, 1)) if needs[0] else None,
             correlate_weight_grad(image, grad, filters.shape, stride, 0, 1) if needs[1] else None,
-            *((grad.sum(axis=(0, 1, 2)),) if bias is not None else ()),
+            *(grad.sum(axis=(0, 1, 2)) if need else None for need in needs[2:]),
         )
 
     return record(channels_first(out), (x, weight) if bias is None else (x, weight, bias), backward)
@@ -161,6 +163,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Raises ValueError when the shapes do not fit."""
     if x.ndim != 2 or weight.ndim != 2 or x.shape[1] != weight.shape[1]:
         raise ValueError(f"linear takes (N, in) and (out, in), not {x.shape} and {weight.shape}.")
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"A bias of shape {bias.shape} does not fit {weight.shape[0]} outputs.")
     array_module(x.data, weight.data)
     rows, matrix = x.data, weight.data
     out = rows @ matrix.T
@@ -172,7 +176,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return (
             grad @ matrix if needs[0] else None,
             grad.T @ rows if needs[1] else None,
-            *((grad.sum(axis=0),) if bias is not None else ()),
+            *(grad.sum(axis=0) if need else None for need in needs[2:]),
         )
 
     return record(out, (x, weight) if bias is None else (x, weight, bias), backward)

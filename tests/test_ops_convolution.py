@@ -1,0 +1,343 @@
+"""conv2d, conv_transpose2d and linear against loops over every output, central differences and torch."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from tinymrcnn.autograd import Tensor
+from tinymrcnn.ops import conv2d, conv_transpose2d, convolution, linear
+
+
+def leaf(array):
+    return Tensor(np.asarray(array, np.float64), requires_grad=True)
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng([seed, *shape]).normal(size=shape)
+
+
+# References: the definitions, one output after the other
+
+
+def plain_conv2d(x, weight, bias, stride=1, padding=0, dilation=1):
+    n, c, h, w = x.shape
+    out_channels, _, kh, kw = weight.shape
+    out_h = (h + 2 * padding - dilation * (kh - 1) - 1) // stride + 1
+    out_w = (w + 2 * padding - dilation * (kw - 1) - 1) // stride + 1
+    out = np.zeros((n, out_channels, out_h, out_w))
+    for i, j, u, v in itertools.product(range(out_h), range(out_w), range(kh), range(kw)):
+        y, z = i * stride + u * dilation - padding, j * stride + v * dilation - padding
+        if 0 <= y < h and 0 <= z < w:
+            out[:, :, i, j] += x[:, :, y, z] @ weight[:, :, u, v].T
+    return out + bias[:, None, None]
+
+
+def plain_conv_transpose2d(x, weight, bias, stride=1):
+    n, c, h, w = x.shape
+    _, out_channels, kh, kw = weight.shape
+    out = np.zeros((n, out_channels, (h - 1) * stride + kh, (w - 1) * stride + kw))
+    for i, j, u, v in itertools.product(range(h), range(w), range(kh), range(kw)):
+        out[:, :, i * stride + u, j * stride + v] += x[:, :, i, j] @ weight[:, :, u, v]
+    return out + bias[:, None, None]
+
+
+CONVOLUTIONS = {  # name -> (image, filters, keywords)
+    "3x3": ((2, 3, 6, 7), (4, 3, 3, 3), dict(padding=1)),
+    "3x3 without padding": ((2, 3, 6, 7), (4, 3, 3, 3), {}),
+    "3x3, stride 2": ((2, 3, 7, 10), (4, 3, 3, 3), dict(stride=2, padding=1)),
+    "3x3, stride 2, a row left over": ((1, 2, 8, 9), (3, 2, 3, 3), dict(stride=2)),
+    "3x3, stride 3": ((1, 2, 8, 9), (3, 2, 3, 3), dict(stride=3, padding=1)),
+    "3x3, dilation 2": ((2, 3, 7, 8), (4, 3, 3, 3), dict(padding=2, dilation=2)),
+    "3x3, dilation 2, stride 2": ((1, 2, 9, 8), (3, 2, 3, 3), dict(stride=2, padding=1, dilation=2)),
+    "3x3, much padding": ((1, 2, 3, 4), (3, 2, 3, 3), dict(padding=4)),
+    "1x1": ((2, 5, 4, 6), (3, 5, 1, 1), {}),
+    "1x1, stride 2": ((2, 5, 5, 6), (3, 5, 1, 1), dict(stride=2)),
+    "1x1, padded": ((1, 5, 3, 4), (3, 5, 1, 1), dict(padding=1)),
+    "1x1, padded, stride 2": ((1, 5, 3, 4), (3, 5, 1, 1), dict(padding=1, stride=2)),
+    "7x7, stride 2": ((1, 3, 9, 12), (2, 3, 7, 7), dict(stride=2, padding=3)),
+    "2x2": ((1, 3, 4, 5), (2, 3, 2, 2), {}),
+    "2x2, stride 3": ((1, 3, 5, 8), (2, 3, 2, 2), dict(stride=3)),
+    "2x3": ((2, 3, 5, 6), (4, 3, 2, 3), dict(padding=1)),
+    "3x1": ((2, 3, 5, 6), (4, 3, 3, 1), {}),
+    "1x3, dilation 2": ((2, 3, 5, 6), (4, 3, 1, 3), dict(padding=2, dilation=2)),
+    "as large as the image": ((2, 3, 4, 5), (4, 3, 4, 5), {}),
+    "one pixel": ((2, 3, 1, 1), (4, 3, 3, 3), dict(padding=1)),
+    "one channel": ((2, 1, 4, 5), (1, 1, 3, 3), dict(padding=1)),
+    "an empty batch": ((0, 3, 6, 7), (4, 3, 3, 3), dict(padding=1)),
+    "an empty batch, 1x1": ((0, 3, 6, 7), (4, 3, 1, 1), {}),
+}
+TRANSPOSED = {
+    "2x2, stride 2": ((2, 3, 4, 5), (3, 4, 2, 2), 2),  # the mask branch's
+    "2x2": ((2, 3, 4, 5), (3, 4, 2, 2), 1),
+    "3x3": ((1, 3, 4, 5), (3, 2, 3, 3), 1),
+    "3x3, stride 2": ((1, 3, 4, 3), (3, 2, 3, 3), 2),
+    "2x3, stride 2": ((2, 3, 4, 3), (3, 2, 2, 3), 2),
+    "2x2, stride 3": ((1, 3, 3, 4), (3, 2, 2, 2), 3),
+    "1x1": ((1, 3, 3, 4), (3, 2, 1, 1), 1),
+    "1x1, stride 2": ((1, 3, 3, 4), (3, 2, 1, 1), 2),
+    "one pixel": ((2, 3, 1, 1), (3, 2, 2, 2), 2),
+    "an empty batch": ((0, 3, 4, 5), (3, 4, 2, 2), 2),
+}
+LINEAR = {"a batch": ((5, 3), (4, 3)), "one row": ((1, 3), (4, 3)), "an empty batch": ((0, 3), (4, 3))}
+
+
+def conv_inputs(name, seed=0):
+    image, filters, keywords = CONVOLUTIONS[name]
+    return [normal(*image, seed=seed), normal(*filters, seed=seed), normal(filters[0], seed=seed)], keywords
+
+
+def transposed_inputs(name, seed=0):
+    image, filters, stride = TRANSPOSED[name]
+    return [normal(*image, seed=seed), normal(*filters, seed=seed), normal(filters[1], seed=seed)], stride
+
+
+def linear_inputs(name, seed=0):
+    x, weight = LINEAR[name]
+    return [normal(*x, seed=seed), normal(*weight, seed=seed), normal(weight[0], seed=seed)]
+
+
+# Values
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_conv2d_equals_the_definition(name):
+    arrays, keywords = conv_inputs(name)
+    expected = plain_conv2d(*arrays, **keywords)
+    out = conv2d(*map(Tensor, arrays), **keywords)
+    assert out.shape == expected.shape
+    assert np.allclose(out.data, expected, rtol=1e-12, atol=1e-12)
+    without = conv2d(Tensor(arrays[0]), Tensor(arrays[1]), **keywords)
+    assert np.allclose(without.data, expected - arrays[2][:, None, None], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", TRANSPOSED)
+def test_conv_transpose2d_equals_the_definition(name):
+    arrays, stride = transposed_inputs(name)
+    expected = plain_conv_transpose2d(*arrays, stride)
+    out = conv_transpose2d(*map(Tensor, arrays), stride=stride)
+    assert out.shape == expected.shape
+    assert np.allclose(out.data, expected, rtol=1e-12, atol=1e-12)
+    without = conv_transpose2d(Tensor(arrays[0]), Tensor(arrays[1]), stride=stride)
+    assert np.allclose(without.data, expected - arrays[2][:, None, None], rtol=1e-12, atol=1e-12)
+
+
+def test_a_convolution_by_hand():
+    x = Tensor(np.arange(12.0).reshape(1, 1, 3, 4))
+    weight = Tensor(np.array([[[[1.0, 2.0], [3.0, 4.0]]]]))
+    out = conv2d(x, weight, Tensor(np.array([100.0])))
+    # 0*1 + 1*2 + 4*3 + 5*4 = 34; one step to the right adds 1 + 2 + 3 + 4
+    assert np.array_equal(out.data, [[[[134, 144, 154], [174, 184, 194]]]])
+
+
+def test_a_transposed_convolution_by_hand():
+    x = Tensor(np.array([[[[1.0, 2.0]]]]))
+    weight = Tensor(np.array([[[[1.0, 2.0], [3.0, 4.0]]]]))
+    assert np.array_equal(conv_transpose2d(x, weight, stride=2).data, [[[[1, 2, 2, 4], [3, 4, 6, 8]]]])
+    assert np.array_equal(conv_transpose2d(x, weight).data, [[[[1, 4, 4], [3, 10, 8]]]])
+
+
+def test_it_is_a_correlation_and_the_filter_is_not_turned_around():
+    impulse = np.zeros((1, 1, 5, 5))
+    impulse[0, 0, 2, 2] = 1
+    weight = np.arange(9.0).reshape(1, 1, 3, 3)
+    out = conv2d(Tensor(impulse), Tensor(weight), padding=1).data
+    assert np.array_equal(out[0, 0, 1:4, 1:4], weight[0, 0, ::-1, ::-1])
+
+
+def test_the_transposed_convolution_is_the_transpose():
+    """<conv(x), y> = <x, conv_transpose(y)> for the same filters."""
+    x, y, weight = normal(2, 3, 9, 7), normal(2, 4, 4, 3), normal(4, 3, 3, 3)
+    forward = conv2d(Tensor(x), Tensor(weight), stride=2).data
+    back = conv_transpose2d(Tensor(y), Tensor(weight), stride=2).data
+    assert forward.shape == y.shape and back.shape == x.shape
+    assert np.isclose((forward * y).sum(), (x * back).sum())
+
+
+@pytest.mark.parametrize("piece", [1, 100, 1 << 30])
+def test_the_size_of_the_pieces_changes_nothing(piece, monkeypatch):
+    arrays, keywords = conv_inputs("3x3, stride 2")
+    leaves = [leaf(array) for array in arrays]
+    out = conv2d(*leaves, **keywords)
+    upstream = normal(*out.shape)
+    out.backward(upstream)
+    monkeypatch.setattr(convolution, "PIECE", piece)
+    again = [leaf(array) for array in arrays]
+    other = conv2d(*again, **keywords)
+    other.backward(upstream)
+    assert np.allclose(out.data, other.data, rtol=1e-13)
+    for a, b in zip(leaves, again, strict=True):
+        assert np.allclose(a.grad, b.grad, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_linear_equals_the_definition(name):
+    x, weight, bias = linear_inputs(name)
+    expected = np.array([[sum(row * w) + b for w, b in zip(weight, bias, strict=True)] for row in x]).reshape(-1, 4)
+    assert np.allclose(linear(Tensor(x), Tensor(weight), Tensor(bias)).data, expected)
+    assert np.allclose(linear(Tensor(x), Tensor(weight)).data, expected - bias)
+
+
+# Gradients
+
+
+@pytest.mark.gradcheck
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_gradients_of_conv2d(name, check_gradients):
+    keywords = CONVOLUTIONS[name][2]
+
+    def fn(x, weight, bias):
+        return conv2d(x, weight, bias, **keywords)
+
+    check_gradients("conv2d", fn, lambda rng: [leaf(a) for a in conv_inputs(name, int(rng.integers(99)))[0]])
+
+
+@pytest.mark.gradcheck
+@pytest.mark.parametrize("name", TRANSPOSED)
+def test_gradients_of_conv_transpose2d(name, check_gradients):
+    stride = TRANSPOSED[name][2]
+
+    def fn(x, weight, bias):
+        return conv_transpose2d(x, weight, bias, stride)
+
+    inputs = lambda rng: [leaf(a) for a in transposed_inputs(name, int(rng.integers(99)))[0]]  # noqa: E731
+    check_gradients("conv_transpose2d", fn, inputs)
+
+
+@pytest.mark.gradcheck
+@pytest.mark.parametrize("name", LINEAR)
+def test_gradients_of_linear(name, check_gradients):
+    check_gradients("linear", linear, lambda rng: [leaf(a) for a in linear_inputs(name, int(rng.integers(99)))])
+
+
+@pytest.mark.gradcheck
+@pytest.mark.parametrize("operator", [conv2d, conv_transpose2d, linear])
+def test_gradients_without_a_bias(operator, check_gradients):
+    shapes = [(2, 3), (4, 3)] if operator is linear else [(1, 3, 4, 5), (3, 3, 2, 2)]
+    check_gradients(operator.__name__, operator, lambda rng: [leaf(rng.normal(size=shape)) for shape in shapes])
+
+
+def test_filters_of_an_empty_batch_have_a_gradient_of_zero():
+    for name in ("an empty batch", "an empty batch, 1x1"):
+        arrays, keywords = conv_inputs(name)
+        leaves = [leaf(array) for array in arrays]
+        conv2d(*leaves, **keywords).sum().backward()
+        assert leaves[0].grad.shape == (0, 3, 6, 7)
+        assert np.array_equal(leaves[1].grad, np.zeros(leaves[1].shape))
+        assert np.array_equal(leaves[2].grad, np.zeros(4))
+
+
+# The contract
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_contract_of_conv2d(name, check_contract):
+    arrays, keywords = conv_inputs(name)
+    check_contract(lambda x, weight, bias: conv2d(x, weight, bias, **keywords), arrays)
+
+
+@pytest.mark.parametrize("name", TRANSPOSED)
+def test_contract_of_conv_transpose2d(name, check_contract):
+    arrays, stride = transposed_inputs(name)
+    check_contract(lambda x, weight, bias: conv_transpose2d(x, weight, bias, stride), arrays)
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_contract_of_linear(name, check_contract):
+    check_contract(linear, linear_inputs(name))
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("shapes", "keywords", "words"),
+    [
+        ([(3, 6, 7), (4, 3, 3, 3)], {}, r"\(3, 6, 7\)"),
+        ([(1, 2, 6, 7), (4, 3, 3, 3)], {}, "2 channels"),
+        ([(1, 3, 6, 7), (4, 3, 3, 3), (3,)], {}, r"bias of shape \(3,\)"),
+        ([(1, 3, 2, 7), (4, 3, 3, 3)], {}, "smaller than the kernel"),
+        ([(1, 3, 6, 7), (4, 3, 3, 3)], dict(stride=0), "stride 0"),
+        ([(1, 3, 6, 7), (4, 3, 3, 3)], dict(padding=-1), "padding -1"),
+        ([(1, 3, 6, 7), (4, 3, 3, 3)], dict(dilation=0), "dilation 0"),
+    ],
+)
+def test_conv2d_refuses(shapes, keywords, words):
+    with pytest.raises(ValueError, match=words):
+        conv2d(*(Tensor(np.ones(shape)) for shape in shapes), **keywords)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "keywords", "words"),
+    [
+        ([(1, 2, 6, 7), (3, 4, 2, 2)], {}, r"\(1, 2, 6, 7\)"),
+        ([(2, 6, 7), (2, 4, 2, 2)], {}, r"\(2, 6, 7\)"),
+        ([(1, 3, 6, 7), (3, 4, 2, 2), (3,)], {}, r"bias of shape \(3,\)"),
+        ([(1, 3, 6, 7), (3, 4, 2, 2)], dict(stride=0), "stride 0"),
+    ],
+)
+def test_conv_transpose2d_refuses(shapes, keywords, words):
+    with pytest.raises(ValueError, match=words):
+        conv_transpose2d(*(Tensor(np.ones(shape)) for shape in shapes), **keywords)
+
+
+@pytest.mark.parametrize("shapes", [[(2, 3), (4, 2)], [(2, 3, 1), (4, 3)], [(2, 3), (4, 3), (3,)]])
+def test_linear_refuses(shapes):
+    with pytest.raises(ValueError, match="fit|takes"):
+        linear(*(Tensor(np.ones(shape)) for shape in shapes))
+
+
+@pytest.mark.parametrize("operator", [conv2d, conv_transpose2d, linear])
+def test_operands_of_different_dtypes_are_refused(operator):
+    shapes = [(2, 3), (4, 3)] if operator is linear else [(1, 3, 4, 5), (3, 3, 2, 2)]
+    x, weight = Tensor(np.ones(shapes[0], np.float32)), Tensor(np.ones(shapes[1], np.float64))
+    with pytest.raises(TypeError, match="float32.*float64"):
+        operator(x, weight)
+
+
+# Against torch
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_conv2d_equals_torch(name, dtype):
+    arrays, keywords = conv_inputs(name)
+    same_as_torch("conv2d", conv2d, arrays, dtype, keywords)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", TRANSPOSED)
+def test_conv_transpose2d_equals_torch(name, dtype):
+    arrays, stride = transposed_inputs(name)
+    same_as_torch("conv_transpose2d", conv_transpose2d, arrays, dtype, dict(stride=stride))
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", LINEAR)
+def test_linear_equals_torch(name, dtype):
+    same_as_torch("linear", linear, linear_inputs(name), dtype, {})
+
+
+@pytest.mark.parity
+def test_a_convolution_of_real_size_equals_torch():
+    arrays = [normal(2, 64, 40, 56), 0.05 * normal(64, 64, 3, 3), normal(64)]
+    same_as_torch("conv2d", conv2d, arrays, "float32", dict(padding=1))
+
+
+def same_as_torch(name, operator, arrays, dtype, keywords):
+    torch = pytest.importorskip("torch")
+    ours = [Tensor(array.astype(dtype), requires_grad=True) for array in arrays]
+    theirs = [torch.tensor(array.astype(dtype), requires_grad=True) for array in arrays]
+    out, expected = operator(*ours, **keywords), getattr(torch.nn.functional, name)(*theirs, **keywords)
+    upstream = normal(*out.shape, seed=5).astype(dtype)
+    out.backward(upstream)
+    expected.backward(torch.tensor(upstream))
+    rtol = 1e-5 if dtype == "float32" else 1e-12
+    pairs = [(out.data, expected.detach()), *((a.grad, b.grad) for a, b in zip(ours, theirs, strict=True))]
+    for a, b in pairs:
+        b = b.numpy()
+        assert a.shape == b.shape and a.dtype == b.dtype
+        assert np.abs(a - b).max(initial=0) <= rtol * np.abs(b).max(initial=0)
