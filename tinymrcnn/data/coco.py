@@ -238,7 +238,7 @@ def write_coco(dataset, folder) -> None:
     Read back with CocoDataset, everything is identical (images, if their values are multiples of 1/255).
     The folder appears when it is complete: an interrupted run leaves none. Raises FileExistsError where
     something is there already, ValueError where two images have one id."""
-    folder = Path(folder)
+    folder = Path(folder).resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"'{folder}' exists already; name a new folder, or delete it first.")
     partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
