@@ -1,0 +1,148 @@
+"""The drawings: where they put what colour, and that they need no display and leave matplotlib alone."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tinymrcnn.autograd import Tensor
+from tinymrcnn.visualize import (
+    class_color,
+    describe,
+    draw_anchors,
+    draw_curves,
+    draw_graph,
+    draw_grid,
+    draw_instances,
+    draw_roi_grid,
+    write_picture,
+)
+
+CATEGORIES = [{"label": 1, "name": "circle", "id": 7}, {"label": 2, "name": "square", "id": 9}]
+GREY = 128 / 255
+
+
+def scene():
+    """A grey image of 40 x 60 with a 10 x 20 block of class 2 at x 30..50, y 12..22."""
+    image = np.full((3, 40, 60), GREY, np.float32)
+    masks = np.zeros((1, 40, 60), np.uint8)
+    masks[0, 12:22, 30:50] = 1
+    return image, {"boxes": np.array([[30, 12, 50, 22]], np.float32), "labels": np.array([2]), "masks": masks}
+
+
+def test_instances_lie_where_they_belong():
+    image, target = scene()
+    picture = draw_instances(image, target, CATEGORIES, size=160)
+    assert picture.shape == (160, 240, 3) and picture.dtype == np.uint8
+    color = np.array(class_color(2))
+    assert (picture[12 * 4 : 22 * 4, 30 * 4] == color).all()  # the left side of the box and of the mask's outline
+    inside = picture[17 * 4, 40 * 4].astype(int)
+    np.testing.assert_allclose(inside, 128 + 0.45 * (color - 128), atol=1)
+    assert (picture[30 * 4 :, :] == 128).all() and (picture[:, : 29 * 4] == 128).all()
+    assert (picture[: 12 * 4, 30 * 4 :] != 128).any()  # the name above the box
+
+
+def test_masks_are_cut_at_one_half_and_scores_at_the_threshold():
+    image, target = scene()
+    found = {**target, "scores": np.array([0.6], np.float32), "masks": target["masks"] * np.float32(0.4)}
+    plain = draw_instances(image, found, CATEGORIES, score_threshold=0.7)
+    assert (plain == 128).all()
+    no_mask = draw_instances(image, found, CATEGORIES)
+    assert (no_mask[17 * 13, 40 * 13] == 128).all() and (no_mask != 128).any()  # 512 / 40 is nearly 13
+
+
+def test_the_best_detection_is_drawn_on_top():
+    image, target = scene()
+    both = {name: np.concatenate([target[name]] * 2) for name in target} | {"labels": np.array([1, 2])}
+    for best, scores in ((1, [0.9, 0.8]), (2, [0.8, 0.9])):
+        picture = draw_instances(image, {**both, "scores": np.array(scores, np.float32)}, CATEGORIES)
+        assert tuple(picture[17 * 13, 30 * 13]) == class_color(best)
+
+
+def test_nothing_to_draw_boxes_at_the_border_and_unknown_classes():
+    image, target = scene()
+    empty = {"boxes": np.zeros((0, 4), np.float32), "labels": np.zeros(0, np.int64), "scores": np.zeros(0, np.float32)}
+    assert (draw_instances(image, empty, CATEGORIES) == 128).all()
+    edges = {"boxes": np.array([[-5, -5, 3, 3], [55, 35, 70, 50], [20, 20, 20, 20]]), "labels": np.array([1, 2, 300])}
+    assert draw_instances(image, edges).shape == (520, 780, 3)
+
+
+def test_large_images_are_not_enlarged():
+    image, target = scene()
+    large = np.tile(image, (1, 20, 20))
+    assert draw_instances(large, {"boxes": target["boxes"], "labels": target["labels"]}).shape == (800, 1200, 3)
+
+
+def test_grid_places_pictures_of_any_size():
+    red, green = np.zeros((30, 50, 3), np.uint8), np.zeros((40, 20, 3), np.uint8)
+    red[..., 0], green[..., 1] = 255, 255
+    grid = draw_grid([[red, green], [green]])
+    assert grid.shape == (8 + 40 + 8 + 40 + 8, 8 + 50 + 8 + 20 + 8, 3)
+    assert (grid[8:38, 8:58] == (255, 0, 0)).all() and (grid[8:48, 66:86] == (0, 255, 0)).all()
+    assert (grid[56:96, 8:28] == (0, 255, 0)).all() and (grid[56:, 66:] == 255).all()
+    titled = draw_grid([[red, green]], ["ground truth", "prediction"])
+    assert titled.shape[0] == 40 + 40 + 8 and (titled[:40] < 128).any()
+
+
+def test_curves_show_every_series():
+    names = ("loss", "loss_objectness", "loss_mask")
+    log = [{"step": s, "lr": 1e-3, **{n: 2.0 / (s + 1) for n in names}, "positive_rois": s} for s in range(40)]
+    assert draw_curves(log).shape == (900, 1100, 3)
+    assert not np.array_equal(draw_curves(log), draw_curves(log[:20]))
+    assert draw_curves([]).shape == draw_curves(log[:1]).shape == (900, 1100, 3)
+
+
+def test_anchors_and_roi_grid_have_their_colours():
+    image, _ = scene()
+    anchors = [np.array([[10.0, 10, 30, 30]]), np.array([[-10.0, 0, 50, 60], [0, 0, 1, 1]])]
+    picture = draw_anchors(image, anchors)
+    for level in range(2):
+        assert (picture == class_color(level + 1)).all(2).any()
+    grid = draw_roi_grid(np.eye(5, 7), np.array([1.5, 1.5, 4, 4]), [(1.5, 1.5, 4, 4)], [(2.0, 2.0)])
+    assert (grid == class_color(6)).all(2).any() and (grid == class_color(1)).all(2).any()
+
+
+def test_graph_of_a_long_chain_of_diamonds_and_its_errors():
+    x = Tensor(np.ones((2, 3), np.float32), requires_grad=True)
+    y = x
+    for _ in range(40):  # 2^40 ways from end to start
+        y = y + (-y).exp()
+    assert draw_graph(y).shape[0] > 40 * 90
+    y = (x * x).sum()
+    y.backward()
+    with pytest.raises(RuntimeError, match="second time"):
+        draw_graph(y)
+    with pytest.raises(ValueError, match="no graph"):
+        draw_graph(Tensor(1.0))
+
+
+def test_describe():
+    assert describe("rois", np.array([[0.5, 2]], np.float32)) == "rois: float32 (1, 2), 0.5 to 2"
+    assert describe("x", Tensor(np.array([1, np.nan, np.inf, -3]))) == (
+        "x: float64 (4,), 2 of 4 values not finite, -3 to 1"
+    )
+    assert describe("none", np.zeros((0, 4), np.int64)) == "none: int64 (0, 4), empty"
+    assert describe("nan", np.array([np.nan])) == "nan: float64 (1,), 1 of 1 values not finite"
+    assert describe("mask", np.array([True, False])) == "mask: bool (2,), 0 to 1"
+
+
+def test_describe_reads_device_arrays(fake_device):
+    from tinymrcnn.backend import to_device
+
+    assert describe("x", to_device(np.arange(6.0).reshape(2, 3), "fake")) == "x: float64 (2, 3), 0 to 5"
+
+
+def test_pictures_are_saved_exactly(tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    write_picture(tmp_path / "a.png", picture)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png")), picture)
+
+
+def test_no_window_toolkit_is_touched():
+    code = (
+        "import sys, numpy as np; from tinymrcnn.visualize import draw_curves; draw_curves([]);"
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,254 @@
+"""The drawings that several places share: instances, grids of pictures, training curves, anchors, the bins of
+a RoI, the autograd graph.
+
+Every draw_* function returns a picture, an array (H, W, 3) uint8, which write_picture saves and a notebook
+shows with PIL.Image.fromarray. Nothing here opens a window or changes matplotlib's settings. Lessons 01, 05,
+06, 07, 10 and 11 draw with it.
+"""
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
+
+from tinymrcnn.autograd import Tensor
+from tinymrcnn.autograd.tensor import _outputs_first as outputs_first
+from tinymrcnn.backend import to_numpy
+from tinymrcnn.data.images import write_image
+
+# Seven colours that people with any kind of colour vision tell apart (Okabe & Ito 2008), class 1 first
+COLORS = ("#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#0072b2", "#d55e00", "#f0e442")
+MASK_OPACITY = 0.45
+
+
+def describe(name: str, array) -> str:
+    """One line about an array or a Tensor on any device: its shape, dtype and range."""
+    array = to_numpy(array.data if isinstance(array, Tensor) else array)
+    line = f"{name}: {array.dtype} {tuple(array.shape)}"
+    if array.size == 0:
+        return f"{line}, empty"
+    if array.dtype.kind not in "fiub":
+        return line
+    finite = array[np.isfinite(array)] if array.dtype.kind == "f" else array
+    if finite.size < array.size:
+        line += f", {array.size - finite.size} of {array.size} values not finite"
+    return f"{line}, {finite.min():.6g} to {finite.max():.6g}" if finite.size else line
+
+
+def class_color(label: int) -> tuple[int, int, int]:
+    """The colour of a class (1, 2, ...), the same in every picture, as RGB in 0..255."""
+    code = COLORS[(int(label) - 1) % len(COLORS)]
+    return int(code[1:3], 16), int(code[3:5], 16), int(code[5:7], 16)
+
+
+def write_picture(path, picture) -> None:
+    """Save a picture (H, W, 3) uint8 as PNG or JPEG, whole or not at all (see data.images.write_image)."""
+    write_image(path, picture.transpose(2, 0, 1).astype(np.float32) / 255)
+
+
+# Instances -----------------------------------------------------------------------------------------------
+
+
+def draw_instances(image, instances: dict, categories=(), score_threshold: float = 0.5, size: int = 512):
+    """The image with its objects: masks tinted and outlined, boxes, class names and scores.
+
+    image: (3, H, W) float32 in 0..1. instances: a target or a model's output (boxes, labels, and where it has
+    them masks and scores), in the image's coordinates; a mask counts where it is >= 0.5, an object where
+    its score is >= score_threshold. categories: a data set's, for the names. size: the image is enlarged by
+    a whole factor so that its shorter side comes near this many pixels."""
+    names = {category["label"]: category["name"] for category in categories}
+    scores = instances.get("scores")
+    kept = range(len(instances["labels"])) if scores is None else np.flatnonzero(scores >= score_threshold).tolist()
+    kept = sorted(kept, key=lambda n: 0 if scores is None else scores[n].item())  # the best on top
+
+    factor = max(1, round(size / min(image.shape[1:])))
+    pixels = _enlarged(image.transpose(1, 2, 0), factor) * 255
+    line = max(1, round(min(pixels.shape[:2]) / 300))
+    for n in kept:
+        if (masks := instances.get("masks")) is not None:
+            _tint(pixels, _enlarged(masks[n] >= 0.5, factor), class_color(instances["labels"][n]), line)
+
+    canvas = Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8))
+    draw = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default(max(13, round(min(canvas.size) / 26)))
+    for n in kept:
+        label = int(instances["labels"][n])
+        color, box = class_color(label), [float(side) * factor for side in instances["boxes"][n]]
+        draw.rectangle((box[0], box[1], max(box[0], box[2] - 1), max(box[1], box[3] - 1)), outline=color, width=line)
+        text = names.get(label, f"class {label}")
+        _write(draw, box, text if scores is None else f"{text} {scores[n].item():.2f}", font, color)
+    return np.asarray(canvas)
+
+
+def _enlarged(array, factor: int):
+    """Every pixel of an (H, W, ...) array repeated factor x factor times."""
+    return array.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def _tint(pixels, mask, color, line: int) -> None:
+    """Lay a colour over the pixels of a mask, lightly inside and fully along its outline, in place."""
+    inside = np.zeros_like(mask)  # the mask without its outermost `line` pixels
+    inside[line:-line, line:-line] = mask[line:-line, line:-line]
+    for axis in (0, 1):
+        for shift in (-line, line):
+            inside &= np.roll(mask, shift, axis)
+    pixels[inside] += (np.asarray(color) - pixels[inside]) * MASK_OPACITY
+    pixels[mask & ~inside] = color
+
+
+def _write(draw, box, text: str, font, color) -> None:
+    """A label on a plate of the class's colour, above the box where there is room, else inside it."""
+    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+    width, height = right + 6, bottom + 4
+    x = min(max(box[0], 0), draw.im.size[0] - width)
+    y = box[1] - height if box[1] >= height else max(box[1], 0)
+    draw.rectangle((x, y, x + width - 1, y + height - 1), fill=color)
+    bright = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] > 120
+    draw.text((x + 3, y + 1), text, font=font, fill="black" if bright else "white")
+
+
+def draw_grid(rows, titles=()):
+    """Pictures (H, W, 3) uint8 side by side on white, row below row, a title above each column.
+
+    rows: a list of rows, each a list of pictures of any size. titles: one text a column."""
+    gap = 8
+    columns = max(len(row) for row in rows)
+    widths = [max(row[c].shape[1] for row in rows if c < len(row)) for c in range(columns)]
+    heights = [max(picture.shape[0] for picture in row) for row in rows]
+    font = ImageFont.load_default(24)
+    head = 40 if titles else gap
+    canvas = Image.new("RGB", (sum(widths) + gap * (columns + 1), head + sum(heights) + gap * len(rows)), "white")
+    draw = ImageDraw.Draw(canvas)
+    x = gap
+    for c in range(columns):
+        if c < len(titles):
+            draw.text((x + widths[c] / 2, head / 2), titles[c], font=font, fill="black", anchor="mm")
+        y = head
+        for row, height in zip(rows, heights, strict=True):
+            if c < len(row):
+                canvas.paste(Image.fromarray(row[c]), (x, y))
+            y += height + gap
+        x += widths[c] + gap
+    return np.asarray(canvas)
+
+
+# Figures -------------------------------------------------------------------------------------------------
+
+
+def _pixels(figure: Figure):
+    """A matplotlib figure as a picture."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[:, :, :3])
+
+
+def draw_curves(log: list[dict]):
+    """The course of a training run: its losses, the learning rate, and the positive samples.
+
+    log: the lines of log.jsonl, dicts with step, lr, loss, the losses (loss_*) and positive_*; thin lines are
+    the values as logged, thick ones means over the last 2% of the steps."""
+    figure = Figure(figsize=(11, 9), layout="constrained")
+    losses, rates, counts = figure.subplots(3, 1, sharex=True, height_ratios=(3, 1, 1.5))
+    steps = [line["step"] for line in log]
+    names = [name for name in log[0] if name.startswith("loss")] if log else []
+    for index, name in enumerate(names):
+        _draw_series(losses, steps, [line[name] for line in log], name, COLORS[index % 6] if index else "black")
+    losses.set(ylabel="loss", yscale="log")
+    rates.plot(steps, [line["lr"] for line in log], color="black")
+    rates.set(ylabel="learning rate")
+    for index, name in enumerate([name for name in log[0] if name.startswith("positive")] if log else []):
+        _draw_series(counts, steps, [line[name] for line in log], name.replace("_", " "), COLORS[index])
+    counts.set(ylabel="in the batch", xlabel="step")
+    counts.set_ylim(bottom=0)
+    for axes in (losses, counts):
+        if axes.lines:
+            axes.legend(loc="upper right", ncols=3, frameon=False)
+    for axes in (losses, rates, counts):
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    return _pixels(figure)
+
+
+def _draw_series(axes, steps, values, name: str, color) -> None:
+    window = max(1, len(values) // 50)
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    first = np.maximum(0, np.arange(1, len(values) + 1) - window)
+    means = (total[1:] - total[first]) / np.arange(1, len(values) + 1).clip(max=window)
+    axes.plot(steps, values, color=color, linewidth=0.5, alpha=0.3)
+    axes.plot(steps, means, color=color, linewidth=1.8, label=name)
+
+
+def draw_anchors(image, anchors: list):
+    """Anchors over an image (3, H, W), a colour for each level; those that leave the image are seen whole.
+
+    anchors: one array (A, 4) for each level; give a few of them, as those of one cell."""
+    figure = Figure(figsize=(7, 7), layout="constrained")
+    axes = figure.subplots()
+    height, width = image.shape[1:]
+    axes.imshow(image.transpose(1, 2, 0), extent=(0, width, height, 0))
+    for level, boxes in enumerate(anchors):
+        for index, (x1, y1, x2, y2) in enumerate(np.asarray(boxes).tolist()):
+            name = f"level {level}" if index == 0 else None
+            axes.plot((x1, x2, x2, x1, x1), (y1, y1, y2, y2, y1), color=COLORS[level % len(COLORS)], lw=2, label=name)
+    axes.autoscale_view()
+    axes.set(xlabel="x (pixels)", ylabel="y (pixels)", aspect="equal", facecolor="#dddddd")
+    axes.legend(loc="upper right")
+    return _pixels(figure)
+
+
+def draw_roi_grid(feature, roi, bins, points=()):
+    """A RoI on a feature map: the map's cells, the RoI, the bins it is divided into, and the sampling points.
+
+    feature: (h, w), drawn with cell (row i, column j) covering [j, j+1) x [i, i+1). roi: (4,), and bins (B, 4):
+    boxes in the same coordinates; the bins are those of RoIAlign, or RoIPool's after rounding. points: (P, 2)
+    as (x, y), where RoIAlign samples the map: the value of a cell belongs to its centre."""
+    figure = Figure(figsize=(7, 7), layout="constrained")
+    axes = figure.subplots()
+    height, width = feature.shape
+    axes.imshow(feature, cmap="gray", extent=(0, width, height, 0))
+    axes.set_xticks(range(width + 1), minor=True)
+    axes.set_yticks(range(height + 1), minor=True)
+    axes.grid(which="minor", color="white", linewidth=0.5)
+    axes.tick_params(which="minor", length=0)
+    for index, (x1, y1, x2, y2) in enumerate(np.asarray(bins).tolist()):
+        name = "bins" if index == 0 else None
+        axes.plot((x1, x2, x2, x1, x1), (y1, y1, y2, y2, y1), color=COLORS[1], lw=1.2, label=name)
+    x1, y1, x2, y2 = np.asarray(roi).tolist()
+    axes.plot((x1, x2, x2, x1, x1), (y1, y1, y2, y2, y1), color=COLORS[0], lw=2.5, ls="--", label="RoI")
+    if len(points):
+        axes.scatter(*np.asarray(points).T, s=14, color=COLORS[5], zorder=3, label="sampling points")
+    axes.set(xlabel="x (cells)", ylabel="y (cells)", aspect="equal")
+    axes.legend(loc="upper right")
+    return _pixels(figure)
+
+
+def draw_graph(tensor: Tensor):
+    """The graph that `tensor` was computed from, before its backward pass: operators as boxes, leaves as
+    ellipses, the inputs at the top. Raises ValueError for a Tensor without a graph, RuntimeError for a graph
+    that was walked before."""
+    if tensor.node is None:
+        raise ValueError("This Tensor has no graph: nothing it was computed from requires gradients.")
+    depth = {tensor.node: 0}  # of a Node: its longest way to the result
+    for node in outputs_first(tensor.node):
+        for parent in filter(None, node.parents):
+            depth[parent] = max(depth.get(parent, 0), depth[node] + 1)
+    layers = [[node for node in depth if depth[node] == d] for d in range(max(depth.values()) + 1)]
+    x = {}
+    for layer in layers:  # each Node as near to those that use it as its layer allows
+        users = {node: [x[user] for user in x if any(parent is node for parent in user.parents)] for node in layer}
+        layer.sort(key=lambda node: np.mean(users[node]) if users[node] else 0.0)
+        x |= {node: index - (len(layer) - 1) / 2 for index, node in enumerate(layer)}
+
+    widest = max(len(layer) for layer in layers)
+    figure = Figure(figsize=(max(3.0, 1.6 * widest), max(2.0, 0.9 * len(layers))), layout="constrained")
+    axes = figure.subplots()
+    for node in depth:
+        leaf = node.backward is None
+        style = {"boxstyle": "ellipse" if leaf else "round", "fc": COLORS[0] if leaf else "#dceefa", "ec": "#444444"}
+        axes.text(x[node], depth[node], node.name, ha="center", va="center", bbox=style, fontsize=11, zorder=2)
+        for parent in filter(None, node.parents):
+            arrow = {"arrowstyle": "-|>", "color": "#444444", "shrinkA": 12, "shrinkB": 12}
+            axes.annotate("", (x[node], depth[node]), (x[parent], depth[parent]), arrowprops=arrow, zorder=1)
+    axes.set(xlim=(-widest / 2 - 0.1, widest / 2 + 0.1), ylim=(-0.6, len(layers) - 0.4))
+    axes.axis("off")
+    return _pixels(figure)
