@@ -21,6 +21,8 @@ def interpolate(x: Tensor, size=None, scale_factor=None, mode: str = "nearest") 
         raise ValueError("interpolate needs either size or scale_factor, not both and not neither.")
     if mode not in _WEIGHTS:
         raise ValueError(f"Unknown mode {mode!r}: use one of {sorted(_WEIGHTS)}.")
+    if x.ndim != 4:
+        raise ValueError(f"interpolate takes (N, C, H, W), not {x.shape}.")
     image = channels_last(x.data)
     n, h, w, c = image.shape
     if size is None:
@@ -28,8 +30,11 @@ def interpolate(x: Tensor, size=None, scale_factor=None, mode: str = "nearest") 
     out_h, out_w = (size, size) if isinstance(size, int) else size
     if min(out_h, out_w, h, w) < 1:
         raise ValueError(f"Cannot resize maps of {(h, w)} to {(out_h, out_w)}.")
-    rows = like(_WEIGHTS[mode](h, out_h, x.dtype), image)
-    columns = like(_WEIGHTS[mode](w, out_w, x.dtype), image)
+    # One step in the output is h / out_h in the input, or what the scale says, which is more where h * scale is
+    # no whole number.
+    steps = ((h, out_h), (w, out_w)) if scale_factor is None else ((1, scale_factor), (1, scale_factor))
+    rows = like(_WEIGHTS[mode](h, out_h, steps[0], x.dtype), image)
+    columns = like(_WEIGHTS[mode](w, out_w, steps[1], x.dtype), image)
 
     def backward(grad, needs):
         return (channels_first(_resize(channels_last(grad), rows.T, columns.T)),)
@@ -45,16 +50,16 @@ def _resize(image, rows, columns):
     return xp.matmul(columns, tall.reshape(-1, w, c)).reshape(n, len(rows), len(columns), c)
 
 
-def _nearest(n: int, out: int, dtype) -> np.ndarray:
-    """(out, n): output i reads input floor(i n / out)."""
+def _nearest(n: int, out: int, step, dtype) -> np.ndarray:
+    """(out, n): output i reads input floor(i step), the step as (numerator, denominator)."""
     weights = np.zeros((out, n), dtype)
-    weights[np.arange(out), np.arange(out) * n // out] = 1
+    weights[np.arange(out), np.floor(np.arange(out) * step[0] / step[1]).astype(int)] = 1
     return weights
 
 
-def _bilinear(n: int, out: int, dtype) -> np.ndarray:
-    """(out, n): output i lies at (i + 1/2) n / out - 1/2 of the input, between two neighbours."""
-    at = np.clip((np.arange(out) + 0.5) * n / out - 0.5, 0, n - 1)
+def _bilinear(n: int, out: int, step, dtype) -> np.ndarray:
+    """(out, n): output i lies at (i + 1/2) step - 1/2 of the input, between two neighbours."""
+    at = np.clip((np.arange(out) + 0.5) * step[0] / step[1] - 0.5, 0, n - 1)
     low = np.minimum(at.astype(int), max(n - 2, 0))
     weights = np.zeros((out, n), dtype)
     np.add.at(weights, (np.arange(out), low), 1 - (at - low))
