@@ -9,7 +9,7 @@ def relu(x: Tensor) -> Tensor:
     out = elementwise("maximum", x.data, 0)
 
     def backward(grad, needs):
-        return (elementwise("multiply", grad, out > 0),)
+        return (elementwise("multiply", grad, (out > 0).astype(grad.dtype)),)  # NumPy multiplies by bool slowly
 
     return record(out, (x,), backward)
 

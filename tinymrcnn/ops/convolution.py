@@ -7,6 +7,7 @@ bank stored channels-last is that second matrix without a copy. Lesson 02 explai
 
 from tinymrcnn.autograd import Tensor, record
 from tinymrcnn.backend import array_module, channels_first, channels_last
+from tinymrcnn.ops import winograd
 from tinymrcnn.ops.im2col import col2im, im2col
 
 # The matrix of windows is built in pieces of about this many numbers: large enough for a fast product, small
@@ -82,6 +83,8 @@ def _pieces(image, size, kernel, stride, padding, dilation):
 def correlate(image, filters, stride, padding, dilation):
     """The forward pass on arrays: (N, H, W, C) and (O, C, kh, kw) -> (N, out_h, out_w, O), C-contiguous."""
     xp = array_module(image, filters)
+    if winograd.fits(image, filters.shape, stride, padding, dilation):
+        return winograd.correlate(image, filters, padding)
     kernel, matrix = filters.shape[2:], _as_matrix(filters).T
     size = _out_size(image.shape[1:3], kernel, stride, padding, dilation)
     out = xp.empty((len(image), *size, len(filters)), image.dtype)
@@ -114,6 +117,8 @@ def correlate_input_grad(grad, filters, shape, stride, padding, dilation):
 def correlate_weight_grad(grad, image, shape, stride, padding, dilation):
     """The gradient of the filters, (O, C, kh, kw) channels-last: the output's gradient times the windows."""
     xp = array_module(grad, image)
+    if winograd.fits(image, shape, stride, padding, dilation):
+        return winograd.correlate_weight_grad(grad, image, padding)
     out, channels, *kernel = shape
     flat = grad.reshape(-1, out)
     if _is_pointwise(kernel, padding):

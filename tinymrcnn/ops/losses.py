@@ -5,7 +5,7 @@ without objects has nothing to say, and says so.
 """
 
 from tinymrcnn.autograd import Tensor, record
-from tinymrcnn.backend import array_module, elementwise, scatter_add
+from tinymrcnn.backend import array_module, backend_of, elementwise, scatter_add
 from tinymrcnn.ops.activations import _log_softmax, stable_sigmoid
 
 
@@ -30,7 +30,8 @@ def cross_entropy(input: Tensor, target, reduction: str = "mean") -> Tensor:
     input: (N, C) or (N, C, ...) logits. target: (N,) or (N, ...) int64 class indices in 0..C-1.
     reduction: "mean" over all targets, "sum" or "none" (the shape of target).
 
-    Raises ValueError when the shapes do not fit, IndexError (on the host) for a class out of range."""
+    Raises ValueError when the shapes do not fit, TypeError for targets that are no integers, IndexError for a class
+    out of range (on the host: on a GPU the question would wait for the answer)."""
     x = input.data
     xp = array_module(x, target)
     if input.ndim < 2 or target.shape != input.shape[:1] + input.shape[2:]:
@@ -38,6 +39,10 @@ def cross_entropy(input: Tensor, target, reduction: str = "mean") -> Tensor:
     log_p = xp.moveaxis(_log_softmax(x, 1), 1, -1)
     by_row = log_p.reshape(-1, input.shape[1])
     rows, classes = xp.arange(len(by_row)), target.reshape(-1)
+    if target.dtype.kind not in "iu":
+        raise TypeError(f"Class targets are integers, not {target.dtype}.")
+    if backend_of(x).device == "cpu" and classes.size and not 0 <= classes.min() <= classes.max() < input.shape[1]:
+        raise IndexError(f"Class targets from {classes.min()} to {classes.max()} do not fit {input.shape[1]} classes.")
 
     def derivative(grad):
         result = xp.exp(by_row)
@@ -71,9 +76,11 @@ def smooth_l1_loss(input: Tensor, target, beta: float = 1.0, reduction: str = "m
     """d^2 / (2 beta) where |d| < beta, else |d| - beta/2, for d = input - target; beta 0 is the L1 loss.
 
     input: any shape. target: an array of the same shape and dtype. As torch.nn.functional.smooth_l1_loss; Fast
-    R-CNN, formula 3. Raises ValueError or TypeError when they differ."""
+    R-CNN, formula 3. Raises ValueError or TypeError when they differ, ValueError for a negative beta."""
     xp = array_module(input.data, target)
     _check_same(input, target)
+    if beta < 0:
+        raise ValueError(f"beta is the width of the quadratic part and not negative: {beta}.")
     d = input.data - target
     size = xp.abs(d)
     values = size if beta == 0 else xp.where(size < beta, d * d * (0.5 / beta), size - 0.5 * beta)

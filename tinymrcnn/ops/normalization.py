@@ -17,7 +17,9 @@ def batch_norm(
     those of the batch, and the running ones are updated in place (with the unbiased variance); else the running
     ones are used. Returns (N, C, H, W), channels-last.
 
-    Raises ValueError in training when there is only one value per channel: it has no variance."""
+    Raises ValueError when the shapes do not fit, and in training when there is only one value per channel: it has
+    no variance."""
+    _check_shapes(x, running_mean, running_var, weight, bias)
     image = channels_last(x.data)
     xp, rows = array_module(image), image.reshape(-1, image.shape[3])
     count = len(rows)
@@ -40,17 +42,26 @@ def batch_norm(
         grad = channels_last(grad).reshape(rows.shape)
         grad_bias = _column_sums(grad)
         grad_weight = (_column_sums(grad * rows) - mean * grad_bias) * inverse
+        of_parameters = grad_weight if needs[1] else None, grad_bias if needs[2] else None
         if not needs[0]:
-            return None, grad_weight, grad_bias
+            return None, *of_parameters
         grad_x = grad * (gamma * inverse)
         if training and count:
             # the mean and the variance depend on x too
             slope = gamma * inverse * inverse * grad_weight / count
             grad_x -= rows * slope
             grad_x += mean * slope - gamma * inverse * grad_bias / count
-        return channels_first(grad_x.reshape(image.shape)), grad_weight, grad_bias
+        return channels_first(grad_x.reshape(image.shape)), *of_parameters
 
     return record(channels_first(out.reshape(image.shape)), (x, weight, bias), backward)
+
+
+def _check_shapes(x, *per_channel) -> None:
+    if x.ndim != 4:
+        raise ValueError(f"Normalisation takes (N, C, H, W), not {x.shape}.")
+    for array in per_channel:
+        if array.shape != x.shape[1:2]:
+            raise ValueError(f"The input has {x.shape[1]} channels, a weight, bias or statistic is {array.shape}.")
 
 
 def _column_sums(rows):
@@ -72,7 +83,8 @@ def group_norm(x: Tensor, num_groups: int, weight: Tensor, bias: Tensor, eps: fl
 
     x: (N, C, H, W). weight, bias: (C,). Returns (N, C, H, W), channels-last.
 
-    Raises ValueError when num_groups does not divide C."""
+    Raises ValueError when the shapes do not fit or num_groups does not divide C."""
+    _check_shapes(x, weight, bias)
     n, c, h, w = x.shape
     if c % num_groups:
         raise ValueError(f"{num_groups} groups do not divide {c} channels.")
@@ -89,8 +101,8 @@ def group_norm(x: Tensor, num_groups: int, weight: Tensor, bias: Tensor, eps: fl
 
     def backward(grad, needs):
         grad = channels_last(grad).reshape(groups.shape)
-        grad_weight = (grad * normal).sum(axis=(0, 1)).reshape(-1)
-        grad_bias = grad.sum(axis=(0, 1)).reshape(-1)
+        grad_weight = (grad * normal).sum(axis=(0, 1)).reshape(-1) if needs[1] else None
+        grad_bias = grad.sum(axis=(0, 1)).reshape(-1) if needs[2] else None
         if not needs[0]:
             return None, grad_weight, grad_bias
         g = grad * gamma

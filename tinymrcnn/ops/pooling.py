@@ -8,34 +8,13 @@ from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, prange, run, scalar
 
 
 @scalar
-def _window_max(x, n, i, j, c, kernel, stride, padding):
-    """The largest value under a window and where it lies in it (the first one in row-major order)."""
-    best, found = x[n, 0, 0, c], -1
-    for u in range(kernel):
-        y = i * stride - padding + u
-        if 0 <= y < x.shape[1]:
-            for v in range(kernel):
-                z = j * stride - padding + v
-                if 0 <= z < x.shape[2]:
-                    value = x[n, y, z, c]
-                    # a NaN wins, as it does in torch: it must not vanish
-                    if found < 0 or value > best or value != value:
-                        best, found = value, u * kernel + v
-    return best, found
+def _takes_over(value, best, found):
+    """Whether a value becomes the maximum so far: the first does, and a NaN, which must not vanish."""
+    return found < 0 or value > best or value != value
 
 
-@scalar
-def _gathered_grad(grad, taken, n, y, z, c, kernel, stride, padding):
-    """The sum of the gradients of the windows that took pixel (y, z) as their maximum."""
-    total = grad.dtype.type(0)
-    for u in range(kernel):
-        i, rest = divmod(y + padding - u, stride)
-        if rest == 0 and 0 <= i < grad.shape[1]:
-            for v in range(kernel):
-                j, rest = divmod(z + padding - v, stride)
-                if rest == 0 and 0 <= j < grad.shape[2] and taken[n, i, j, c] == u * kernel + v:
-                    total += grad[n, i, j, c]
-    return total
+# On the CPU a thread walks windows and channels are the inner loop; the backward pass gives a thread some channels of
+# an image, so that no two add to the same cell. On a GPU every thread makes one element of the result.
 
 
 @cpu_kernel
@@ -43,8 +22,14 @@ def _forward_cpu(x, out, taken, kernel, stride, padding):
     for line in prange(out.shape[0] * out.shape[1]):
         n, i = divmod(np.int64(line), out.shape[1])
         for j in range(out.shape[2]):
-            for c in range(out.shape[3]):
-                out[n, i, j, c], taken[n, i, j, c] = _window_max(x, n, i, j, c, kernel, stride, padding)
+            best, found = out[n, i, j], taken[n, i, j]
+            found[:] = -1
+            for u in range(max(0, padding - i * stride), min(kernel, x.shape[1] + padding - i * stride)):
+                for v in range(max(0, padding - j * stride), min(kernel, x.shape[2] + padding - j * stride)):
+                    values = x[n, i * stride - padding + u, j * stride - padding + v]
+                    for c in range(len(values)):
+                        if _takes_over(values[c], best[c], found[c]):
+                            best[c], found[c] = values[c], u * kernel + v
 
 
 @cuda_kernel
@@ -53,16 +38,26 @@ def _forward_cuda(x, out, taken, kernel, stride, padding):
         pixel, c = divmod(index, out.shape[3])
         line, j = divmod(pixel, out.shape[2])
         n, i = divmod(line, out.shape[1])
-        out[n, i, j, c], taken[n, i, j, c] = _window_max(x, n, i, j, c, kernel, stride, padding)
+        best, found = x[n, 0, 0, c], -1
+        for u in range(max(0, padding - i * stride), min(kernel, x.shape[1] + padding - i * stride)):
+            for v in range(max(0, padding - j * stride), min(kernel, x.shape[2] + padding - j * stride)):
+                value = x[n, i * stride - padding + u, j * stride - padding + v, c]
+                if _takes_over(value, best, found):
+                    best, found = value, u * kernel + v
+        out[n, i, j, c], taken[n, i, j, c] = best, found
 
 
 @cpu_kernel
 def _backward_cpu(grad, taken, out, kernel, stride, padding):
-    for line in prange(out.shape[0] * out.shape[1]):
-        n, y = divmod(np.int64(line), out.shape[1])
-        for z in range(out.shape[2]):
-            for c in range(out.shape[3]):
-                out[n, y, z, c] = _gathered_grad(grad, taken, n, y, z, c, kernel, stride, padding)
+    shares = -(-out.shape[3] // 16)  # 16 channels are a cache line
+    for unit in prange(out.shape[0] * shares):
+        n, share = divmod(np.int64(unit), shares)
+        out[n, :, :, 16 * share : 16 * share + 16] = 0
+        for i in range(grad.shape[1]):
+            for j in range(grad.shape[2]):
+                for c in range(16 * share, min(16 * share + 16, out.shape[3])):
+                    u, v = divmod(taken[n, i, j, c], kernel)
+                    out[n, i * stride - padding + u, j * stride - padding + v, c] += grad[n, i, j, c]
 
 
 @cuda_kernel
@@ -71,7 +66,15 @@ def _backward_cuda(grad, taken, out, kernel, stride, padding):
         pixel, c = divmod(index, out.shape[3])
         line, z = divmod(pixel, out.shape[2])
         n, y = divmod(line, out.shape[1])
-        out[n, y, z, c] = _gathered_grad(grad, taken, n, y, z, c, kernel, stride, padding)
+        total = grad.dtype.type(0)
+        for u in range(kernel):
+            i, rest = divmod(y + padding - u, stride)
+            if rest == 0 and 0 <= i < grad.shape[1]:
+                for v in range(kernel):
+                    j, rest = divmod(z + padding - v, stride)
+                    if rest == 0 and 0 <= j < grad.shape[2] and taken[n, i, j, c] == u * kernel + v:
+                        total += grad[n, i, j, c]
+        out[n, y, z, c] = total
 
 
 def max_pool2d(x: Tensor, kernel_size: int, stride: int | None = None, padding: int = 0) -> Tensor:
