@@ -8,7 +8,7 @@ from tinymrcnn.backend import to_device, to_numpy
 
 
 def c_ordered(array):
-    return np.ascontiguousarray(array)
+    return np.asarray(array, order="C")
 
 
 def channels_last(array):
@@ -65,7 +65,7 @@ def check_contract(fake_device):
     def check(fn, arrays, elementwise=False):
         arrays = [np.asarray(array, np.float64) for array in arrays]
         before = [array.copy() for array in arrays]
-        upstream = np.random.default_rng(9).normal(size=fn(*map(Tensor, arrays)).shape)
+        upstream = np.asarray(np.random.default_rng(9).normal(size=fn(*map(Tensor, arrays)).shape))
         kept = upstream.copy()
         expected, gradients = run(fn, arrays, upstream)
         assert all(np.array_equal(a, b) for a, b in zip(arrays + [upstream], before + [kept], strict=True))
