@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tinymrcnn.autograd import Tensor
-from tinymrcnn.ops import conv2d, conv_transpose2d, convolution, linear
+from tinymrcnn.ops import conv2d, conv_transpose2d, convolution, linear, winograd
 
 
 def leaf(array):
@@ -178,6 +178,51 @@ def test_linear_equals_the_definition(name):
     assert np.allclose(linear(Tensor(x), Tensor(weight)).data, expected - bias)
 
 
+# Winograd's way, which float32 takes for large 3x3 convolutions
+
+WINOGRAD = {  # name -> (image, filters, padding)
+    "whole tiles": ((1, 16, 18, 22), (16, 16, 3, 3), 0),
+    "cut tiles": ((2, 17, 13, 15), (18, 17, 3, 3), 1),
+    "cut to a pixel": ((3, 16, 15, 11), (33, 16, 3, 3), 0),
+    "padding 2": ((1, 20, 17, 18), (16, 20, 3, 3), 2),
+    "flat": ((1, 16, 1, 300), (16, 16, 3, 3), 1),
+    "narrow": ((3, 16, 90, 3), (16, 16, 3, 3), 1),
+}
+
+
+@pytest.mark.parametrize("piece", [1 << 20, 1])
+@pytest.mark.parametrize("name", WINOGRAD)
+def test_winograd_equals_the_plain_product(name, piece, monkeypatch):
+    monkeypatch.setattr(winograd, "PIECE", piece)
+    image, filters, padding = WINOGRAD[name]
+    arrays = [normal(*image), normal(*filters), normal(filters[0])]
+    results = []
+    for dtype in (np.float32, np.float64):  # float64 always takes the plain product
+        leaves = [Tensor(array.astype(dtype), requires_grad=True) for array in arrays]
+        assert winograd.fits(leaves[0].data.transpose(0, 2, 3, 1), filters, 1, padding, 1) == (dtype == np.float32)
+        out = conv2d(*leaves, padding=padding)
+        out.backward(normal(*out.shape, seed=5).astype(dtype))
+        results.append([out.data, *(x.grad for x in leaves)])
+    for single, double in zip(*results, strict=True):
+        assert single.dtype == np.float32 and single.shape == double.shape
+        assert np.abs(single - double).max() <= 3e-5 * np.abs(double).max()
+        assert single.ndim != 4 or single.transpose(0, 2, 3, 1).flags.c_contiguous
+
+
+def test_winograd_is_left_alone_where_it_does_not_fit():
+    image = np.zeros((1, 20, 20, 16), np.float32)
+    assert winograd.fits(image, (16, 16, 3, 3), 1, 1, 1)
+    assert not winograd.fits(image.astype(np.float64), (16, 16, 3, 3), 1, 1, 1)
+    for shape, stride, padding, dilation in (
+        ((16, 16, 3, 3), 2, 1, 1),
+        ((16, 16, 3, 3), 1, 2, 2),
+        ((16, 16, 3, 3), 1, 3, 1),
+        ((16, 16, 1, 3), 1, 0, 1),
+        ((4, 16, 3, 3), 1, 1, 1),
+    ):
+        assert not winograd.fits(image, shape, stride, padding, dilation)
+
+
 # Gradients
 
 
@@ -324,10 +369,11 @@ def test_linear_equals_torch(name, dtype):
 @pytest.mark.parity
 def test_a_convolution_of_real_size_equals_torch():
     arrays = [normal(2, 64, 40, 56), 0.05 * normal(64, 64, 3, 3), normal(64)]
-    same_as_torch("conv2d", conv2d, arrays, "float32", dict(padding=1))
+    same_as_torch("conv2d", conv2d, arrays, "float64", dict(padding=1))
+    same_as_torch("conv2d", conv2d, arrays, "float32", dict(padding=1), rtol=3e-5)  # Winograd
 
 
-def same_as_torch(name, operator, arrays, dtype, keywords):
+def same_as_torch(name, operator, arrays, dtype, keywords, rtol=1e-5):
     torch = pytest.importorskip("torch")
     ours = [Tensor(array.astype(dtype), requires_grad=True) for array in arrays]
     theirs = [torch.tensor(array.astype(dtype), requires_grad=True) for array in arrays]
@@ -335,7 +381,7 @@ def same_as_torch(name, operator, arrays, dtype, keywords):
     upstream = normal(*out.shape, seed=5).astype(dtype)
     out.backward(upstream)
     expected.backward(torch.tensor(upstream))
-    rtol = 1e-5 if dtype == "float32" else 1e-12
+    rtol = rtol if dtype == "float32" else 1e-12
     pairs = [(out.data, expected.detach()), *((a.grad, b.grad) for a, b in zip(ours, theirs, strict=True))]
     for a, b in pairs:
         b = b.numpy()

@@ -42,6 +42,7 @@ CASES = {  # name -> (shape, keywords)
     "5x5, padding 2": ((1, 2, 7, 6), dict(kernel_size=5, stride=2, padding=2)),
     "as large as the image": ((2, 3, 4, 4), dict(kernel_size=4)),
     "one pixel": ((2, 3, 1, 1), dict(kernel_size=3, stride=2, padding=1)),
+    "many channels": ((2, 37, 5, 4), dict(kernel_size=3, stride=2, padding=1)),
     "an empty batch": ((0, 3, 4, 6), dict(kernel_size=2)),
 }
 
