@@ -1,6 +1,5 @@
 """Shared by all tests: the gradient-check fixture with its table, and who is skipped where."""
 
-import functools
 import importlib.util
 import os
 
@@ -17,7 +16,6 @@ from tinymrcnn.backend import cuda_problem, to_device
 
 ATTEMPTS = 5
 
-_cuda_problem = functools.cache(cuda_problem)
 _worst_errors = pytest.StashKey[dict]()
 
 
@@ -26,7 +24,7 @@ def pytest_configure(config):
 
 
 def pytest_runtest_setup(item):
-    if item.get_closest_marker("cuda") and (problem := _cuda_problem()):
+    if item.get_closest_marker("cuda") and (problem := cuda_problem()):
         pytest.skip(problem)
     if item.get_closest_marker("parity"):
         absent = [name for name in ("torch", "torchvision") if importlib.util.find_spec(name) is None]

@@ -36,6 +36,7 @@ def _import_cupy() -> None:
     BACKENDS["cuda"] = Backend("cuda", cupy.ndarray, cupy, cupy.asnumpy, None)
 
 
+@functools.cache  # the question waits for the GPU
 def cuda_problem() -> str | None:
     """Why no GPU can be used, in a sentence, or None when one can."""
     try:

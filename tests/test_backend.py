@@ -1,0 +1,433 @@
+"""Which library an array belongs to, moving arrays, memory layout; the imitation of a GPU and how strict it is."""
+
+import os
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+from fake_device import FakeArray
+
+from tinymrcnn import backend, kernels
+from tinymrcnn.autograd import Tensor
+from tinymrcnn.backend import (
+    BACKENDS,
+    array_module,
+    backend_of,
+    channels_first,
+    channels_last,
+    elementwise,
+    empty,
+    empty_like,
+    like,
+    memory_order,
+    resolve_device,
+    scatter_add,
+    to_device,
+    to_numpy,
+    zeros_like,
+)
+
+NHWC = (0, 2, 3, 1)
+
+
+def feature_map(n=2, c=3, h=4, w=5, dtype=np.float32):
+    """(n, c, h, w), channels-last in memory."""
+    return np.arange(n * c * h * w, dtype=dtype).reshape(n, h, w, c).transpose(0, 3, 1, 2)
+
+
+# Devices
+
+
+@pytest.fixture
+def cupy(monkeypatch):
+    """Puts an imitation of the module cupy where it would be imported: cupy(zeros=function)."""
+
+    def forget():
+        backend.cuda_problem.cache_clear()
+        backend._import_cupy.cache_clear()
+
+    def install(**functions):
+        module = types.ModuleType("cupy") if functions else None  # None: the import fails
+        if functions:
+            module.ndarray, module.asnumpy = FakeArray, FakeArray._to_host
+            vars(module).update(functions)
+        monkeypatch.setitem(sys.modules, "cupy", module)
+        monkeypatch.delitem(BACKENDS, "cuda", raising=False)
+        forget()
+
+    forget()
+    before = BACKENDS.get("cuda")
+    yield install
+    forget()
+    BACKENDS.pop("cuda", None)
+    if before is not None:
+        BACKENDS["cuda"] = before
+
+
+def no_driver(size):
+    raise OSError("CUDA driver version is insufficient")
+
+
+def test_a_machine_without_cupy(cupy):
+    cupy()
+    assert "CuPy cannot be imported" in backend.cuda_problem() and "tinymrcnn[gpu]" in backend.cuda_problem()
+    assert resolve_device("auto") == "cpu" == resolve_device("cpu")
+    with pytest.raises(RuntimeError, match="'cuda' cannot be used.*CuPy cannot be imported.*--device cpu"):
+        resolve_device("cuda")
+    with pytest.raises(RuntimeError, match="--device cpu"):
+        to_device(np.ones(3), "cuda")
+
+
+def test_that_cupy_imports_does_not_mean_that_a_gpu_is_there(cupy):
+    cupy(zeros=no_driver)
+    assert "OSError: CUDA driver version is insufficient" in backend.cuda_problem()
+    assert resolve_device("auto") == "cpu"
+    with pytest.raises(RuntimeError, match="driver version is insufficient"):
+        resolve_device("cuda")
+
+
+def test_a_gpu_that_works_is_asked_once(cupy):
+    asked = []
+
+    def zeros(size):
+        asked.append(size)
+        return FakeArray(np.zeros(size))
+
+    cupy(zeros=zeros)
+    assert backend.cuda_problem() is None
+    assert resolve_device("auto") == "cuda" == resolve_device("cuda")
+    assert len(asked) == 1  # the question waits for the GPU, so moving an array must not ask it again
+
+
+def test_an_unknown_device():
+    with pytest.raises(ValueError, match="'gpu': use 'cpu', 'cuda' or 'auto'"):
+        resolve_device("gpu")
+
+
+def test_the_library_of_an_array(fake_device):
+    assert backend_of(np.ones(3)).device == backend_of(np.float32(1), np.ones(3)).device == "cpu"
+    assert array_module(np.ones(3), np.zeros(2, int)) is np
+    on_device = to_device(np.ones(3), "fake")
+    assert backend_of(on_device, on_device).device == "fake"
+    assert array_module(on_device).__name__ == "fake"
+
+
+def test_two_libraries_in_one_operation(fake_device):
+    with pytest.raises(TypeError, match="mixes a numpy array on 'cpu' with a fake array on 'fake'.*to_device"):
+        backend_of(np.ones(3), to_device(np.ones(3), "fake"))
+
+
+@pytest.mark.parametrize("thing", [3.0, [1, 2], None, "array"])
+def test_what_is_no_array(thing):
+    with pytest.raises(TypeError, match=f"Expected an array, got builtins.{type(thing).__name__}"):
+        array_module(np.ones(3), thing)
+
+
+def test_moving_arrays(fake_device):
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    there = to_device(array, "fake")
+    assert isinstance(there, fake_device) and there.dtype == np.float32 and there.shape == (2, 3)
+    assert to_device(there, "fake") is there
+    assert to_device(array, "cpu") is array
+    array[0, 0] = 99  # a copy, not a window
+    assert fake_device.copies == 0
+    back = to_device(there, "cpu")
+    assert isinstance(back, np.ndarray) and back[0, 0] == 0
+    assert fake_device.copies == 1
+    assert to_numpy(array) is array
+    assert np.array_equal(to_numpy(there), back) and fake_device.copies == 2
+    assert isinstance(to_numpy(np.float32(3)), np.ndarray)
+
+
+def test_like_moves_host_data_beside_an_array(fake_device):
+    there = to_device(np.ones(3), "fake")
+    assert isinstance(like([1, 2], there), fake_device)
+    assert isinstance(like(np.ones(2, np.float32), there), fake_device)
+    assert isinstance(like([1, 2], np.ones(3)), np.ndarray)
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (0, 3, 4, 5), (2, 3, 4, 5), (2, 3, 1, 1)])
+def test_moving_keeps_the_memory_order(shape, fake_device):
+    array = np.arange(np.prod(shape, dtype=int), dtype=np.float32).reshape(shape)
+    if len(shape) == 4:
+        array = channels_first(np.ascontiguousarray(array.transpose(NHWC)))
+    there = to_device(array, "fake")
+    assert there.shape == shape and np.array_equal(to_numpy(there), array)
+    if len(shape) == 4:
+        assert there.transpose(NHWC).flags.c_contiguous
+
+
+def test_importing_the_package_imports_neither_numpy_nor_cupy():
+    lines = ["import sys, tinymrcnn", "assert 'numpy' not in sys.modules"]
+    lines += ["import tinymrcnn.ops", "assert 'cupy' not in sys.modules"]
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True)
+
+
+# Memory layout
+
+
+def test_memory_order():
+    array = np.zeros((2, 3, 4, 5))
+    assert memory_order(array) == (0, 1, 2, 3)
+    assert memory_order(feature_map()) == NHWC
+    assert memory_order(array[:, ::-1, ::2]) == (0, 1, 2, 3)
+    assert memory_order(array.T) == (3, 2, 1, 0)
+    assert memory_order(np.zeros(())) == ()
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), NHWC, (3, 2, 1, 0)])
+def test_empty_has_the_order_that_it_was_asked_for(order):
+    array = empty(np, (2, 3, 4, 5), np.float32, order)
+    assert array.shape == (2, 3, 4, 5) and array.dtype == np.float32 and memory_order(array) == order
+
+
+@pytest.mark.parametrize("make", [empty_like, zeros_like])
+def test_like_arrays_keep_shape_dtype_and_order(make, fake_device):
+    for array in (feature_map(), to_device(feature_map(), "fake")):
+        assert memory_order(make(array)) == NHWC
+        assert make(array).shape == (2, 3, 4, 5) and make(array).dtype == np.float32
+        assert make(array, np.int64).dtype == np.int64
+        assert isinstance(make(array), type(array))
+    assert np.array_equal(zeros_like(feature_map()), np.zeros((2, 3, 4, 5)))
+
+
+def test_elementwise_keeps_the_order_of_the_first_operand_of_full_shape(fake_device):
+    ours, c_ordered, column = feature_map(), np.ones((2, 3, 4, 5), np.float32), np.ones((1, 3, 1, 1), np.float32)
+    for move in (lambda array: array, lambda array: to_device(array, "fake")):
+        x, y, bias = move(ours), move(c_ordered), move(column)
+        for operands in ((x, x), (x, y), (x, bias), (bias, x), (x, 2.5), (2.5, x)):
+            result = elementwise("add", *operands)
+            assert memory_order(result) == NHWC and result.dtype == np.float32
+        assert memory_order(elementwise("add", y, x)) == (0, 1, 2, 3)
+        assert np.array_equal(to_numpy(elementwise("multiply", x, y)), ours)
+
+
+def test_elementwise_between_small_and_wide():
+    column, row = np.ones((3, 1), np.float32), np.arange(4, dtype=np.float32)
+    assert np.array_equal(elementwise("multiply", column, row), np.tile(row, (3, 1)))
+    assert elementwise("exp", np.zeros((), np.float32)).shape == ()
+    with pytest.raises(ValueError, match="broadcast"):
+        elementwise("add", np.ones(3), np.ones(4))
+
+
+def test_channels_last_is_a_view_where_the_memory_is_so_already(fake_device):
+    ours = feature_map()
+    assert np.shares_memory(channels_last(ours), ours)
+    copied = channels_last(np.ascontiguousarray(ours))
+    assert copied.flags.c_contiguous and np.array_equal(copied, ours.transpose(NHWC))
+    assert channels_last(to_device(np.ascontiguousarray(ours), "fake")).flags.c_contiguous
+
+
+def test_channels_first_undoes_channels_last():
+    ours = feature_map()
+    assert np.array_equal(channels_first(channels_last(ours)), ours)
+    assert memory_order(channels_first(channels_last(ours))) == NHWC
+
+
+def test_scatter_add_counts_repeated_indices(fake_device):
+    for move in (lambda array: array, lambda array: to_device(array, "fake")):
+        target = move(np.zeros((2, 3), np.float32))
+        scatter_add(target, (move(np.array([0, 0, 1])), move(np.array([2, 2, 0]))), move(np.ones(3, np.float32)))
+        assert np.array_equal(to_numpy(target), [[0, 0, 2], [1, 0, 0]])
+
+
+# Kernels
+
+
+def test_the_cpu_kernel_runs_on_host_arrays_and_on_the_fake_device(fake_device):
+    def on_cpu(source, target, factor):
+        target += factor * source
+
+    def on_cuda(*args):
+        raise AssertionError("no CUDA kernel runs here")
+
+    for move in (lambda array: array, lambda array: to_device(array, "fake")):
+        source, target = move(np.arange(3.0)), move(np.ones(3))
+        kernels.run(on_cpu, on_cuda, 3, source, target, 2)
+        assert np.array_equal(to_numpy(target), [1, 3, 5])
+    with pytest.raises(TypeError, match="mixes"):
+        kernels.run(on_cpu, on_cuda, 3, np.ones(3), to_device(np.ones(3), "fake"), 2)
+
+
+def test_an_array_without_a_host_view_goes_to_the_cuda_kernel(fake_device, monkeypatch):
+    launches = []
+
+    class OnCuda:
+        def __getitem__(self, size):
+            return lambda *args: launches.append((size, len(args)))
+
+    monkeypatch.setitem(BACKENDS, "fake", BACKENDS["fake"]._replace(host_view=None))
+    x = to_device(np.ones(3), "fake")
+    kernels.run(None, OnCuda(), 1000, x, x, 2)
+    kernels.run(None, OnCuda(), 0, x, x, 2)  # an empty launch would be an error
+    assert launches == [(kernels.launch_size(1000), 3)]
+    blocks, threads = kernels.launch_size(1000)
+    assert kernels.launch_size(10**9)[0] == kernels.MAX_BLOCKS and kernels.launch_size(0)[0] == 1
+    assert kernels.numba.config.ENABLE_CUDASIM or blocks * threads >= 1000
+
+
+def test_the_thread_layer_in_a_fresh_process_with_a_cold_and_a_warm_cache(tmp_path):
+    lines = ["import numpy, numba", "from tinymrcnn import Tensor, ops"]
+    lines += ["ops.max_pool2d(Tensor(numpy.ones((1, 2, 4, 6))), 2)", "print(numba.threading_layer())"]
+    environment = {k: v for k, v in os.environ.items() if k != "NUMBA_THREADING_LAYER"}
+    environment["NUMBA_CACHE_DIR"] = str(tmp_path)
+
+    def printed(lines, **more):
+        command = [sys.executable, "-c", "\n".join(lines)]
+        done = subprocess.run(command, env=environment | more, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    assert printed(lines) == "workqueue"
+    assert list(tmp_path.rglob("*.nbi"))  # the cache is warm now
+    assert printed(lines) == "workqueue"
+    asked = ["import tinymrcnn.kernels, numba", "print(numba.config.THREADING_LAYER)"]
+    assert printed(asked, NUMBA_THREADING_LAYER="omp") == "omp"  # the user's own choice stands
+
+
+# The imitation of CuPy: each of these would be a mistake on a GPU
+
+
+@pytest.fixture
+def x(fake_device):
+    return to_device(np.arange(6, dtype=np.float32).reshape(2, 3), "fake")
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        lambda x, xp: np.asarray(x),
+        lambda x, xp: np.array([x, x]),
+        lambda x, xp: np.exp(x),
+        lambda x, xp: np.add(x, x),
+        lambda x, xp: np.sum(x),
+        lambda x, xp: np.concatenate([x, x]),
+        lambda x, xp: np.zeros_like(x),
+        lambda x, xp: x + np.ones((2, 3), np.float32),
+        lambda x, xp: np.ones((2, 3), np.float32) * x,
+        lambda x, xp: x.__iadd__(np.ones((2, 3), np.float32)),
+        lambda x, xp: x > np.ones((2, 3)),
+        lambda x, xp: x @ np.ones((3, 2), np.float32),
+        lambda x, xp: xp.maximum(x, np.ones((2, 3))),
+        lambda x, xp: xp.concatenate([x, np.ones((2, 3))]),
+        lambda x, xp: xp.where(x > 0, x, np.zeros((2, 3))),
+        lambda x, xp: xp.add(x, x, out=np.zeros((2, 3), np.float32)),
+        lambda x, xp: x[np.array([0, 1])],
+        lambda x, xp: x[:, np.array([True, False, True])],
+        lambda x, xp: x[[0, 1]],
+        lambda x, xp: x.__setitem__(0, np.ones(3)),
+        lambda x, xp: x.__setitem__(np.array([0]), 1),
+        lambda x, xp: x.sum(axis=0).dot(np.ones(3)),
+        lambda x, xp: range(x[0, 0]),
+        lambda x, xp: xp.add.at(xp.zeros(3, int), xp.zeros(2, int), 1),  # CuPy has no atomic add of int64
+        lambda x, xp: hash(x),
+    ],
+)
+def test_mistakes_that_raise_a_type_error(mistake, x, fake_device):
+    with pytest.raises(TypeError):
+        mistake(x, array_module(x))
+    assert fake_device.copies == 0
+
+
+@pytest.mark.parametrize("name", ["errstate", "insert", "block", "random", "nditer", "ndenumerate", "no_such_function"])
+def test_functions_that_cupy_lacks(name, x):
+    with pytest.raises(AttributeError):
+        getattr(array_module(x), name)
+
+
+@pytest.mark.parametrize("name", ["tofile", "__array_interface__", "base", "ctypes", "partition"])
+def test_attributes_that_the_device_does_not_offer(name, x):
+    with pytest.raises(AttributeError):
+        getattr(x, name)
+
+
+def test_repeats_are_no_arrays(x):
+    xp = array_module(x)
+    for mistake in (lambda: xp.repeat(x, xp.array([1, 2])), lambda: x.repeat(xp.array([1, 2]))):
+        with pytest.raises(ValueError, match="repeat"):
+            mistake()
+    assert x.repeat(2).shape == (12,) and xp.repeat(x, 2, axis=0).shape == (4, 3)
+
+
+def test_copies_to_the_host_are_counted(x, fake_device):
+    one = x.sum()
+    for count, look in enumerate([float, int, bool, lambda a: a.item(), lambda a: a.tolist(), to_numpy], start=1):
+        look(one)
+        assert fake_device.copies == count
+    x.shape, len(x), x.dtype, repr(x), np.shape(x), np.ndim(x)
+    assert fake_device.copies == 6
+
+
+def test_results_come_c_ordered_and_views_stay_views(fake_device):
+    x = to_device(feature_map() / 100, "fake")
+    xp = array_module(x)
+    assert memory_order(x) == NHWC
+    for result in (x + 1, -x, x > 0, xp.exp(x), xp.add(x, x), x.copy(), xp.where(x > 0, x, 0), x.clip(0, 1)):
+        assert memory_order(result) == (0, 1, 2, 3) and result.flags.c_contiguous
+    out = empty_like(x)
+    assert xp.add(x, x, out=out) is out and memory_order(out) == NHWC
+    view = x.transpose(NHWC)[0]
+    view[...] = 7
+    assert to_numpy(x[0]).min() == 7 and to_numpy(x[1]).max() != 7
+
+
+def test_reductions_give_arrays_without_dimensions(x):
+    xp = array_module(x)
+    for result in (x.sum(), x.max(), xp.sum(x), xp.argmax(x), x.mean(), x[0, 1], (x > 0).any(), xp.array_equal(x, x)):
+        assert isinstance(result, FakeArray) and result.shape == ()
+
+
+def test_what_works_on_the_device(x):
+    """A tour of NumPy's functions, to be sure that strictness does not forbid what CuPy allows."""
+    xp, host = array_module(x), to_numpy(x)
+    tour = {
+        "arithmetic": (lambda xp, x: 2 - x * x / 3 + x**2 // 2 % 5),
+        "comparison": (lambda xp, x: ((x >= 1) & (x < 4)) | ~(x != 2) ^ (x == 3)),
+        "a matrix product": (lambda xp, x: x @ x.T),
+        "stacking": (lambda xp, x: xp.stack([x, x], axis=1)),
+        "joining": (lambda xp, x: xp.concatenate([x, x[:1]])),
+        "choosing": (lambda xp, x: xp.where(x > 2, x, 0.5)),
+        "a mask": (lambda xp, x: x[x > 2]),
+        "indices": (lambda xp, x: x[:, xp.asarray([2, 0])]),
+        "a new axis": (lambda xp, x: x[None, ..., None]),
+        "sorting": (lambda xp, x: xp.argsort(-x, axis=1, kind="stable")),
+        "cumulation": (lambda xp, x: xp.cumsum(x, axis=1)),
+        "making": (lambda xp, x: xp.arange(3, dtype=xp.float32) + xp.full((2, 1), 2, x.dtype) + xp.zeros_like(x)),
+        "a linear algebra": (lambda xp, x: xp.linalg.norm(x, axis=1)),
+        "einsum": (lambda xp, x: xp.einsum("ij,kj->ik", x, x)),
+        "padding": (lambda xp, x: xp.pad(x, ((0, 0), (1, 1)))),
+        "taking along": (lambda xp, x: xp.take_along_axis(x, xp.argmax(x, axis=1)[:, None], axis=1)),
+        "counting": (lambda xp, x: xp.bincount(x.astype(int).ravel(), minlength=8)),
+        "windows": (lambda xp, x: xp.lib.stride_tricks.sliding_window_view(x, (1, 2))),
+        "moving axes": (lambda xp, x: xp.moveaxis(x, 0, 1)),
+        "a cast": (lambda xp, x: x.astype(xp.int64)),
+    }
+    for name, compute in tour.items():
+        there, here = compute(xp, x), compute(np, host)
+        assert isinstance(there, FakeArray), name
+        assert there.dtype == here.dtype and np.array_equal(to_numpy(there), here), name
+    assert [a.shape for a in xp.split(x, 3, axis=1)] == [(2, 1)] * 3
+    assert [a.tolist() for a in xp.nonzero(x > 4)] == [[1], [2]]
+    rows = list(x)
+    assert len(rows) == 2 and isinstance(rows[0], FakeArray)
+    x += x
+    x[0] = x[1]
+    x[:, 0] = 5
+    assert np.array_equal(to_numpy(x), [[5, 8, 10], [5, 8, 10]])
+
+
+def test_the_fake_device_leaves_nothing_behind():
+    assert set(BACKENDS) <= {"cpu", "cuda"}
+    with pytest.raises(TypeError, match="Expected an array"):
+        Tensor(FakeArray(np.ones(3)))
+
+
+@pytest.mark.cuda
+def test_the_real_device():
+    x = to_device(feature_map(), "cuda")
+    assert backend_of(x).device == "cuda" and memory_order(x) == NHWC
+    assert memory_order(elementwise("add", x, x)) == NHWC
+    assert np.array_equal(to_numpy(elementwise("add", x, 1)), feature_map() + 1)
+    with pytest.raises(TypeError, match="numpy.*cupy"):
+        backend_of(np.ones(3), x)
