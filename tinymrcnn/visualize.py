@@ -63,7 +63,7 @@ def draw_instances(image, instances: dict, categories=(), score_threshold: float
 
     factor = max(1, round(size / min(image.shape[1:])))
     pixels = _enlarged(image.transpose(1, 2, 0), factor) * 255
-    line = max(1, round(min(pixels.shape[:2]) / 300))
+    line = max(2, round(min(pixels.shape[:2]) / 250))
     for n in kept:
         if (masks := instances.get("masks")) is not None:
             _tint(pixels, _enlarged(masks[n] >= 0.5, factor), class_color(instances["labels"][n]), line)
@@ -71,12 +71,14 @@ def draw_instances(image, instances: dict, categories=(), score_threshold: float
     canvas = Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8))
     draw = ImageDraw.Draw(canvas)
     font = ImageFont.load_default(max(13, round(min(canvas.size) / 26)))
-    for n in kept:
+    boxes = {n: [float(side) * factor for side in instances["boxes"][n]] for n in kept}
+    for n, (x1, y1, x2, y2) in boxes.items():
+        color = class_color(instances["labels"][n])
+        draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=color, width=line)
+    for n, box in boxes.items():
         label = int(instances["labels"][n])
-        color, box = class_color(label), [float(side) * factor for side in instances["boxes"][n]]
-        draw.rectangle((box[0], box[1], max(box[0], box[2] - 1), max(box[1], box[3] - 1)), outline=color, width=line)
         text = names.get(label, f"class {label}")
-        _write(draw, box, text if scores is None else f"{text} {scores[n].item():.2f}", font, color)
+        _write(draw, box, text if scores is None else f"{text} {scores[n].item():.2f}", font, class_color(label))
     return np.asarray(canvas)
 
 
@@ -162,7 +164,7 @@ def draw_curves(log: list[dict]):
     counts.set_ylim(bottom=0)
     for axes in (losses, counts):
         if axes.lines:
-            axes.legend(loc="upper right", ncols=3, frameon=False)
+            axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=6, frameon=False)
     for axes in (losses, rates, counts):
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
