@@ -14,7 +14,7 @@ never comes here, and `enabled = False` switches this file off. ops/convolution.
 
 import numpy as np
 
-from tinymrcnn.kernels import cpu_kernel, prange
+from tinymrcnn.kernels import cpu_kernel, prange, scalar
 
 enabled = True
 
@@ -44,7 +44,7 @@ def correlate(image, filters, padding: int):
     grid = _tile_grid(out)
     for first, tiles, products in _pieces(out, channels, len(filters)):
         _transform_input(image, tiles, first, *grid, padding)
-        np.matmul(tiles, transformed, out=products)
+        np.matmul(tiles.transpose(1, 0, 2), transformed, out=products.transpose(1, 0, 2))
         _transform_output(products, out, first, *grid)
     return out
 
@@ -57,7 +57,7 @@ def correlate_weight_grad(grad, image, padding: int):
     for first, tiles, products in _pieces(grad, channels, filters):
         _transform_input(image, tiles, first, *grid, padding)
         _transform_grad(grad, products, first, *grid)
-        total += np.matmul(tiles.transpose(0, 2, 1), products)
+        total += np.matmul(tiles.transpose(1, 2, 0), products.transpose(1, 0, 2))
     gradient = (GG.T @ total.reshape(36, -1)).reshape(9, channels, filters).transpose(2, 0, 1)
     return np.ascontiguousarray(gradient).reshape(filters, 3, 3, channels).transpose(0, 3, 1, 2)
 
@@ -67,7 +67,7 @@ def _tile_grid(out) -> tuple[int, int]:
 
 
 def _pieces(out, channels: int, filters: int):
-    """Some rows of tiles at a time: (the first row of tiles, buffers (36, tiles, C) and (36, tiles, O))."""
+    """Some rows of tiles at a time: (the first row of tiles, buffers (tiles, 36, C) and (tiles, 36, O))."""
     tiles_h, tiles_w = _tile_grid(out)
     rows = len(out) * tiles_h
     step = max(1, min(rows, PIECE // (36 * tiles_w * max(channels, filters))))
@@ -77,111 +77,112 @@ def _pieces(out, channels: int, filters: int):
         count = min(step, rows - first) * tiles_w
         yield (
             first,
-            tiles[: 36 * count * channels].reshape(36, count, channels),
-            products[: 36 * count * filters].reshape(36, count, filters),
+            tiles[: 36 * count * channels].reshape(count, 36, channels),
+            products[: 36 * count * filters].reshape(count, 36, filters),
         )
+
+
+# One factor of each transform, on six or four rows of a matrix from row `at` on; row k of the result goes to row
+# `to + k * step` of out. A loop for every row keeps few enough arrays in play for the compiler to vectorise it.
+
+
+@scalar
+def _apply_b(d, at, out, to, step):
+    """B^T d: six rows to six."""
+    channels = d.shape[1]
+    for c in range(channels):
+        out[to, c] = 4 * (d[at, c] - d[at + 2, c]) - (d[at + 2, c] - d[at + 4, c])
+    for c in range(channels):
+        out[to + step, c] = (d[at + 3, c] + d[at + 4, c]) - 4 * (d[at + 1, c] + d[at + 2, c])
+    for c in range(channels):
+        out[to + 2 * step, c] = (d[at + 4, c] - d[at + 3, c]) + 4 * (d[at + 1, c] - d[at + 2, c])
+    for c in range(channels):
+        out[to + 3 * step, c] = (d[at + 4, c] - d[at + 2, c]) + 2 * (d[at + 3, c] - d[at + 1, c])
+    for c in range(channels):
+        out[to + 4 * step, c] = (d[at + 4, c] - d[at + 2, c]) - 2 * (d[at + 3, c] - d[at + 1, c])
+    for c in range(channels):
+        out[to + 5 * step, c] = 4 * (d[at + 1, c] - d[at + 3, c]) - (d[at + 3, c] - d[at + 5, c])
+
+
+@scalar
+def _apply_a(m, at, out, to, step):
+    """A^T m: six rows to four."""
+    channels = m.shape[1]
+    for c in range(channels):
+        out[to, c] = m[at, c] + (m[at + 1, c] + m[at + 2, c]) + (m[at + 3, c] + m[at + 4, c])
+    for c in range(channels):
+        out[to + step, c] = (m[at + 1, c] - m[at + 2, c]) + 2 * (m[at + 3, c] - m[at + 4, c])
+    for c in range(channels):
+        out[to + 2 * step, c] = (m[at + 1, c] + m[at + 2, c]) + 4 * (m[at + 3, c] + m[at + 4, c])
+    for c in range(channels):
+        out[to + 3 * step, c] = (m[at + 1, c] - m[at + 2, c]) + 8 * (m[at + 3, c] - m[at + 4, c]) + m[at + 5, c]
+
+
+@scalar
+def _apply_a_transposed(g, at, out, to, step):
+    """A g: four rows to six."""
+    channels = g.shape[1]
+    for c in range(channels):
+        out[to, c] = g[at, c]
+    for c in range(channels):
+        out[to + step, c] = (g[at, c] + g[at + 2, c]) + (g[at + 1, c] + g[at + 3, c])
+    for c in range(channels):
+        out[to + 2 * step, c] = (g[at, c] + g[at + 2, c]) - (g[at + 1, c] + g[at + 3, c])
+    for c in range(channels):
+        out[to + 3 * step, c] = (g[at, c] + 4 * g[at + 2, c]) + 2 * (g[at + 1, c] + 4 * g[at + 3, c])
+    for c in range(channels):
+        out[to + 4 * step, c] = (g[at, c] + 4 * g[at + 2, c]) - 2 * (g[at + 1, c] + 4 * g[at + 3, c])
+    for c in range(channels):
+        out[to + 5 * step, c] = g[at + 3, c]
 
 
 @cpu_kernel
 def _transform_input(image, tiles, first, tiles_h, tiles_w, padding):
     """B^T d B of every tile: first along the columns, for a whole row of tiles at once, then along the rows."""
     _, height, width, channels = image.shape
-    for row in prange(tiles.shape[1] // tiles_w):
+    wide = 4 * tiles_w + 2
+    shown = min(width, wide - padding)  # the rest lies under no window
+    for row in prange(len(tiles) // tiles_w):
         n, ty = divmod(np.int64(first + row), tiles_h)
-        # the row of tiles, 6 pixels high and zero outside of the image, transformed along the columns
-        columns = np.zeros((6, 4 * tiles_w + 2, channels), image.dtype)
-        lines = np.zeros((6, width * channels), image.dtype)
-        for i in range(6):
-            y = 4 * ty + i - padding
-            if 0 <= y < height:
-                lines[i] = image[n, y].reshape(-1)
-        shift = padding * channels
-        end = min(width * channels, (4 * tiles_w + 2) * channels - shift)
-        flat = columns.reshape(6, -1)
-        for c in range(end):
-            d0, d1, d2, d3, d4, d5 = lines[0, c], lines[1, c], lines[2, c], lines[3, c], lines[4, c], lines[5, c]
-            even, odd = d4 - 4 * d2, d3 - 4 * d1
-            even2, odd2 = d4 - d2, 2 * (d3 - d1)
-            flat[0, shift + c] = 4 * d0 - 5 * d2 + d4
-            flat[1, shift + c] = even + odd
-            flat[2, shift + c] = even - odd
-            flat[3, shift + c] = even2 + odd2
-            flat[4, shift + c] = even2 - odd2
-            flat[5, shift + c] = 4 * d1 - 5 * d3 + d5
+        lines = np.zeros((6, wide, channels), image.dtype)  # zero outside of the image
+        for i in range(max(0, padding - 4 * ty), min(6, height + padding - 4 * ty)):
+            lines[i, padding : padding + shown] = image[n, 4 * ty + i - padding, :shown]
+        columns = np.empty((6, wide, channels), image.dtype)
+        _apply_b(lines.reshape(6, -1), 0, columns.reshape(6, -1), 0, 1)
         for tx in range(tiles_w):
-            tile = row * tiles_w + tx
             for i in range(6):
-                d = columns[i, 4 * tx : 4 * tx + 6]
-                for c in range(channels):
-                    d0, d1, d2, d3, d4, d5 = d[0, c], d[1, c], d[2, c], d[3, c], d[4, c], d[5, c]
-                    even, odd = d4 - 4 * d2, d3 - 4 * d1
-                    even2, odd2 = d4 - d2, 2 * (d3 - d1)
-                    tiles[6 * i, tile, c] = 4 * d0 - 5 * d2 + d4
-                    tiles[6 * i + 1, tile, c] = even + odd
-                    tiles[6 * i + 2, tile, c] = even - odd
-                    tiles[6 * i + 3, tile, c] = even2 + odd2
-                    tiles[6 * i + 4, tile, c] = even2 - odd2
-                    tiles[6 * i + 5, tile, c] = 4 * d1 - 5 * d3 + d5
+                _apply_b(columns[i], 4 * tx, tiles[row * tiles_w + tx], 6 * i, 1)
 
 
 @cpu_kernel
 def _transform_output(products, out, first, tiles_h, tiles_w):
     """A^T m A of every tile, cut at the borders of the output."""
     _, height, width, filters = out.shape
-    for row in prange(products.shape[1] // tiles_w):
+    for row in prange(len(products) // tiles_w):
         n, ty = divmod(np.int64(first + row), tiles_h)
-        columns = np.empty((4, 6, filters), out.dtype)
-        corner = np.empty((4, filters), out.dtype)
+        half = np.empty((24, filters), out.dtype)
+        tile = np.empty((16, filters), out.dtype)
         for tx in range(tiles_w):
-            m = products[:, row * tiles_w + tx]
-            for j in range(6):
-                for c in range(filters):
-                    m1, m2, m3, m4 = m[6 + j, c], m[12 + j, c], m[18 + j, c], m[24 + j, c]
-                    columns[0, j, c] = m[j, c] + (m1 + m2) + (m3 + m4)
-                    columns[1, j, c] = (m1 - m2) + 2 * (m3 - m4)
-                    columns[2, j, c] = (m1 + m2) + 4 * (m3 + m4)
-                    columns[3, j, c] = (m1 - m2) + 8 * (m3 - m4) + m[30 + j, c]
+            for i in range(6):
+                _apply_a(products[row * tiles_w + tx], 6 * i, half, i, 6)
+            for j in range(4):
+                _apply_a(half, 6 * j, tile, j, 4)
+            shown = min(4, width - 4 * tx)
             for i in range(min(4, height - 4 * ty)):
-                s = columns[i]
-                for c in range(filters):
-                    s1, s2, s3, s4 = s[1, c], s[2, c], s[3, c], s[4, c]
-                    corner[0, c] = s[0, c] + (s1 + s2) + (s3 + s4)
-                    corner[1, c] = (s1 - s2) + 2 * (s3 - s4)
-                    corner[2, c] = (s1 + s2) + 4 * (s3 + s4)
-                    corner[3, c] = (s1 - s2) + 8 * (s3 - s4) + s[5, c]
-                for j in range(min(4, width - 4 * tx)):
-                    for c in range(filters):
-                        out[n, 4 * ty + i, 4 * tx + j, c] = corner[j, c]
+                out[n, 4 * ty + i, 4 * tx : 4 * tx + shown] = tile[4 * i : 4 * i + shown]
 
 
 @cpu_kernel
 def _transform_grad(grad, products, first, tiles_h, tiles_w):
     """A g A^T of every tile of the output's gradient, the transpose of _transform_output."""
     _, height, width, filters = grad.shape
-    for row in prange(products.shape[1] // tiles_w):
+    for row in prange(len(products) // tiles_w):
         n, ty = divmod(np.int64(first + row), tiles_h)
-        columns = np.zeros((6, 4 * tiles_w, filters), grad.dtype)
-        lines = np.zeros((4, width * filters), grad.dtype)
+        lines = np.zeros((4, 4 * tiles_w, filters), grad.dtype)
         for i in range(min(4, height - 4 * ty)):
-            lines[i] = grad[n, 4 * ty + i].reshape(-1)
-        flat = columns.reshape(6, -1)
-        for c in range(width * filters):
-            g0, g1, g2, g3 = lines[0, c], lines[1, c], lines[2, c], lines[3, c]
-            flat[0, c] = g0
-            flat[1, c] = (g0 + g2) + (g1 + g3)
-            flat[2, c] = (g0 + g2) - (g1 + g3)
-            flat[3, c] = (g0 + 4 * g2) + 2 * (g1 + 4 * g3)
-            flat[4, c] = (g0 + 4 * g2) - 2 * (g1 + 4 * g3)
-            flat[5, c] = g3
+            lines[i, :width] = grad[n, 4 * ty + i]
+        columns = np.empty((6, 4 * tiles_w, filters), grad.dtype)
+        _apply_a_transposed(lines.reshape(4, -1), 0, columns.reshape(6, -1), 0, 1)
         for tx in range(tiles_w):
-            tile = row * tiles_w + tx
             for i in range(6):
-                g = columns[i, 4 * tx : 4 * tx + 4]
-                for c in range(filters):
-                    g0, g1, g2, g3 = g[0, c], g[1, c], g[2, c], g[3, c]
-                    products[6 * i, tile, c] = g0
-                    products[6 * i + 1, tile, c] = (g0 + g2) + (g1 + g3)
-                    products[6 * i + 2, tile, c] = (g0 + g2) - (g1 + g3)
-                    products[6 * i + 3, tile, c] = (g0 + 4 * g2) + 2 * (g1 + 4 * g3)
-                    products[6 * i + 4, tile, c] = (g0 + 4 * g2) - 2 * (g1 + 4 * g3)
-                    products[6 * i + 5, tile, c] = g3
+                _apply_a_transposed(columns[i], 4 * tx, products[row * tiles_w + tx], 6 * i, 1)
