@@ -1,0 +1,233 @@
+"""RoIAlign: the mean of bilinear samples in each bin of a grid laid over the RoI, with nothing rounded.
+
+Mask R-CNN (He et al. 2017), section 3, "RoIAlign", and figure 3. The RoI and its bins keep their fractions; a
+bin is sampled at regularly spaced points, each interpolated from the four cells around it. Lesson 07 explains
+it and compares it with roi_pool.py, which has the same sections in the same order.
+"""
+
+import math
+
+from tinymrcnn.autograd import Tensor, record
+from tinymrcnn.backend import array_module, channels_first, channels_last
+from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, prange, run, scalar
+from tinymrcnn.roi.rois import check_arguments, output_shape, unravel
+
+# The arithmetic, once for every target
+
+
+@scalar
+def roi_bins(low, high, spatial_scale, bins, aligned):
+    """Along one axis, in cells: where the RoI starts and how large its bins are."""
+    T = type(low)
+    offset = T(0.5) if aligned else T(0)  # cell i is centred at i + 0.5 of the image's continuous coordinates
+    start = low * spatial_scale - offset
+    end = high * spatial_scale - offset
+    return start, (end - start if aligned else max(end - start, T(1))) / T(bins)
+
+
+@scalar
+def samples_per_bin(bin_size, sampling_ratio):
+    """How many samples a bin takes along one axis: as many as asked for, or else about one a cell."""
+    return sampling_ratio if sampling_ratio > 0 else int(math.ceil(bin_size))
+
+
+@scalar
+def sample_position(start, bin_size, index, i, samples):
+    """Where sample `i` of bin `index` lies: the bin's samples are the midpoints of its equal parts."""
+    T = type(start)
+    return start + T(index) * bin_size + (T(i) + T(0.5)) * bin_size / T(samples)
+
+
+@scalar
+def taps(position, size):
+    """The two cells around a position with their weights: low, weight, high, weight.
+
+    Beyond the outermost centres the border cell counts; more than one cell off a map of `size` cells there
+    is nothing, and low is -1."""
+    T = type(position)
+    if not (T(-1) <= position <= T(size)):
+        return -1, T(0), -1, T(0)
+    position = max(position, T(0))
+    low = int(position)
+    if low >= size - 1:
+        return size - 1, T(1), size - 1, T(0)
+    fraction = position - T(low)
+    return low, T(1) - fraction, low + 1, fraction
+
+
+# Forward
+
+
+@cpu_kernel
+def roi_align_forward_cpu(features, rois, spatial_scale, sampling_ratio, aligned, out):
+    T = type(spatial_scale)
+    height, width, channels = features.shape[1:]
+    bins_h, bins_w = out.shape[1:3]
+    for row in prange(len(rois) * bins_h):
+        r, ph = row // bins_h, row % bins_h
+        image = int(rois[r, 0])
+        top, bin_h = roi_bins(rois[r, 2], rois[r, 4], spatial_scale, bins_h, aligned)
+        left, bin_w = roi_bins(rois[r, 1], rois[r, 3], spatial_scale, bins_w, aligned)
+        rows, columns = samples_per_bin(bin_h, sampling_ratio), samples_per_bin(bin_w, sampling_ratio)
+        share = T(1) / T(max(rows * columns, 1))
+        for pw in range(bins_w):
+            total = out[r, ph, pw]
+            total[:] = T(0)
+            for i in range(rows):
+                y0, b0, y1, b1 = taps(sample_position(top, bin_h, ph, i, rows), height)
+                if y0 < 0:
+                    continue
+                for j in range(columns):
+                    x0, a0, x1, a1 = taps(sample_position(left, bin_w, pw, j, columns), width)
+                    if x0 < 0:
+                        continue
+                    w00, w01, w10, w11 = b0 * a0 * share, b0 * a1 * share, b1 * a0 * share, b1 * a1 * share
+                    f00, f01 = features[image, y0, x0], features[image, y0, x1]
+                    f10, f11 = features[image, y1, x0], features[image, y1, x1]
+                    for c in range(channels):
+                        total[c] += w00 * f00[c] + w01 * f01[c] + w10 * f10[c] + w11 * f11[c]
+
+
+@cuda_kernel
+def roi_align_forward_cuda(features, rois, spatial_scale, sampling_ratio, aligned, out):
+    T = type(spatial_scale)
+    height, width = features.shape[1:3]
+    bins_h, bins_w, channels = out.shape[1:]
+    for element in range(cuda.grid(1), out.size, cuda.gridsize(1)):
+        r, ph, pw, c = unravel(element, bins_h, bins_w, channels)
+        image = int(rois[r, 0])
+        top, bin_h = roi_bins(rois[r, 2], rois[r, 4], spatial_scale, bins_h, aligned)
+        left, bin_w = roi_bins(rois[r, 1], rois[r, 3], spatial_scale, bins_w, aligned)
+        rows, columns = samples_per_bin(bin_h, sampling_ratio), samples_per_bin(bin_w, sampling_ratio)
+        share = T(1) / T(max(rows * columns, 1))
+        total = T(0)
+        for i in range(rows):
+            y0, b0, y1, b1 = taps(sample_position(top, bin_h, ph, i, rows), height)
+            if y0 < 0:
+                continue
+            for j in range(columns):
+                x0, a0, x1, a1 = taps(sample_position(left, bin_w, pw, j, columns), width)
+                if x0 < 0:
+                    continue
+                w00, w01, w10, w11 = b0 * a0 * share, b0 * a1 * share, b1 * a0 * share, b1 * a1 * share
+                f00, f01 = features[image, y0, x0, c], features[image, y0, x1, c]
+                f10, f11 = features[image, y1, x0, c], features[image, y1, x1, c]
+                total += w00 * f00 + w01 * f01 + w10 * f10 + w11 * f11
+        out[r, ph, pw, c] = total
+
+
+# Backward: the gradient of a bin goes to the cells of its samples, by their weights
+
+
+@cpu_kernel
+def roi_align_backward_cpu(grad, rois, spatial_scale, sampling_ratio, aligned, grad_features):
+    # A thread owns every fourth row of one image, so that no two ever add to the same cell.
+    T = type(spatial_scale)
+    images, height, width, channels = grad_features.shape
+    bins_h, bins_w = grad.shape[1:3]
+    for unit in prange(images * 4):
+        image, share_of_rows = unit // 4, unit % 4
+        for r in range(len(rois)):
+            if int(rois[r, 0]) != image:
+                continue
+            top, bin_h = roi_bins(rois[r, 2], rois[r, 4], spatial_scale, bins_h, aligned)
+            left, bin_w = roi_bins(rois[r, 1], rois[r, 3], spatial_scale, bins_w, aligned)
+            rows, columns = samples_per_bin(bin_h, sampling_ratio), samples_per_bin(bin_w, sampling_ratio)
+            share = T(1) / T(max(rows * columns, 1))
+            for ph in range(bins_h):
+                for i in range(rows):
+                    y0, b0, y1, b1 = taps(sample_position(top, bin_h, ph, i, rows), height)
+                    for y, b in ((y0, b0), (y1, b1)):
+                        if y < 0 or y % 4 != share_of_rows:
+                            continue
+                        for pw in range(bins_w):
+                            for j in range(columns):
+                                x0, a0, x1, a1 = taps(sample_position(left, bin_w, pw, j, columns), width)
+                                if x0 < 0:
+                                    continue
+                                w0, w1 = b * a0 * share, b * a1 * share
+                                for c in range(channels):
+                                    grad_features[image, y, x0, c] += w0 * grad[r, ph, pw, c]
+                                for c in range(channels):
+                                    grad_features[image, y, x1, c] += w1 * grad[r, ph, pw, c]
+
+
+@cuda_kernel
+def roi_align_backward_cuda(grad, rois, spatial_scale, sampling_ratio, aligned, grad_features):
+    T = type(spatial_scale)
+    height, width = grad_features.shape[1:3]
+    bins_h, bins_w, channels = grad.shape[1:]
+    for element in range(cuda.grid(1), grad.size, cuda.gridsize(1)):
+        r, ph, pw, c = unravel(element, bins_h, bins_w, channels)
+        image, g = int(rois[r, 0]), grad[r, ph, pw, c]
+        top, bin_h = roi_bins(rois[r, 2], rois[r, 4], spatial_scale, bins_h, aligned)
+        left, bin_w = roi_bins(rois[r, 1], rois[r, 3], spatial_scale, bins_w, aligned)
+        rows, columns = samples_per_bin(bin_h, sampling_ratio), samples_per_bin(bin_w, sampling_ratio)
+        share = T(1) / T(max(rows * columns, 1))
+        for i in range(rows):
+            y0, b0, y1, b1 = taps(sample_position(top, bin_h, ph, i, rows), height)
+            if y0 < 0:
+                continue
+            for j in range(columns):
+                x0, a0, x1, a1 = taps(sample_position(left, bin_w, pw, j, columns), width)
+                if x0 < 0:
+                    continue
+                cuda.atomic.add(grad_features, (image, y0, x0, c), b0 * a0 * share * g)
+                cuda.atomic.add(grad_features, (image, y0, x1, c), b0 * a1 * share * g)
+                cuda.atomic.add(grad_features, (image, y1, x0, c), b1 * a0 * share * g)
+                cuda.atomic.add(grad_features, (image, y1, x1, c), b1 * a1 * share * g)
+
+
+# The operator
+
+
+def roi_align(
+    features: Tensor,
+    rois,
+    output_size,
+    spatial_scale: float = 1.0,
+    sampling_ratio: int = -1,
+    aligned: bool = False,
+) -> Tensor:
+    """Average bilinear samples of every RoI in a grid of h x w bins.
+
+    features: (N, C, H, W) Tensor, float32 or float64. rois: (R, 5) array (batch index, x1, y1, x2, y2), or a
+    list with one (R_i, 4) array per image, in image coordinates. output_size: h = w, or (h, w).
+    spatial_scale: cells of the feature map per unit of the RoIs (1/16 at stride 16). sampling_ratio: samples a
+    bin along each axis; 0 or -1 takes about one a cell. aligned: True shifts by half a cell, so that cell i is
+    centred at i + 0.5; False puts its centre at i, as in the first implementations, and makes RoIs at least
+    one cell wide and high.
+
+    Returns a Tensor (R, C, h, w). Samples more than one cell outside the map count as 0; RoIs get no gradient.
+
+    Raises TypeError when the features are no float Tensor or lie on another device than the RoIs, ValueError,
+    naming the row, for a RoI with a batch index out of range, a value that is not finite or beyond 1e7, or
+    for another wrong shape, dtype or size.
+    """
+    rois = check_arguments(features, rois, output_size, spatial_scale, sampling_ratio)
+    return roi_align_unchecked(features, rois, output_size, spatial_scale, sampling_ratio, aligned)
+
+
+def roi_align_unchecked(
+    features: Tensor,
+    rois,
+    output_size,
+    spatial_scale: float = 1.0,
+    sampling_ratio: int = -1,
+    aligned: bool = False,
+) -> Tensor:
+    """roi_align for RoIs that are known to be an (R, 5) array of finite numbers on the features' device."""
+    data, xp = channels_last(features.data), array_module(features.data)
+    rois = xp.ascontiguousarray(rois, data.dtype)
+    settings = data.dtype.type(spatial_scale), int(sampling_ratio), bool(aligned)
+    out = xp.empty(output_shape(features, rois, output_size), data.dtype)
+    run(roi_align_forward_cpu, roi_align_forward_cuda, out.size, data, rois, *settings, out)
+    shape = data.shape
+
+    def backward(grad, needs):
+        grad_features = xp.zeros(shape, grad.dtype)
+        grad = channels_last(grad)
+        run(roi_align_backward_cpu, roi_align_backward_cuda, grad.size, grad, rois, *settings, grad_features)
+        return (channels_first(grad_features),)
+
+    return record(channels_first(out), (features,), backward)

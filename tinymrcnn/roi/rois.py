@@ -1,0 +1,96 @@
+"""What the RoI operators share: the array of RoIs, and the checks of their arguments.
+
+RoIs are an (R, 5) array: the index of the image in the batch, then x1, y1, x2, y2 in image coordinates.
+They are data, not Tensors: no gradient flows to them. Lesson 06 shows them.
+"""
+
+import numbers
+
+import numpy as np
+
+from tinymrcnn.autograd import Tensor
+from tinymrcnn.backend import array_module, to_numpy
+from tinymrcnn.kernels import scalar
+
+MAX_COORDINATE = 1e7  # float32 still tells neighbouring integers apart there
+
+
+def boxes_to_rois(boxes):
+    """One (R_i, 4) array of boxes per image as one (R, 5) array with the image's index in front.
+
+    boxes: a list of arrays of one dtype, at least one. Raises ValueError, naming the image, for another shape.
+    """
+    xp = array_module(*boxes)
+    for image, part in enumerate(boxes):
+        if part.ndim != 2 or part.shape[1] != 4:
+            raise ValueError(f"The boxes of image {image} must have the shape (R, 4), not {part.shape}.")
+    rois = xp.empty((sum(len(part) for part in boxes), 5), boxes[0].dtype)
+    first = 0
+    for image, part in enumerate(boxes):
+        rois[first : first + len(part), 0] = image
+        rois[first : first + len(part), 1:] = part
+        first += len(part)
+    return rois
+
+
+def check_arguments(features, rois, output_size, spatial_scale, sampling_ratio=-1):
+    """The RoIs as an (R, 5) array of the features' dtype, when every argument of a RoI operator makes sense.
+
+    Raises TypeError or ValueError saying what does not, for a RoI with the number of its row."""
+    if not isinstance(features, Tensor):
+        raise TypeError(f"The features must be a Tensor, not {type(features).__name__}.")
+    if features.ndim != 4 or 0 in features.shape[2:]:
+        raise ValueError(f"The features must have the shape (N, C, H, W) with H and W above 0, not {features.shape}.")
+    if features.dtype not in (np.float32, np.float64):
+        raise TypeError(f"The features must be float32 or float64, not {features.dtype}.")
+    sizes = output_size if isinstance(output_size, (tuple, list)) else (output_size, output_size)
+    if len(sizes) != 2 or not all(isinstance(size, numbers.Integral) and size > 0 for size in sizes):
+        raise ValueError(f"The output size must be a positive integer or two of them (h, w), not {output_size!r}.")
+    if not 0 < spatial_scale < float("inf"):
+        raise ValueError(f"The spatial scale must be positive, such as 1/16 at stride 16, not {spatial_scale!r}.")
+    if not isinstance(sampling_ratio, numbers.Integral):
+        raise ValueError(f"The sampling ratio must be an integer, not {sampling_ratio!r}.")
+
+    per_image = isinstance(rois, (list, tuple))
+    parts = rois if per_image else [rois]
+    xp = array_module(features.data, *parts)
+    for part in parts:
+        if part.dtype.kind not in "fiu":
+            raise ValueError(f"The RoIs must be real numbers, not {part.dtype}.")
+    if per_image:
+        if len(parts) != features.shape[0]:
+            raise ValueError(f"There are {len(parts)} arrays of boxes for {features.shape[0]} images.")
+        wide = [part.astype(np.float64) for part in parts]
+        rois = boxes_to_rois(wide) if parts else xp.empty((0, 5), np.float64)
+    if rois.ndim != 2 or rois.shape[1] != 5:
+        raise ValueError(f"The RoIs must have the shape (R, 5): batch index, x1, y1, x2, y2; not {rois.shape}.")
+    _check_rows(to_numpy(rois), features.shape[0])
+    return rois.astype(features.dtype)
+
+
+def _check_rows(rois, images: int) -> None:
+    index = rois[:, 0]
+    coordinates = abs(rois[:, 1:].astype(np.float64))
+    for wrong, problem in (
+        (~np.isfinite(rois).all(axis=1), "holds a value that is not finite"),
+        (index != np.floor(index), "has a batch index that is not an integer"),
+        ((index < 0) | (index >= images), f"has a batch index outside 0..{images - 1}"),
+        ((coordinates > MAX_COORDINATE).any(axis=1), f"has a coordinate beyond {MAX_COORDINATE:.0e}"),
+    ):
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise ValueError(f"RoI {row} {problem}: {rois[row].tolist()} (batch index, x1, y1, x2, y2).")
+
+
+def output_shape(features, rois, output_size) -> tuple[int, int, int, int]:
+    """(R, h, w, C), the shape in memory of a RoI operator's result."""
+    height, width = output_size if isinstance(output_size, (tuple, list)) else (output_size, output_size)
+    return len(rois), int(height), int(width), features.shape[1]
+
+
+@scalar
+def unravel(element, height, width, channels):
+    """The indices (r, y, x, c) of an element of an (R, height, width, channels) array."""
+    pixel, c = element // channels, element % channels
+    row, x = pixel // width, pixel % width
+    return row // height, row % height, x, c
