@@ -1,0 +1,150 @@
+"""Non-maximum suppression: of boxes that overlap a better one too much, only the better one stays.
+
+The greedy rule of Girshick et al. 2014, used twice in Mask R-CNN (section 3.1): go through the boxes by
+descending score, keep a box, and drop those after it whose IoU with it is above the threshold. Lesson 05
+explains it.
+"""
+
+import numpy as np
+
+from tinymrcnn.backend import array_module, backend_of
+from tinymrcnn.kernels import THREADS_PER_BLOCK, cpu_kernel, cuda, cuda_kernel, launch, prange, run, scalar
+
+# The arithmetic, once for every target
+
+
+@scalar
+def iou(corners, i, j):
+    """Intersection over union of boxes i and j. corners: (4, n), the rows x1, y1, x2, y2."""
+    x1, y1 = max(corners[0, i], corners[0, j]), max(corners[1, i], corners[1, j])
+    x2, y2 = min(corners[2, i], corners[2, j]), min(corners[3, i], corners[3, j])
+    T = type(x1)
+    intersection = max(x2 - x1, T(0)) * max(y2 - y1, T(0))
+    area_i = (corners[2, i] - corners[0, i]) * (corners[3, i] - corners[1, i])
+    area_j = (corners[2, j] - corners[0, j]) * (corners[3, j] - corners[1, j])
+    return intersection / (area_i + area_j - intersection)  # NaN, above no threshold, for two empty boxes
+
+
+# The kernels. The boxes lie group by group, in each by descending score; group g is starts[g] to starts[g + 1].
+
+
+@cpu_kernel
+def nms_cpu(corners, starts, threshold, keep):
+    for group in prange(len(starts) - 1):
+        for i in range(starts[group], starts[group + 1]):
+            if keep[i]:
+                for j in range(i + 1, starts[group + 1]):
+                    if iou(corners, i, j) > threshold:
+                        keep[j] = False
+
+
+# On a GPU every pair is compared at once, and only the walk through the results is sequential.
+
+
+@cuda_kernel
+def overlaps_cuda(corners, first, end, threshold, overlaps):
+    """Set bit b of overlaps[i, word] if box i overlaps box 64 word + b of its group and that comes after i.
+
+    first, end: for every box, the bounds of its group."""
+    words = overlaps.shape[1]
+    for element in range(cuda.grid(1), overlaps.size, cuda.gridsize(1)):
+        i, word = element // words, element % words
+        base = first[i] + 64 * word
+        bits = np.uint64(0)
+        for j in range(max(base, i + 1), min(base + 64, end[i])):
+            if iou(corners, i, j) > threshold:
+                bits |= np.uint64(1) << np.uint64(j - base)
+        overlaps[i, word] = bits
+
+
+@cuda_kernel
+def walk_cuda(overlaps, starts, removed, keep):
+    """One block of threads per group: clear keep[i] of every box that a kept one before it overlaps.
+
+    removed: (groups, words) bits, all 0 at first."""
+    words = overlaps.shape[1]
+    for group in range(cuda.blockIdx.x, len(starts) - 1, cuda.gridDim.x):
+        for i in range(starts[group], starts[group + 1]):
+            cuda.syncthreads()  # every thread sees the words that the others wrote for the box before
+            bit = np.uint64(i - starts[group])
+            if (removed[group, bit // np.uint64(64)] >> bit % np.uint64(64)) & np.uint64(1):
+                keep[i] = False
+            else:
+                for word in range(cuda.threadIdx.x, words, cuda.blockDim.x):
+                    removed[group, word] |= overlaps[i, word]
+
+
+# The functions
+
+
+def nms(boxes, scores, iou_threshold: float):
+    """The boxes that survive, best first.
+
+    boxes: (n, 4) float32 or float64 array (x1, y1, x2, y2). scores: (n,) array. A box goes when its IoU with
+    a better one that stays is above iou_threshold, not when it is equal. Returns their indices, int64, by
+    descending score; of equal scores the smaller index counts as the better.
+
+    Raises ValueError for other shapes or dtypes, and naming the row for a value that is not finite; TypeError
+    when the arrays lie on different devices.
+    """
+    xp = array_module(boxes, scores)
+    return batched_nms(boxes, scores, xp.zeros(len(boxes), np.int64), iou_threshold)
+
+
+def batched_nms(boxes, scores, idxs, iou_threshold: float):
+    """nms within every group of boxes on its own: boxes of other groups never suppress one another.
+
+    idxs: (n,) integer array, the group (class, level, image) of each box. The rest is as in nms; the indices
+    come by descending score over all groups.
+    """
+    xp = array_module(boxes, scores, idxs)
+    _check_arguments(xp, boxes, scores, idxs, iou_threshold)
+    if len(boxes) == 0:
+        return xp.empty(0, np.int64)
+    best_first = xp.argsort(-scores, kind="stable")
+    grouped = best_first[xp.argsort(idxs[best_first], kind="stable")]
+    keep = xp.empty(len(boxes), bool)
+    keep[grouped] = _survivors(xp, boxes[grouped], idxs[grouped], iou_threshold)
+    return best_first[keep[best_first]]
+
+
+def _survivors(xp, boxes, groups, iou_threshold):
+    """Which boxes stay; they come group by group, in each by descending score."""
+    threshold = boxes.dtype.type(iou_threshold)
+    if float(threshold) > iou_threshold:
+        threshold = np.nextafter(threshold, boxes.dtype.type(-1))  # so `>` decides as it would in float64
+    corners = xp.ascontiguousarray(boxes.T)
+    first_of_group = xp.concatenate([xp.ones(1, bool), groups[1:] != groups[:-1]])
+    starts = xp.concatenate([xp.flatnonzero(first_of_group), xp.full(1, len(boxes), np.int64)])
+    keep = xp.ones(len(boxes), bool)
+    if backend_of(boxes).host_view is not None:
+        run(nms_cpu, None, 0, corners, starts, threshold, keep)
+        return keep
+    group = xp.cumsum(first_of_group) - 1
+    words = -(-int((starts[1:] - starts[:-1]).max()) // 64)
+    overlaps = xp.empty((len(boxes), words), np.uint64)
+    removed = xp.zeros((len(starts) - 1, words), np.uint64)
+    launch(overlaps_cuda, overlaps.size, corners, starts[group], starts[group + 1], threshold, overlaps)
+    launch(walk_cuda, len(removed) * THREADS_PER_BLOCK, overlaps, starts, removed, keep)
+    return keep
+
+
+def _check_arguments(xp, boxes, scores, idxs, iou_threshold) -> None:
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or boxes.dtype not in (np.float32, np.float64):
+        raise ValueError(f"The boxes must be a float (n, 4) array, not {boxes.dtype} {boxes.shape}.")
+    if scores.shape != boxes.shape[:1] or scores.dtype.kind != "f":
+        raise ValueError(
+            f"There are {len(boxes)} boxes, so the scores must be {len(boxes)} floats in one dimension, "
+            f"not {scores.dtype} {scores.shape}."
+        )
+    if idxs.shape != boxes.shape[:1] or idxs.dtype.kind not in "iu":
+        raise ValueError(
+            f"There are {len(boxes)} boxes, so their groups must be {len(boxes)} integers in one "
+            f"dimension, not {idxs.dtype} {idxs.shape}."
+        )
+    if not 0 <= iou_threshold <= 1:
+        raise ValueError(f"The IoU threshold must lie in 0..1, not {iou_threshold!r}.")
+    finite = xp.isfinite(boxes).all(axis=1) & xp.isfinite(scores)
+    if not finite.all():
+        row = int(finite.argmin())
+        raise ValueError(f"Box {row} or its score is not finite: {boxes[row].tolist()}, score {float(scores[row])}.")
