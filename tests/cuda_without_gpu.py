@@ -1,0 +1,105 @@
+"""The CUDA kernels on a machine without a GPU. test_kernels.py runs this file in processes of their own:
+
+    NUMBA_ENABLE_CUDASIM=1 python tests/cuda_without_gpu.py simulate    # against the CPU kernels, in Numba's simulator
+    python tests/cuda_without_gpu.py compile                            # to PTX, counting the float64 instructions
+
+Both make the same calls, through the public functions: the CPU's arrays are given to the CUDA kernels. They print
+JSON, {dtype: {kernel: the largest error relative to the CPU kernels, or the number of float64 instructions}}.
+"""
+
+import importlib
+import json
+import sys
+
+import numpy as np
+from roi_reference import AWKWARD_ROIS
+
+from tinymrcnn import kernels
+from tinymrcnn.autograd import Tensor
+from tinymrcnn.backend import BACKENDS
+from tinymrcnn.kernels import cuda
+from tinymrcnn.roi import roi_align, roi_pool, roi_warp
+
+nms = importlib.import_module("tinymrcnn.boxes.nms")  # `nms` in tinymrcnn.boxes is the function
+CPU = BACKENDS["cpu"]
+RUNS_CUDA_KERNELS = CPU._replace(host_view=None)
+
+
+def calls(dtype):
+    """Every kernel, in calls that return lists of arrays."""
+    rng = np.random.default_rng(0)
+    features, rois = rng.normal(size=(2, 2, 7, 10)).astype(dtype), AWKWARD_ROIS.astype(dtype)
+    upstream = rng.normal(size=(len(rois), 2, 3, 2)).astype(dtype)
+
+    def forward_and_backward(operator, *settings):
+        leaf = Tensor(features, requires_grad=True)
+        out = operator(leaf, rois, (3, 2), 0.5, *settings)
+        out.backward(upstream)
+        return [out.data, leaf.grad]
+
+    yield lambda: forward_and_backward(roi_pool)
+    yield lambda: forward_and_backward(roi_warp, 2)
+    for aligned in (False, True):
+        for sampling_ratio in (-1, 2):
+            yield lambda a=aligned, s=sampling_ratio: forward_and_backward(roi_align, s, a)
+
+    corners = rng.integers(0, 20, (110, 2))
+    boxes = np.concatenate([corners, corners + rng.integers(1, 20, (110, 2))], axis=1).astype(dtype)
+    groups = np.repeat([0, 1, 5], [75, 34, 1])  # of more than 64 boxes, fewer, one
+    scores = rng.random(110).astype(dtype)
+    yield lambda: [nms.batched_nms(boxes, scores, groups, 0.3)]
+
+
+def watch_launches(handle):
+    """handle(kernel, elements, *args) instead of kernels.launch."""
+    for module in (kernels, nms):
+        module.launch = handle
+
+
+def simulate(dtype):
+    errors, seen, launch = {}, set(), kernels.launch
+
+    def launch_and_note(kernel, elements, *args):
+        seen.add(kernel.fn.__name__)
+        launch(kernel, elements, *args)
+
+    for call in calls(dtype):
+        BACKENDS["cpu"] = CPU
+        expected = call()
+        BACKENDS["cpu"] = RUNS_CUDA_KERNELS
+        seen.clear()
+        watch_launches(launch_and_note)
+        result = call()
+        watch_launches(launch)
+        for a, b in zip(result, expected, strict=True):
+            assert a.dtype == b.dtype and a.shape == b.shape
+            for name in seen:
+                errors[name] = max(errors.get(name, 0), float(abs(a - b).max() / abs(b).max()))
+    return errors
+
+
+def compile_to_ptx(dtype):
+    from types import SimpleNamespace
+
+    import numba.cuda.dispatcher
+
+    capability = (8, 0)
+    # functions called by kernels ask the driver what to compile for
+    numba.cuda.dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=capability)
+    counts = {}
+
+    def compile_instead(kernel, elements, *args):
+        signature = numba.types.void(*map(numba.typeof, args))
+        ptx, _ = cuda.compile(kernel.py_func, signature, device=False, abi="numba", output="ptx", cc=capability)
+        counts[kernel.py_func.__name__] = ptx.count(".f64")
+
+    BACKENDS["cpu"] = RUNS_CUDA_KERNELS
+    watch_launches(compile_instead)
+    for call in calls(dtype):
+        call()
+    return counts
+
+
+if __name__ == "__main__":
+    work = {"simulate": simulate, "compile": compile_to_ptx}[sys.argv[1]]
+    print(json.dumps({dtype.__name__: work(dtype) for dtype in (np.float32, np.float64)}))
