@@ -114,10 +114,11 @@ class Module:
         return self
 
     def to(self, device: str | None = None, dtype=None) -> "Module":
-        """Move all parameters and buffers to "cpu", "cuda" or "auto", or to another float dtype. Returns self."""
+        """Move all parameters and buffers to "cpu", "cuda" or "auto", or the floats among them to another dtype.
+        Returns self."""
 
         def moved(array):
-            if dtype is not None and array.dtype != dtype:
+            if dtype is not None and array.dtype.kind == "f":
                 cast = empty(backend_of(array).module, array.shape, dtype, memory_order(array))
                 cast[...] = array
                 array = cast

@@ -36,16 +36,19 @@ class _Optimizer:
         return {"steps": np.int64(self.steps), **arrays}
 
     def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
-        """Take over what state_dict() gave. Raises ValueError when it belongs to other parameters."""
-        for slot in self.slots:
-            for i, array in enumerate(self.state[slot]):
-                name = f"{slot}.{i}"
-                if name not in state or state[name].shape != array.shape:
-                    raise ValueError(
-                        f"The optimiser's state does not fit these parameters: {name} should have the shape "
-                        f"{array.shape}, the file has {state[name].shape if name in state else 'no such entry'}."
-                    )
-                array[...] = to_device(state[name].astype(array.dtype), backend_of(array).device)
+        """Take over what state_dict() gave. Raises ValueError when it belongs to other parameters or to another kind of
+        optimiser; nothing is taken over then."""
+        own = {f"{slot}.{i}": array for slot in self.slots for i, array in enumerate(self.state[slot])}
+        shapes = {"steps": (), **{name: array.shape for name, array in own.items()}}
+        for name in sorted(shapes.keys() | state.keys()):
+            here, there = shapes.get(name, "no such entry"), state[name].shape if name in state else "no such entry"
+            if here != there:
+                raise ValueError(
+                    f"The optimiser's state does not fit these parameters: for {name} the file has {there}, "
+                    f"the optimiser {here}."
+                )
+        for name, array in own.items():
+            array[...] = to_device(state[name].astype(array.dtype), backend_of(array).device)
         self.steps = int(state["steps"])
 
 
