@@ -90,7 +90,7 @@ class MaskRCNN(Module):
         c = self.config
         resize = c.pixel_mean, c.pixel_std, c.min_size, c.max_size, c.size_divisible
         dtype = np.dtype(next(self.parameters()).dtype)
-        return make_batch(images, targets, *resize, c.num_classes, self.device, dtype)
+        return make_batch(images, targets, *resize, c.num_classes, c.masks, self.device, dtype)
 
     def features(self, batch: Batch) -> list[Tensor]:
         """The feature maps (N, C, H_l, W_l) that the branches read, finest first: P2..P5 or the one of C4 or C5."""

@@ -28,11 +28,24 @@ class Batch:
     targets: list[dict] | None
 
 
-def make_batch(images, targets, mean, std, min_size, max_size, size_divisible, num_classes, device="cpu", dtype=None):
+def make_batch(
+    images,
+    targets,
+    mean,
+    std,
+    min_size,
+    max_size,
+    size_divisible,
+    num_classes,
+    needs_masks=False,
+    device="cpu",
+    dtype=None,
+):
     """Check, normalise, resize, pad and move a list of images, and their targets if there are any.
 
     images: (3, H, W) float arrays in 0..1. targets: a dict an image (see check_target). min_size: None keeps the
-    sizes. Raises ValueError that names the image, and the object in it, for anything malformed."""
+    sizes. needs_masks: whether targets must have masks. Raises ValueError that names the image, and the object in
+    it, for anything malformed."""
     check_images(images)
     if targets is not None and len(targets) != len(images):
         raise ValueError(f"There are {len(images)} images but {len(targets)} targets.")
@@ -51,7 +64,7 @@ def make_batch(images, targets, mean, std, min_size, max_size, size_divisible, n
     if targets is not None:
         moved = []
         for i, target in enumerate(targets):
-            check_target(target, i, original_sizes[i], num_classes)
+            check_target(target, i, original_sizes[i], num_classes, needs_masks)
             moved.append(_move_target(target, original_sizes[i], sizes[i], device, dtype))
     ids = [int(target.get("image_id", i)) for i, target in enumerate(targets or [{}] * len(images))]
     return Batch(Tensor(to_device(channels_first(padded), device)), sizes, original_sizes, ids, moved)
@@ -92,19 +105,26 @@ def check_images(images) -> None:
             "The model takes a list of at least one image, each an array (3, H, W); a batch array is none."
         )
     for i, image in enumerate(images):
-        if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[0] != 3 or image.dtype.kind != "f":
+        wrong = not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[0] != 3 or image.size == 0
+        if wrong or image.dtype.kind != "f":
             found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
             raise ValueError(f"Image {i} must be a NumPy array of floats (3, H, W) with values in 0..1, not {found}.")
         if not np.isfinite(image).all():
             raise ValueError(f"Image {i} has pixels that are not finite.")
 
 
-def check_target(target: dict, i: int, size, num_classes: int) -> None:
+def check_target(target: dict, i: int, size, num_classes: int, needs_masks: bool = False) -> None:
     """Check the target of image i: boxes (G, 4) floats inside the image with a positive size, labels (G,) integers
-    in 1..num_classes-1, masks (G, H, W) of 0 and 1 (may be absent), iscrowd (G,) (may be absent).
+    in 1..num_classes-1, masks (G, H, W) of 0 and 1 (may be absent unless needed), iscrowd (G,) (may be absent),
+    image_id (may be absent).
 
     Raises ValueError naming the image and the first object that is wrong."""
-    where = f"Image {i}" + (f" (image_id {target['image_id']})" if "image_id" in target else "")
+    if not isinstance(target, dict):
+        raise ValueError(f"Image {i}: the target must be a dict with boxes and labels, not {type(target).__name__}.")
+    image_id = target.get("image_id", 0)
+    if not np.issubdtype(type(image_id), np.integer) or image_id < 0:
+        raise ValueError(f"Image {i}: image_id must be a non-negative integer, not {image_id!r}.")
+    where = f"Image {i}" + (f" (image_id {image_id})" if "image_id" in target else "")
     for name in ("boxes", "labels"):
         if not isinstance(target.get(name), np.ndarray):
             raise ValueError(f"{where}: the target needs a NumPy array {name!r}.")
@@ -115,19 +135,17 @@ def check_target(target: dict, i: int, size, num_classes: int) -> None:
         raise ValueError(f"{where}: labels must be {len(boxes)} integers, not {labels.dtype} {labels.shape}.")
     if len(np.atleast_1d(target.get("iscrowd", labels))) != len(boxes):
         raise ValueError(f"{where}: iscrowd must have one entry for each of the {len(boxes)} boxes.")
-    x1, y1, x2, y2 = boxes.T
+    corner1, corner2, corner = boxes[:, :2], boxes[:, 2:], np.array([width, height])
     slack = 1.0  # annotations often reach a fraction of a pixel over the border
+    outside = (corner1 < -slack) | (corner2 <= 0) | (corner1 >= corner) | (corner2 > corner + slack)
     rules = (
-        (~np.isfinite(boxes).all(axis=1), "has coordinates that are not finite"),
-        ((x2 <= x1) | (y2 <= y1), "has no positive width and height (boxes are x1, y1, x2, y2)"),
-        (
-            (x1 < -slack) | (y1 < -slack) | (x2 > width + slack) | (y2 > height + slack),
-            f"does not lie inside the image of {height} x {width} (height x width)",
-        ),
+        (~np.isfinite(boxes), "has coordinates that are not finite"),
+        (corner2 <= corner1, "has no positive width and height (boxes are x1, y1, x2, y2)"),
+        (outside, f"does not lie inside the image of {height} x {width} (height x width)"),
     )
     for wrong, what in rules:
         if wrong.any():
-            g = int(wrong.argmax())
+            g = int(wrong.any(axis=1).argmax())
             raise ValueError(f"{where}: box {g}, {boxes[g].tolist()}, {what}.")
     wrong = (labels < 1) | (labels >= num_classes)
     if wrong.any():
@@ -136,11 +154,14 @@ def check_target(target: dict, i: int, size, num_classes: int) -> None:
             f"{where}: label {g} is {labels[g]}, but the classes of this model are 1 to {num_classes - 1} "
             "(0 is the background)."
         )
-    masks = target.get("masks")
-    if masks is not None and masks.shape != (len(boxes), height, width):
+    masks, shape = target.get("masks"), (len(boxes), height, width)
+    if masks is None and not needs_masks:
+        return
+    if not isinstance(masks, np.ndarray) or masks.shape != shape:
+        found = masks.shape if isinstance(masks, np.ndarray) else type(masks).__name__
         raise ValueError(
-            f"{where}: masks must have the shape {(len(boxes), height, width)}, one mask of the image's size for every "
-            f"box, not {masks.shape}."
+            f"{where}: masks must be an array of the shape {shape}, one mask of the image's size for every box, "
+            f"not {found}."
         )
-    if masks is not None and (masks.dtype.kind not in "ub" or (masks.size and masks.max() > 1)):
+    if masks.dtype.kind not in "ub" or (masks.size and masks.max() > 1):
         raise ValueError(f"{where}: masks must be uint8 (or bool) with values 0 and 1.")
