@@ -451,11 +451,11 @@ def test_a_backward_is_told_which_gradients_are_wanted():
 @pytest.mark.parametrize("operation", ["add", "sub", "mul", "div", "matmul"])
 @pytest.mark.parametrize("frozen", [0, 1])
 def test_binary_operators_compute_no_unwanted_gradient(operation, frozen):
-    from tinymrcnn.autograd import tensor
+    from tinymrcnn.autograd import operators
 
     operands = [leaf(3, 3), leaf(3, 3, seed=1)]
     operands[frozen] = operands[frozen].detach()
-    out = getattr(tensor, operation)(*operands)
+    out = getattr(operators, operation)(*operands)
     parts = out.node.backward(np.ones((3, 3)), (frozen != 0, frozen != 1))
     assert parts[frozen] is None and parts[1 - frozen].shape == (3, 3)
 
@@ -655,10 +655,10 @@ def test_an_array_on_the_left_of_a_tensor():
     ],
 )
 def test_the_gradient_of_a_broadcast_operand_is_summed_over_its_copies(operation, left, right):
-    from tinymrcnn.autograd import tensor
+    from tinymrcnn.autograd import operators
 
     a, b = leaf(*left), leaf(*right, seed=1)
-    out = getattr(tensor, operation)(a, b)
+    out = getattr(operators, operation)(a, b)
     upstream = np.random.default_rng(2).normal(size=out.shape)
     out.backward(upstream)
     wide_a, wide_b = np.broadcast_arrays(a.data, b.data)

@@ -1,21 +1,19 @@
-"""Reverse-mode automatic differentiation: the Tensor, the graph behind it, and its basic operators.
+"""Reverse-mode automatic differentiation: the Tensor and the graph behind it.
 
 An operator computes its result with plain NumPy or CuPy and hands `record` a closure that turns the
 gradient of the result into the gradients of the inputs. That is the whole engine:
 
     y = record(data, parents, backward)      y.backward()  walks the closures in reverse order
 
-The chain rule in this form is explained in lesson 01.
+The arithmetic of Tensors is in operators.py. The chain rule in this form is explained in lesson 01.
 """
 
 import contextlib
-import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from numpy.lib.array_utils import normalize_axis_tuple
 
-from tinymrcnn.backend import array_module, elementwise, empty, empty_like, like, memory_order, scatter_add, to_numpy
+from tinymrcnn.backend import array_module, elementwise, empty_like, to_numpy
 
 
 class Node:
@@ -186,96 +184,26 @@ class Tensor:
             raise TypeError(f"The upstream gradient is {gradient.dtype}, the Tensor {self.dtype}.")
 
         gradients = {self.node: gradient}
-        for node in _outputs_first(self.node):
+        for node in outputs_first(self.node):
             gradient = gradients.pop(node, None)
             if node.backward is None:
                 if gradient is not None:  # "positive": a copy in the same memory order
-                    node.grad = elementwise("positive", gradient) if node.grad is None else _added(node.grad, gradient)
+                    node.grad = (
+                        elementwise("positive", gradient)
+                        if node.grad is None
+                        else elementwise("add", node.grad, gradient)
+                    )
                 continue
             if gradient is not None:
                 needs = tuple(parent is not None for parent in node.parents)
                 for parent, part in zip(node.parents, node.backward(gradient, needs), strict=True):
                     if parent is not None and part is not None:
-                        gradients[parent] = _added(gradients[parent], part) if parent in gradients else part
+                        earlier = gradients.get(parent)
+                        gradients[parent] = part if earlier is None else elementwise("add", earlier, part)
             node.backward, node.parents, node.released = None, (), True
 
-    # Operators: the functions below, under the names that one expects
 
-    def __add__(self, other) -> "Tensor":
-        return add(self, other)
-
-    def __radd__(self, other) -> "Tensor":
-        return add(other, self)
-
-    def __sub__(self, other) -> "Tensor":
-        return sub(self, other)
-
-    def __rsub__(self, other) -> "Tensor":
-        return sub(other, self)
-
-    def __mul__(self, other) -> "Tensor":
-        return mul(self, other)
-
-    def __rmul__(self, other) -> "Tensor":
-        return mul(other, self)
-
-    def __truediv__(self, other) -> "Tensor":
-        return div(self, other)
-
-    def __rtruediv__(self, other) -> "Tensor":
-        return div(other, self)
-
-    def __neg__(self) -> "Tensor":
-        return mul(self, -1)
-
-    def __pow__(self, exponent) -> "Tensor":
-        return pow(self, exponent)
-
-    def __matmul__(self, other) -> "Tensor":
-        return matmul(self, other)
-
-    def __rmatmul__(self, other) -> "Tensor":
-        return matmul(other, self)
-
-    def __getitem__(self, index) -> "Tensor":
-        return getitem(self, index)
-
-    def exp(self) -> "Tensor":
-        return exp(self)
-
-    def log(self) -> "Tensor":
-        return log(self)
-
-    def sum(self, dim=None, keepdim: bool = False) -> "Tensor":
-        return sum(self, dim, keepdim)
-
-    def mean(self, dim=None, keepdim: bool = False) -> "Tensor":
-        return mean(self, dim, keepdim)
-
-    def reshape(self, *shape) -> "Tensor":
-        return reshape(self, shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape)
-
-    def flatten(self, start_dim: int = 0) -> "Tensor":
-        return reshape(self, self.shape[:start_dim] + (math.prod(self.shape[start_dim:]),))
-
-    def permute(self, *dims) -> "Tensor":
-        return permute(self, dims[0] if len(dims) == 1 and isinstance(dims[0], (tuple, list)) else dims)
-
-    def transpose(self, dim0: int, dim1: int) -> "Tensor":
-        dims = list(range(self.ndim))
-        dims[dim0], dims[dim1] = dims[dim1], dims[dim0]
-        return permute(self, dims)
-
-    @property
-    def T(self) -> "Tensor":
-        return permute(self, tuple(reversed(range(self.ndim))))
-
-
-def _added(a, b):
-    return elementwise("add", a, b)
-
-
-def _outputs_first(root: Node) -> list[Node]:
+def outputs_first(root: Node) -> list[Node]:
     """The graph below `root` so that every Node comes before those it was computed from. Iterative, since a
     deep network would overrun Python's stack."""
     order, seen, stack = [], {root}, [(root, iter(root.parents))]
@@ -295,247 +223,3 @@ def _outputs_first(root: Node) -> list[Node]:
             order.append(node)
             stack.pop()
     return order[::-1]
-
-
-# Arithmetic. Python numbers stay Python numbers, so that float32 stays float32.
-
-
-class _Constant:
-    node = None  # stands among the parents for an operand that is no Tensor
-
-
-def _operands(a, b):
-    """The two operands as arrays or Python numbers, and as parents for record().
-
-    Raises TypeError when they are arrays of different dtypes or libraries."""
-    values = [x.data if isinstance(x, Tensor) else np.asarray(x) if isinstance(x, np.generic) else x for x in (a, b)]
-    arrays = [value for value in values if not isinstance(value, (bool, int, float))]
-    array_module(*arrays)
-    if len({array.dtype for array in arrays}) > 1:
-        raise TypeError(
-            f"The operands are {values[0].dtype} and {values[1].dtype}. Convert one of them: the result would be "
-            "promoted to a dtype that neither asked for."
-        )
-    return *values, tuple(x if isinstance(x, Tensor) else _Constant for x in (a, b))
-
-
-def _unbroadcast(grad, shape):
-    """The gradient of an operand of `shape` that was broadcast to the shape of grad: summed over the copies."""
-    if grad.shape == shape:
-        return grad
-    extra = grad.ndim - len(shape)
-    copies = tuple(range(extra)) + tuple(
-        extra + i for i, n in enumerate(shape) if n == 1 and grad.shape[extra + i] != 1
-    )
-    return grad.sum(axis=copies).reshape(shape)
-
-
-def add(a, b) -> Tensor:
-    """a + b with broadcasting."""
-    x, y, parents = _operands(a, b)
-    x_shape, y_shape = np.shape(x), np.shape(y)
-
-    def backward(grad, needs):
-        return (
-            _unbroadcast(grad, x_shape) if needs[0] else None,
-            _unbroadcast(grad, y_shape) if needs[1] else None,
-        )
-
-    return record(elementwise("add", x, y), parents, backward)
-
-
-def sub(a, b) -> Tensor:
-    """a - b with broadcasting."""
-    x, y, parents = _operands(a, b)
-    x_shape, y_shape = np.shape(x), np.shape(y)
-
-    def backward(grad, needs):
-        return (
-            _unbroadcast(grad, x_shape) if needs[0] else None,
-            _unbroadcast(elementwise("negative", grad), y_shape) if needs[1] else None,
-        )
-
-    return record(elementwise("subtract", x, y), parents, backward)
-
-
-def mul(a, b) -> Tensor:
-    """a * b with broadcasting."""
-    x, y, parents = _operands(a, b)
-    x_shape, y_shape = np.shape(x), np.shape(y)
-    result = elementwise("multiply", x, y)
-    # each factor is kept only for the other's gradient
-    x = x if parents[1].node is not None else None
-    y = y if parents[0].node is not None else None
-
-    def backward(grad, needs):
-        return (
-            _unbroadcast(elementwise("multiply", grad, y), x_shape) if needs[0] else None,
-            _unbroadcast(elementwise("multiply", grad, x), y_shape) if needs[1] else None,
-        )
-
-    return record(result, parents, backward)
-
-
-def div(a, b) -> Tensor:
-    """a / b with broadcasting."""
-    x, y, parents = _operands(a, b)
-    x_shape, y_shape = np.shape(x), np.shape(y)
-    result = elementwise("divide", x, y)
-    x = x if parents[1].node is not None else None
-
-    def backward(grad, needs):
-        grad_x, grad_y = elementwise("divide", grad, y), None
-        if needs[1]:
-            grad_y = elementwise("multiply", elementwise("negative", grad_x), elementwise("divide", x, y))
-            grad_y = _unbroadcast(grad_y, y_shape)
-        return (_unbroadcast(grad_x, x_shape) if needs[0] else None, grad_y)
-
-    return record(result, parents, backward)
-
-
-def pow(a: Tensor, exponent: int | float) -> Tensor:
-    """a ** exponent for a Python number."""
-    if not isinstance(exponent, (int, float)) or isinstance(exponent, np.generic):
-        raise TypeError(f"The exponent must be a Python number, not {type(exponent).__name__}.")
-    x = a.data
-
-    def backward(grad, needs):
-        slope = elementwise("multiply", exponent, elementwise("power", x, exponent - 1))
-        return (elementwise("multiply", grad, slope),)
-
-    return record(elementwise("power", x, exponent), (a,), backward)
-
-
-def exp(a: Tensor) -> Tensor:
-    """e ** a."""
-    result = elementwise("exp", a.data)
-
-    def backward(grad, needs):
-        return (elementwise("multiply", grad, result),)
-
-    return record(result, (a,), backward)
-
-
-def log(a: Tensor) -> Tensor:
-    """The natural logarithm."""
-    x = a.data
-
-    def backward(grad, needs):
-        return (elementwise("divide", grad, x),)
-
-    return record(elementwise("log", x), (a,), backward)
-
-
-def matmul(a, b) -> Tensor:
-    """The product of an (n, k) and a (k, m) matrix."""
-    x, y, parents = _operands(a, b)
-    if np.ndim(x) != 2 or np.ndim(y) != 2 or x.shape[1] != y.shape[0]:
-        raise ValueError(f"A matrix product takes (n, k) and (k, m), not {np.shape(x)} and {np.shape(y)}.")
-    result = x @ y
-    x = x if parents[1].node is not None else None
-    y = y if parents[0].node is not None else None
-
-    def backward(grad, needs):
-        return (grad @ y.T if needs[0] else None, x.T @ grad if needs[1] else None)
-
-    return record(result, parents, backward)
-
-
-# Reductions
-
-
-def _axes(dim, ndim: int) -> tuple[int, ...]:
-    """The axes that `dim` (an axis, a tuple of axes, or None for all) means."""
-    return normalize_axis_tuple(range(ndim) if dim is None else dim, ndim)
-
-
-def sum(a: Tensor, dim=None, keepdim: bool = False) -> Tensor:
-    """The sum over `dim` (an axis, a tuple of axes, or None for all)."""
-    shape, dtype, order, xp = a.shape, a.dtype, memory_order(a.data), array_module(a.data)
-    dims = _axes(dim, a.ndim)
-    kept_shape = tuple(1 if axis in dims else n for axis, n in enumerate(shape))
-
-    def backward(grad, needs):
-        spread = empty(xp, shape, dtype, order)
-        spread[...] = grad.reshape(kept_shape)
-        return (spread,)
-
-    return record(a.data.sum(axis=dim, keepdims=keepdim), (a,), backward)
-
-
-def mean(a: Tensor, dim=None, keepdim: bool = False) -> Tensor:
-    """The mean over `dim`; a mean over nothing is 0."""
-    return sum(a, dim, keepdim) * (1 / max(1, math.prod(a.shape[axis] for axis in _axes(dim, a.ndim))))
-
-
-# Shape
-
-
-def reshape(a: Tensor, shape) -> Tensor:
-    """The same elements in logical (row-major) order under another shape; one size may be -1."""
-    before = a.shape
-
-    def backward(grad, needs):
-        return (grad.reshape(before),)
-
-    return record(a.data.reshape(shape), (a,), backward)
-
-
-def permute(a: Tensor, dims) -> Tensor:
-    """The axes in another order (a view)."""
-    dims = normalize_axis_tuple(dims, a.ndim)
-    inverse = tuple(dims.index(d) for d in range(a.ndim))
-
-    def backward(grad, needs):
-        return (grad.transpose(inverse),)
-
-    return record(a.data.transpose(dims), (a,), backward)
-
-
-def getitem(a: Tensor, index) -> Tensor:
-    """a[index] for slices, integers and index arrays; an element taken twice gets both gradients."""
-    index = tuple(index) if isinstance(index, tuple) else (index,)
-    index = tuple(np.zeros(0, np.int64) if isinstance(part, list) and not part else part for part in index)
-    index = tuple(like(part, a.data) if isinstance(part, (list, np.ndarray)) else part for part in index)
-    shape, dtype, order, xp = a.shape, a.dtype, memory_order(a.data), array_module(a.data)
-    may_repeat = any(hasattr(part, "dtype") and part.dtype != bool for part in index)
-
-    def backward(grad, needs):
-        full = empty(xp, shape, dtype, order)
-        full.fill(0)
-        if may_repeat:
-            scatter_add(full, index, grad)
-        else:
-            full[index] = grad
-        return (full,)
-
-    return record(a.data[index], (a,), backward)
-
-
-def cat(tensors, dim: int = 0) -> Tensor:
-    """Tensors of equal shape but for `dim`, joined along it.
-
-    Raises ValueError when there are none or their shapes do not fit, TypeError when their dtypes differ."""
-    tensors = tuple(tensors)
-    if not tensors:
-        raise ValueError("cat needs at least one Tensor.")
-    first, xp = tensors[0].data, array_module(*(tensor.data for tensor in tensors))
-    if len({tensor.dtype for tensor in tensors}) > 1:
-        raise TypeError(f"cat got Tensors of different dtypes: {[str(tensor.dtype) for tensor in tensors]}.")
-    ends = np.cumsum([tensor.shape[dim] for tensor in tensors]).tolist()
-    axis = dim % first.ndim
-    if len({tensor.shape[:axis] + tensor.shape[axis + 1 :] for tensor in tensors}) > 1:
-        raise ValueError(f"cat along {dim} got Tensors of the shapes {[tensor.shape for tensor in tensors]}.")
-    pieces = [
-        (slice(None),) * axis + (slice(end - tensor.shape[dim], end),)
-        for end, tensor in zip(ends, tensors, strict=True)
-    ]
-    shape = first.shape[:axis] + (ends[-1],) + first.shape[axis + 1 :]
-    result = empty(xp, shape, first.dtype, memory_order(first))
-    for piece, tensor in zip(pieces, tensors, strict=True):
-        result[piece] = tensor.data
-
-    def backward(grad, needs):
-        return tuple(grad[piece] if need else None for piece, need in zip(pieces, needs, strict=True))
-
-    return record(result, tensors, backward)
