@@ -18,6 +18,7 @@ from tinymrcnn import kernels
 from tinymrcnn.autograd import Tensor
 from tinymrcnn.backend import BACKENDS
 from tinymrcnn.kernels import cuda
+from tinymrcnn.ops import conv2d, max_pool2d
 from tinymrcnn.roi import roi_align, roi_pool, roi_warp
 
 nms = importlib.import_module("tinymrcnn.boxes.nms")  # `nms` in tinymrcnn.boxes is the function
@@ -42,6 +43,17 @@ def calls(dtype):
     for aligned in (False, True):
         for sampling_ratio in (-1, 2):
             yield lambda a=aligned, s=sampling_ratio: forward_and_backward(roi_align, s, a)
+
+    image, filters = rng.normal(size=(2, 3, 6, 7)).astype(dtype), rng.normal(size=(2, 3, 3, 2)).astype(dtype)
+
+    def operator_and_gradients(operator, *arrays):
+        leaves = [Tensor(array, requires_grad=True) for array in arrays]
+        out = operator(*leaves)
+        out.backward(np.cos(np.arange(out.size)).reshape(out.shape).astype(dtype))
+        return [out.data, *(leaf.grad for leaf in leaves)]
+
+    yield lambda: operator_and_gradients(lambda x, w: conv2d(x, w, None, 2, 2, 2), image, filters)
+    yield lambda: operator_and_gradients(lambda x: max_pool2d(x, 3, 2, 1), image)
 
     corners = rng.integers(0, 20, (110, 2))
     boxes = np.concatenate([corners, corners + rng.integers(1, 20, (110, 2))], axis=1).astype(dtype)

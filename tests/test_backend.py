@@ -1,6 +1,5 @@
 """Which library an array belongs to, moving arrays, memory layout; the imitation of a GPU and how strict it is."""
 
-import os
 import subprocess
 import sys
 import types
@@ -266,24 +265,6 @@ def test_an_array_without_a_host_view_goes_to_the_cuda_kernel(fake_device, monke
     blocks, threads = kernels.launch_size(1000)
     assert kernels.launch_size(10**9)[0] == kernels.MAX_BLOCKS and kernels.launch_size(0)[0] == 1
     assert kernels.numba.config.ENABLE_CUDASIM or blocks * threads >= 1000
-
-
-def test_the_thread_layer_in_a_fresh_process_with_a_cold_and_a_warm_cache(tmp_path):
-    lines = ["import numpy, numba", "from tinymrcnn import Tensor, ops"]
-    lines += ["ops.max_pool2d(Tensor(numpy.ones((1, 2, 4, 6))), 2)", "print(numba.threading_layer())"]
-    environment = {k: v for k, v in os.environ.items() if k != "NUMBA_THREADING_LAYER"}
-    environment["NUMBA_CACHE_DIR"] = str(tmp_path)
-
-    def printed(lines, **more):
-        command = [sys.executable, "-c", "\n".join(lines)]
-        done = subprocess.run(command, env=environment | more, capture_output=True, text=True, check=True)
-        return done.stdout.strip()
-
-    assert printed(lines) == "workqueue"
-    assert list(tmp_path.rglob("*.nbi"))  # the cache is warm now
-    assert printed(lines) == "workqueue"
-    asked = ["import tinymrcnn.kernels, numba", "print(numba.config.THREADING_LAYER)"]
-    assert printed(asked, NUMBA_THREADING_LAYER="omp") == "omp"  # the user's own choice stands
 
 
 # The imitation of CuPy: each of these would be a mistake on a GPU

@@ -11,6 +11,10 @@ import pytest
 
 TESTS = Path(__file__).parent
 KERNELS = {
+    "_im2col_cuda",
+    "_col2im_cuda",
+    "_forward_cuda",  # of max_pool2d, as the next
+    "_backward_cuda",
     "roi_pool_forward_cuda",
     "roi_pool_backward_cuda",
     "roi_align_forward_cuda",
