@@ -1,0 +1,148 @@
+"""A training step and an inference run off the host: on a strict imitation of a GPU, and on a GPU where there is one.
+
+Nothing mixes arrays of the host with those of the device, the numbers are those of the CPU, and how often a step
+waits for the device is known."""
+
+import functools
+import operator
+
+import numpy as np
+import pytest
+from tiny_models import C4, C5, batch_of, empty_scene, scene, tiny_model
+
+from tinymrcnn.backend import BACKENDS
+from tinymrcnn.models import build_model
+from tinymrcnn.nn import SGD, AdamW, clip_grad_norm
+from tinymrcnn.ops import winograd
+
+MODELS = {
+    "fpn": {},
+    "fpn, extra level": dict(extra_level=True, anchor_sizes=((8,), (16,), (32,), (64,), (128,))),
+    "c4": C4,
+    "c5": C5,
+    "bottleneck": dict(block="bottleneck"),
+    "softmax masks": dict(mask_loss="softmax"),
+    "class-agnostic masks": dict(class_agnostic_masks=True),
+    "soft mask targets": dict(soft_mask_targets=True, crop_aligned=False),
+    "faster r-cnn": dict(masks=False),
+    "roi_pool": dict(roi_op="roi_pool"),
+    "roi_warp": dict(roi_op="roi_warp"),
+    "frozen norm": dict(norm="frozen"),
+    "group norm": dict(norm="group"),
+    "resized": dict(min_size=80, max_size=100),
+}
+BATCH = batch_of(scene(1), scene(2, (57, 80), ((30, 10, 60, 50),), (1,)), empty_scene(3))
+
+
+@pytest.fixture(autouse=True)
+def same_convolutions(monkeypatch):
+    """Winograd's filtering runs on the CPU only, and rounds differently."""
+    monkeypatch.setattr(winograd, "enabled", False)
+
+
+def train_and_detect(model, device, optimizer_class=AdamW, batch=BATCH):
+    """One step of training, then inference: (losses and gradient norm, weights, detections)."""
+    images, targets = batch
+    model = model.to(device)
+    optimizer = optimizer_class(model.parameters(), lr=1e-3)
+    losses = model(images, targets)
+    total = functools.reduce(operator.add, losses.values())
+    values = [loss.item() for loss in losses.values()]
+    total.backward()
+    for parameter in model.parameters():
+        assert isinstance(parameter.grad, BACKENDS[device].array_type)
+        assert parameter.grad.dtype == parameter.dtype == np.float32
+    values.append(clip_grad_norm(model.parameters(), 1.0))
+    optimizer.step()
+    return values, model.state_dict(), model.eval()(images)
+
+
+def assert_same(found, expected, rtol):
+    np.testing.assert_allclose(found[0], expected[0], rtol=rtol, atol=rtol)
+    assert found[1].keys() == expected[1].keys()
+    for name, array in expected[1].items():
+        np.testing.assert_allclose(found[1][name], array, rtol=rtol, atol=rtol, err_msg=name)
+    for result, wanted in zip(found[2], expected[2], strict=True):
+        assert result.keys() == wanted.keys()
+        assert len(wanted["scores"]) > 0
+        for name, array in wanted.items():
+            assert type(result[name]) is np.ndarray and result[name].dtype == array.dtype
+            np.testing.assert_allclose(result[name], array, rtol=rtol, atol=100 * rtol)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_on_the_fake_device(fake_device, name):
+    expected = train_and_detect(tiny_model(**MODELS[name]), "cpu")
+    assert_same(train_and_detect(tiny_model(**MODELS[name]), "fake"), expected, rtol=1e-6)
+
+
+def test_the_shapes_model_with_momentum(fake_device):
+    batch = batch_of(scene(1), scene(2))
+    found, expected = (train_and_detect(build_model("shapes"), device, SGD, batch) for device in ("fake", "cpu"))
+    assert_same(found, expected, rtol=1e-5)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("name", MODELS)
+def test_on_the_gpu(name):
+    values, weights, _ = train_and_detect(tiny_model(**MODELS[name]), "cpu")
+    on_gpu = train_and_detect(tiny_model(**MODELS[name]), "cuda")
+    np.testing.assert_allclose(on_gpu[0], values, rtol=1e-3)
+    for path, array in weights.items():
+        if "running" in path:
+            np.testing.assert_allclose(on_gpu[1][path], array, rtol=1e-3, atol=1e-4, err_msg=path)
+    # a detector is no continuous function of its weights, so the same weights are compared
+    model = tiny_model(**MODELS[name]).eval()
+    images = BATCH[0]
+    expected = model(images)
+    for result, wanted in zip(model.to("cuda")(images), expected, strict=True):
+        for array in result.values():
+            assert type(array) is np.ndarray
+        best = min(10, len(wanted["scores"]))
+        np.testing.assert_allclose(result["scores"][:best], wanted["scores"][:best], atol=1e-3)
+
+
+@pytest.mark.parametrize("images", [1, 2, 3])
+def test_how_often_a_training_step_waits_for_the_device(fake_device, images):
+    model = tiny_model().to("fake")
+    batch = BATCH[0][:images], BATCH[1][:images]
+    fake_device.copies = 0
+    losses = model(*batch)
+    # For each image: its anchors' matches, its proposals' matches, its labels, and whether NMS got finite boxes.
+    # Once: whether the RPN's outputs are finite.
+    assert fake_device.copies == 4 * images + 1
+    fake_device.copies = 0
+    functools.reduce(operator.add, losses.values()).backward()
+    assert fake_device.copies == 0
+    clip_grad_norm(model.parameters(), 1.0)
+    assert fake_device.copies == 1
+    AdamW(model.parameters()).step()
+    assert fake_device.copies == 1
+
+
+@pytest.mark.parametrize("images", [1, 3])
+def test_how_often_inference_waits_for_the_device(fake_device, images):
+    model = tiny_model().to("fake").eval()
+    fake_device.copies = 0
+    model.detect(BATCH[0][:images])
+    # For each image: two NMS, its labels for the choice of the masks, and its boxes, scores and labels as results;
+    # all masks in one copy.
+    assert fake_device.copies == 6 * images + 1
+
+
+def test_arrays_of_the_device_are_no_images(fake_device):
+    model = tiny_model().to("fake")
+    image = fake_device(scene(0)[0])
+    with pytest.raises(ValueError, match="Image 0 must be a NumPy array"):
+        model([image], [scene(0)[1]])
+
+
+def test_a_checkpoint_moves_between_devices(fake_device):
+    model = tiny_model(seed=1)
+    expected = model.state_dict()
+    moved = tiny_model(seed=2).to("fake")
+    moved.load_state_dict(expected)
+    for name, array in moved.state_dict().items():
+        assert type(array) is np.ndarray
+        np.testing.assert_array_equal(array, expected[name])
+    assert moved.device == "fake" and moved.to("cpu").device == "cpu"
