@@ -33,7 +33,7 @@ from tinymrcnn.models import TrainConfig
 from tinymrcnn.nn import SGD, AdamW, clip_grad_norm
 from tinymrcnn.training.schedule import learning_rate
 from tinymrcnn.visualize import draw_curves, draw_grid, draw_instances, write_picture
-from tinymrcnn.weights import environment, load_checkpoint, load_weights, save_checkpoint
+from tinymrcnn.weights import Checkpoint, environment, load_checkpoint, load_weights, save_checkpoint
 from tinymrcnn.weights.checkpoint import replacing
 
 CHECKPOINT, MODEL, LOG = "checkpoint.npz", "model.npz", "log.jsonl"
@@ -172,19 +172,25 @@ def _predictions(model, held_out, count: int):
 # Resuming ------------------------------------------------------------------------------------------------
 
 
+def load_run(out) -> Checkpoint:
+    """The checkpoint from which the run in a folder resumes. Raises as load_checkpoint does, and ValueError where
+    it holds no optimiser."""
+    checkpoint = load_checkpoint(Path(out) / CHECKPOINT)
+    if checkpoint.train_config is None or checkpoint.optimizer is None:
+        raise ValueError(f"'{Path(out) / CHECKPOINT}' is a finished model without an optimiser: no run can resume it.")
+    return checkpoint
+
+
 def _resume(model, optimizer, config: TrainConfig, out: Path) -> int:
     """Put model and optimiser into the state of the run's checkpoint. Returns the number of steps done."""
-    path = out / CHECKPOINT
-    checkpoint = load_checkpoint(path)
-    if checkpoint.train_config is None or checkpoint.optimizer is None:
-        raise ValueError(f"'{path}' is a finished model without an optimiser: no run can resume from it.")
+    checkpoint = load_run(out)
     for name, then, now in (
         ("Config", checkpoint.config, model.config),
         ("TrainConfig", checkpoint.train_config, config),
     ):
         if changed := _differences(dataclasses.asdict(then), dataclasses.asdict(now)):
             raise ValueError(f"The run in '{out}' cannot be resumed with another {name}: {changed}.")
-    load_weights(model, path)
+    load_weights(model, out / CHECKPOINT)
     optimizer.load_state_dict(checkpoint.optimizer)
     print(f"Resuming '{out}' after {checkpoint.step} of {config.steps} steps.")
     if changed := _differences(checkpoint.environment, {**environment(), "device": model.device}):

@@ -91,7 +91,7 @@ def save_checkpoint(path, model, step: int = 0, train_config: TrainConfig | None
         "version": __version__,
         "config": dataclasses.asdict(model.config),
         "train_config": dataclasses.asdict(train_config) if train_config else None,
-        "categories": model.categories,
+        "categories": model.categories or [],
         "step": step,
         "seed": model.seed,
         "environment": {**environment(), "device": model.device},

@@ -1,0 +1,332 @@
+"""The command line: what the commands write, print and return, and that no user error shows a traceback."""
+
+import dataclasses
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tinymrcnn import cli, doctor, roi
+from tinymrcnn.autograd import Tensor
+from tinymrcnn.backend import cuda_problem
+from tinymrcnn.cli import main
+from tinymrcnn.data import CocoDataset, ShapesDataset, write_coco
+from tinymrcnn.data.coco import decode_mask
+from tinymrcnn.models import Config, TrainConfig, build_model
+from tinymrcnn.training import command, read_log, trainer
+from tinymrcnn.training.command import parse_value
+from tinymrcnn.weights import load_checkpoint, save_checkpoint
+
+TINY = {"widths": (4, 4, 4, 8), "depths": (1, 1, 1, 1), "stem_width": 4, "fpn_channels": 8, "rpn_channels": 8,
+        "box_hidden": 8, "mask_layers": (8,), "rpn_samples": 32, "box_samples": 16}  # fmt: skip
+TRAIN = ["train", "--device", "cpu", "--steps", "2", "--batch-size", "1"]
+for _name, _value in TINY.items():
+    TRAIN += ["--set", f"{_name}={_value}"]
+AVX512_CPU = doctor.AVX512 <= doctor.cpu_info()[1]
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "TEST_IMAGES", 2)
+    monkeypatch.setattr(command, "QUICK_TEST_IMAGES", 1)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A model whose detections all score above 0.05."""
+    model = build_model("shapes", seed=1, **TINY, score_threshold=0.1)
+    model.categories = ShapesDataset.categories
+    path = tmp_path_factory.mktemp("model") / "model.npz"
+    save_checkpoint(path, model)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def coco(tmp_path_factory):
+    """(images, annotations) of a data set of two classes."""
+    folder = tmp_path_factory.mktemp("coco") / "set"
+    write_coco(ShapesDataset(4, (48, 64), seed=100), folder)
+    return str(folder / "images"), str(folder / "annotations.json")
+
+
+def error_of(capsys, argv, code=2):
+    """What a failing command prints: its last line tells what is wrong, without a traceback."""
+    assert main(argv) == code
+    text = capsys.readouterr().err
+    assert "Traceback" not in text and text.splitlines()[-1].startswith("tinymrcnn: ")
+    return text
+
+
+# train
+
+
+def test_train_writes_a_run_and_names_it(capsys):
+    assert main(TRAIN) == 0
+    printed = capsys.readouterr().out
+    assert "Training 'shapes'" in printed and "2 steps of 1 images out of 20000, seed 0" in printed
+    assert "COCO metrics on 2 held-out images" in printed and "masks" in printed
+    assert "--checkpoint runs/shapes/model.npz" in printed
+    saved = load_checkpoint("runs/shapes/model.npz")
+    assert saved.config.widths == (4, 4, 4, 8) and saved.categories == ShapesDataset.categories
+    assert [line["step"] for line in read_log("runs/shapes/log.jsonl")] == [0, 1]
+    assert main([*TRAIN, "--quick"]) == 0
+    assert "Quick: a first impression after 2 steps, evaluated on 1 images" in capsys.readouterr().out
+    assert load_checkpoint("runs/shapes-2/checkpoint.npz").train_config.warmup_steps == command.QUICK["warmup_steps"]
+
+
+def test_ctrl_c_says_how_to_resume_and_resume_goes_on(capsys, monkeypatch):
+    def interrupted(model, optimizer, step, *args):
+        signal.raise_signal(signal.SIGINT)
+        return training_step(model, optimizer, step, *args)
+
+    training_step = trainer.training_step
+    monkeypatch.setattr(trainer, "training_step", interrupted)
+    assert main([*TRAIN, "--out", "run", "--seed", "4"]) == 130
+    assert "tinymrcnn train --resume run" in capsys.readouterr().err
+    monkeypatch.setattr(trainer, "training_step", training_step)
+    assert main(["train", "--device", "cpu", "--resume", "run"]) == 0
+    assert "after 1 of 2 steps" in capsys.readouterr().out
+    done = load_checkpoint("run/checkpoint.npz")
+    assert (done.step, done.seed, done.train_config.seed) == (2, 4, 4)
+    assert "keeps its settings; leave out --quick, --steps" in error_of(
+        capsys, ["train", "--resume", "run", "--steps", "3", "--quick"]
+    )
+    os.remove("run/data.json")
+    assert "data.json" in error_of(capsys, ["train", "--resume", "run"])
+    assert "There is no checkpoint" in error_of(capsys, ["train", "--resume", "nowhere"])
+    assert "holds a run already" in error_of(capsys, [*TRAIN, "--out", "run"])
+
+
+def test_train_on_a_data_set_of_ones_own(coco):
+    assert main([*TRAIN, "--preset", "shapes", "--data", *coco, "--val", *coco, "--out", "own"]) == 0
+    saved = load_checkpoint("own/model.npz")
+    assert saved.config.num_classes == 6 and [c["name"] for c in saved.categories] == [
+        c["name"] for c in CocoDataset(*coco).categories
+    ]
+    assert json.loads(open("own/metrics.json").read())["images"] == 4
+
+
+def test_a_loss_that_is_not_finite_exits_with_1(capsys):
+    with np.errstate(all="ignore"):
+        text = error_of(capsys, [*TRAIN, "--out", "run", "--set", "lr=1e30", "--set", "warmup_steps=0"], code=1)
+    assert "Training stopped in step 1" in text and "run/checkpoint.npz" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--set", "learning_rate=1"], "--set 'learning_rate=1' is not FIELD=VALUE with a known field.*lr.*"),
+        (["--set", "lr"], "--set 'lr' is not FIELD=VALUE"),
+        (["--set", "lr=fast"], "lr=fast does not fit: lr takes float"),
+        (["--set", "roi_op=roi_magic"], "roi_op is 'roi_magic'; it must be one of"),
+        (["--set", "num_classes=3"], "num_classes=3"),
+        (["--steps", "0"], "steps is 0; it must be at least 1"),
+        (["--preset", "shape"], "There is no preset 'shape'"),
+        (["--data", "a", "b"], "--data and --val go together"),
+        (["--data", "a", "b", "--val", "a", "b"], "There is no annotation file 'b'|no annotation file '.*/b'"),
+    ],
+)
+def test_bad_options_of_train(capsys, options, message):
+    assert re.search(message, error_of(capsys, ["train", "--device", "cpu", *options]))
+    assert not os.path.exists("runs")
+
+
+@pytest.mark.skipif(not cuda_problem(), reason="a GPU works here")
+def test_no_gpu_is_an_error_of_one_sentence(capsys, checkpoint):
+    text = error_of(capsys, ["evaluate", checkpoint, "--device", "cuda"])
+    assert "'cuda' cannot be used" in text and "--device cpu" in text
+
+
+def test_values_of_fields():
+    assert parse_value("lr", "5e-4", float) == 5e-4
+    assert parse_value("lr", "1", float) == 1.0 and type(parse_value("lr", "1", float)) is float
+    assert parse_value("flip", "false", bool) is False
+    assert parse_value("min_size", "none", int | None) is None and parse_value("min_size", "96", int | None) == 96
+    assert parse_value("roi_op", "roi_pool", str) == "roi_pool"
+    assert parse_value("widths", "[8,8]", tuple[int, ...]) == (8, 8)
+    assert parse_value("anchor_sizes", "((8,),(16,))", tuple[tuple[float, ...], ...]) == ((8,), (16,))
+    for kind, text in ((int, "2.5"), (int, "true"), (bool, "1"), (float, "nan"), (tuple[int, ...], "8"), (str, "7")):
+        with pytest.raises(ValueError, match=f"--set field={text} does not fit: field takes "):
+            parse_value("field", text, kind)
+
+
+def test_every_field_of_the_configs_can_be_set_from_its_text():
+    for config in (Config(), TrainConfig()):
+        for field in dataclasses.fields(config):
+            value = getattr(config, field.name)
+            assert parse_value(field.name, str(value), field.type) == value
+    shared = {f.name for f in dataclasses.fields(Config)} & {f.name for f in dataclasses.fields(TrainConfig)}
+    assert not shared
+
+
+# evaluate
+
+
+def test_evaluate_shapes_and_coco(capsys, checkpoint, coco):
+    assert main(["evaluate", checkpoint, "--device", "cpu", "--images", "2", "--out", "new/metrics.json"]) == 0
+    printed = capsys.readouterr().out
+    metrics = json.loads(open("new/metrics.json").read())
+    assert "on 2 held-out images" in printed and f"{metrics['segm/AP']:.3f}" in printed
+    assert metrics["bbox/APl"] == -1 and "none" in printed
+    assert main(["evaluate", checkpoint, "--device", "cpu", "--data", *coco]) == 0
+    assert "on 4 held-out images" in capsys.readouterr().out
+
+
+def test_evaluate_refuses_what_does_not_fit(capsys, checkpoint, tmp_path):
+    assert "There is no checkpoint" in error_of(capsys, ["evaluate", "none.npz"])
+    (tmp_path / "page.npz").write_text("<html>")
+    assert "page.npz' is no checkpoint" in error_of(capsys, ["evaluate", "page.npz"])
+    assert "num_images" in error_of(capsys, ["evaluate", checkpoint, "--device", "cpu", "--images", "0"])
+
+
+# predict
+
+
+def test_predict_writes_pictures_and_results(capsys, checkpoint, tmp_path):
+    (tmp_path / "other").mkdir()
+    for folder, size in ((tmp_path, (40, 60)), (tmp_path / "other", (48, 64))):
+        pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / "photo.png")
+    before = (tmp_path / "photo.png").read_bytes()
+    options = ["--checkpoint", checkpoint, "--device", "cpu", "--threshold", "0.15", "--out", "."]
+    assert main(["predict", "photo.png", "other/photo.png", *options]) == 0
+    assert (tmp_path / "photo.png").read_bytes() == before
+    assert Image.open("photo_predicted.png").size == (13 * 60, 13 * 40)
+    assert Image.open("photo_2_predicted.png").size == (11 * 64, 11 * 48)
+    records = json.loads((tmp_path / "detections.json").read_text())
+    assert {(r["image_id"], r["file_name"]) for r in records} == {(1, "photo.png"), (2, "other/photo.png")}
+    for record in records:
+        height, width = (40, 60) if record["image_id"] == 1 else (48, 64)
+        assert decode_mask(record["segmentation"], height, width).shape == (height, width)
+        assert record["category_id"] in range(1, 6) and 0 < record["score"] < 1 and len(record["bbox"]) == 4
+    drawn = sum(record["score"] >= 0.15 and record["image_id"] == 1 for record in records)
+    assert f"photo_predicted.png: {drawn} object" in capsys.readouterr().out
+
+
+def test_predict_skips_and_reports_what_it_cannot_read(capsys, checkpoint, tmp_path):
+    Image.new("RGB", (50, 40)).save(tmp_path / "good.jpg")
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    (tmp_path / "folder.png").mkdir()
+    images = ["broken.png", "good.jpg", "missing.png", "folder.png"]
+    assert main(["predict", *images, "--checkpoint", checkpoint, "--device", "cpu"]) == 1
+    text = capsys.readouterr().err
+    assert all(f"'{name}'" in text for name in ("broken.png", "missing.png", "folder.png")) and "good" not in text
+    assert os.path.exists("predictions/good_predicted.png")
+    assert {r["file_name"] for r in json.loads(open("predictions/detections.json").read())} <= {"good.jpg"}
+
+
+def test_predict_without_masks_and_without_detections(tmp_path):
+    model = build_model("shapes", seed=1, **TINY, masks=False, score_threshold=0.99)
+    model.categories = ShapesDataset.categories
+    save_checkpoint("boxes.npz", model)
+    Image.new("RGB", (50, 40)).save("grey.png")
+    assert main(["predict", "grey.png", "--checkpoint", "boxes.npz", "--device", "cpu"]) == 0
+    assert json.loads(open("predictions/detections.json").read()) == []
+
+
+# data and doctor
+
+
+def test_data_shapes_can_be_read_back(capsys):
+    assert main(["data", "shapes", "--out", "set", "--num", "3", "--size", "48", "64", "--seed", "5", "--crowded"]) == 0
+    assert "Wrote 3 images to 'set/images'" in capsys.readouterr().out
+    found = CocoDataset("set/images", "set/annotations.json")
+    for index, expected in enumerate(ShapesDataset(3, (48, 64), 5, crowded=True)[i] for i in range(3)):
+        assert np.array_equal(found[index][0], expected[0])
+        assert np.array_equal(found[index][1]["masks"], expected[1]["masks"])
+    assert "exists already" in error_of(capsys, ["data", "shapes", "--out", "set"])
+    assert "image_size" in error_of(capsys, ["data", "shapes", "--out", "new", "--size", "1", "2", "3"])
+
+
+def test_doctor_has_a_verdict_on_every_line(capsys):
+    assert main(["doctor"]) == 0
+    lines = capsys.readouterr().out.split("\n\n")[0].splitlines()
+    assert {line.split()[0] for line in lines} <= {"ok", "note"}
+    for word in ("Python", "CPU", "numpy", "BLAS", "RoIAlign", "GPU"):
+        assert any(word in line for line in lines), word
+
+
+def test_doctor_reports_problems(capsys, monkeypatch):
+    monkeypatch.setattr(doctor, "PACKAGES", ("numpy", "no-such-package"))
+    assert main(["doctor"]) == 1
+    printed = capsys.readouterr().out
+    assert "problem  Missing: no-such-package." in printed and "BLAS" not in printed
+    monkeypatch.undo()
+    monkeypatch.setattr(roi, "roi_align", lambda *args: Tensor(np.zeros((1, 1, 2, 3))))
+    assert main(["doctor"]) == 1
+    assert "problem  Numba: RoIAlign on 'cpu' computes" in capsys.readouterr().out
+
+
+# The process around it
+
+
+def fresh(code, **variables):
+    """Run code in a fresh process with these environment variables (None removes one); what it prints."""
+    env = {name: value for name, value in {**os.environ, **variables}.items() if value is not None}
+    return subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True, text=True).stdout
+
+
+CHOICE = """
+import os, sys
+import tinymrcnn.cli as c
+{}
+print(os.environ.get("OPENBLAS_CORETYPE"), "numpy" in sys.modules)
+"""
+HELP = """
+import sys
+from tinymrcnn.cli import main
+try:
+    main(["train", "--help"])
+finally:
+    print("numpy" in sys.modules)
+"""
+
+
+def test_help_is_quick_and_loads_nothing_heavy():
+    fresh("import tinymrcnn.cli")  # a first start may have to compile
+    started = time.perf_counter()
+    printed = fresh(HELP)
+    assert time.perf_counter() - started < 1
+    assert "--resume" in printed and "examples:" in printed and printed.endswith("False\n")
+
+
+@pytest.mark.skipif(not AVX512_CPU, reason="this CPU has no AVX-512, or no /proc/cpuinfo tells")
+def test_blas_kernels_are_chosen_before_numpy_loads():
+    assert fresh(CHOICE.format("c.choose_blas_kernels()"), OPENBLAS_CORETYPE=None) == "SKYLAKEX False\n"
+    assert fresh(CHOICE.format("c.choose_blas_kernels()"), OPENBLAS_CORETYPE="Haswell") == "Haswell False\n"
+    late = CHOICE.format("import numpy; c.choose_blas_kernels()")
+    assert fresh(late, OPENBLAS_CORETYPE=None) == "None True\n"
+    printed = fresh("from tinymrcnn.cli import main; main(['doctor'])", OPENBLAS_CORETYPE=None)
+    assert "with SkylakeX kernels" in printed or "openblas" not in printed
+
+
+def test_other_cpus_and_systems_are_left_alone(tmp_path, monkeypatch):
+    monkeypatch.delitem(sys.modules, "numpy")  # as in a process that has not imported it
+    (tmp_path / "cpuinfo").write_text("model name\t: Some CPU\nflags\t\t: fpu avx2 avx512f avx512dq\n")
+    assert doctor.cpu_info(tmp_path / "cpuinfo") == ("Some CPU", {"fpu", "avx2", "avx512f", "avx512dq"})
+    for flags, chosen in (({"avx2"}, {}), (doctor.AVX512 | {"avx2"}, {"OPENBLAS_CORETYPE": "SKYLAKEX"})):
+        monkeypatch.setattr(doctor, "cpu_info", lambda flags=flags: ("", flags))
+        environ = {}
+        doctor.choose_blas_kernels(environ)
+        assert environ == chosen
+    monkeypatch.undo()
+    assert doctor.cpu_info(tmp_path / "none")[1] == set()
+
+
+def test_the_installed_command_and_traceback(checkpoint):
+    version = subprocess.run([sys.executable, "-m", "tinymrcnn.cli", "--version"], capture_output=True, text=True)
+    assert version.stdout.startswith("tinymrcnn 0.")
+    with pytest.raises(SystemExit) as usage:
+        main(["predict"])
+    assert usage.value.code == 2
+    with pytest.raises(FileNotFoundError):
+        main(["--traceback", "evaluate", "none.npz"])
+    assert cli.SHIPPED.parts[-3:] == ("data", "checkpoints", "shapes.npz")

@@ -1,0 +1,205 @@
+"""The command line: train, evaluate, predict, write the toy data set, and examine the machine.
+
+Heavy modules are imported inside the commands, so that --help is quick and BLAS's kernels can be chosen before
+NumPy is loaded. Exit codes: 0; 1 where something failed on the way; 2 for bad input; 130 after Ctrl-C.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from tinymrcnn import __version__
+from tinymrcnn.doctor import choose_blas_kernels, run_doctor
+
+SHIPPED = Path(__file__).resolve().parent.parent / "data" / "checkpoints" / "shapes.npz"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    choose_blas_kernels()
+    args = _parser().parse_args(argv)
+    try:
+        return args.command(args)
+    except KeyboardInterrupt as interrupt:
+        print(f"\n{str(interrupt) or 'Interrupted.'}", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
+        if args.traceback:
+            raise
+        print(f"tinymrcnn: error: {error}", file=sys.stderr)
+        return 1 if isinstance(error, FloatingPointError) else 2
+
+
+# The commands --------------------------------------------------------------------------------------------
+
+
+def _train(args) -> int:
+    from tinymrcnn.training.command import run_training
+
+    out, metrics, images = run_training(args)
+    _print_metrics(metrics, images)
+    print(f"Look at {out / 'predictions.png'} and {out / 'curves.png'}. Use the model:")
+    print(f"  tinymrcnn predict IMAGE... --checkpoint {out / 'model.npz'}")
+    return 0
+
+
+def _evaluate(args) -> int:
+    from tinymrcnn.data import CocoDataset, ShapesDataset
+    from tinymrcnn.evaluation import evaluate
+    from tinymrcnn.weights import load_model
+
+    model = load_model(args.checkpoint, args.device)
+    dataset = CocoDataset(*args.data) if args.data else ShapesDataset(args.images, seed=1)
+    if args.out:
+        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+    metrics = evaluate(model, dataset)
+    _print_metrics(metrics, len(dataset))
+    if args.out:
+        Path(args.out).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def _print_metrics(metrics: dict, images: int) -> None:
+    names = list(dict.fromkeys(name.split("/")[1] for name in metrics))
+    print(f"\nCOCO metrics on {images} held-out images (small, medium, large objects: APs, APm, APl)")
+    print(" " * 6 + "".join(f"{name:>8}" for name in names))
+    for kind, title in (("bbox", "boxes"), ("segm", "masks")):
+        if f"{kind}/AP" in metrics:
+            values = [metrics[f"{kind}/{name}"] for name in names]
+            print(f"{title:<6}" + "".join(f"{value:>8.3f}" if value >= 0 else f"{'none':>8}" for value in values))
+    print()
+
+
+def _predict(args) -> int:
+    import numpy as np
+
+    from tinymrcnn.data import read_image
+    from tinymrcnn.data.coco import decode_mask
+    from tinymrcnn.evaluation import coco_results
+    from tinymrcnn.visualize import draw_instances, write_picture
+    from tinymrcnn.weights import load_model
+
+    model, out = load_model(args.checkpoint, args.device), Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    records, pictures, skipped = [], set(), 0
+    for image_id, name in enumerate(args.images, start=1):
+        try:
+            image = read_image(name)
+        except (ValueError, OSError) as error:
+            print(f"tinymrcnn: skipped: {error}", file=sys.stderr)
+            skipped += 1
+            continue
+        size = image.shape[1:]
+        (found,) = model.detect([image])
+        results = coco_results([found], [image_id], [size], model.categories)
+        if "masks" in found:
+            masks = [decode_mask(result["segmentation"], *size) for result in results]
+            found["masks"] = np.stack(masks) if masks else np.zeros((0, *size), np.uint8)
+        records += [{**result, "file_name": name} for result in results]
+        picture = out / f"{Path(name).stem}_predicted.png"
+        if picture in pictures:  # two images of one name from different folders
+            picture = out / f"{Path(name).stem}_{image_id}_predicted.png"
+        pictures.add(picture)
+        write_picture(picture, draw_instances(image, found, model.categories, args.threshold))
+        count = int((found["scores"] >= args.threshold).sum())
+        print(f"{picture}: {count} object{'' if count == 1 else 's'} with a score of {args.threshold} or more")
+    (out / "detections.json").write_text(json.dumps(records) + "\n", encoding="utf-8")
+    print(f"{out / 'detections.json'}: all {len(records)} detections in COCO's format")
+    return 1 if skipped else 0
+
+
+def _data_shapes(args) -> int:
+    from tinymrcnn.data import ShapesDataset, write_coco
+
+    size = args.size if len(args.size) > 1 else args.size[0]
+    dataset = ShapesDataset(args.num, size, args.seed, args.crowded)
+    write_coco(dataset, args.out)
+    print(f"Wrote {len(dataset)} images to '{args.out}/images' and '{args.out}/annotations.json'.")
+    return 0
+
+
+# The options ---------------------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="tinymrcnn", description="Mask R-CNN from scratch: train it, and use it.")
+    parser.add_argument("--version", action="version", version=f"tinymrcnn {__version__}")
+    parser.add_argument("--traceback", action="store_true", help="show where in the code an error was raised")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(group, name, function, summary, examples=""):
+        new = group.add_parser(
+            name, help=summary, description=summary[0].upper() + summary[1:] + ".",
+            epilog=examples and f"examples:\n{examples}", formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        new.set_defaults(command=function)
+        return new
+
+    train = command(
+        commands, "train", _train, "train a model, by default on toy shapes",
+        "  tinymrcnn train                       the whole thing, on a GPU if there is one\n"
+        "  tinymrcnn train --quick               a first picture in about two minutes\n"
+        "  tinymrcnn train --resume runs/shapes  go on where a run was interrupted\n"
+        "  tinymrcnn train --set roi_op=roi_pool --set lr=5e-4\n"
+        "  tinymrcnn train --data train/ train.json --val val/ val.json",
+    )  # fmt: skip
+    train.add_argument("--preset", help="which model (default: shapes)")
+    pair = {"nargs": 2, "metavar": ("IMAGES", "ANNOTATIONS")}
+    train.add_argument("--data", **pair, help="train on a COCO data set: a folder of images and a JSON file")
+    train.add_argument("--val", **pair, help="the images to preview and evaluate on; needed with --data")
+    _add_device(train)
+    train.add_argument("--quick", action="store_true", help="fewer steps, evaluated on fewer images")
+    train.add_argument("--steps", type=int, metavar="N", help="how many steps to train")
+    train.add_argument("--batch-size", type=int, metavar="N", help="how many images a step sees")
+    train.add_argument("--seed", type=int, metavar="N", help="of weights, order, flips and samples (default: 0)")
+    train.add_argument("--out", metavar="DIR", help="the run's folder (default: the first free of runs/PRESET, ...-2)")
+    train.add_argument("--resume", metavar="DIR", help="go on with the run in this folder, with its settings")
+    train.add_argument("--set", action="append", metavar="FIELD=VALUE", help="any field of Config or TrainConfig")
+
+    evaluate = command(
+        commands, "evaluate", _evaluate, "compute COCO's box and mask AP of a checkpoint",
+        "  tinymrcnn evaluate runs/shapes/model.npz\n"
+        "  tinymrcnn evaluate model.npz --data val/ val.json --out metrics.json",
+    )  # fmt: skip
+    evaluate.add_argument("checkpoint", nargs="?", default=SHIPPED, help="(default: the one in data/checkpoints)")
+    evaluate.add_argument("--data", **pair, help="a COCO data set (default: toy shapes, seed 1)")
+    evaluate.add_argument("--images", type=int, default=500, metavar="N", help="shapes only (default: 500)")
+    _add_device(evaluate)
+    evaluate.add_argument("--out", metavar="FILE", help="write the metrics as JSON, too")
+
+    predict = command(
+        commands, "predict", _predict, "find the objects in images: pictures and a COCO results file",
+        "  tinymrcnn predict photo.jpg\n"
+        "  tinymrcnn predict val/*.png --checkpoint runs/shapes/model.npz --threshold 0.7 --out found",
+    )  # fmt: skip
+    predict.add_argument("images", nargs="+", metavar="IMAGE")
+    predict.add_argument("--checkpoint", default=SHIPPED, metavar="FILE", help="(default: the one in data/checkpoints)")
+    predict.add_argument("--threshold", type=float, default=0.5, help="the least score to draw (default: 0.5)")
+    _add_device(predict)
+    predict.add_argument("--out", default="predictions", metavar="DIR", help="(default: predictions)")
+
+    data = command(commands, "data", None, "write data sets").add_subparsers(required=True, metavar="DATASET")
+    shapes = command(
+        data, "shapes", _data_shapes, "write the toy shapes as a COCO data set",
+        "  tinymrcnn data shapes --out shapes --num 1000\n"
+        "  tinymrcnn data shapes --out wide --num 100 --size 96 192 --seed 7",
+    )  # fmt: skip
+    shapes.add_argument("--out", required=True, metavar="DIR", help="a new folder: images/ and annotations.json")
+    shapes.add_argument("--num", type=int, default=100, metavar="N", help="how many images (default: 100)")
+    shapes.add_argument("--size", type=int, nargs="+", default=[128], metavar="N", help="side, or height and width")
+    shapes.add_argument("--seed", type=int, default=0, metavar="N", help="(default: 0)")
+    shapes.add_argument("--crowded", action="store_true", help="with pairs of overlapping objects of one class")
+
+    command(commands, "doctor", lambda args: run_doctor(), "examine this machine: versions, threads, BLAS, GPU")
+    return parser
+
+
+def _add_device(parser) -> None:
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: auto, a GPU if there is one)"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

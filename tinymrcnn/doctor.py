@@ -1,0 +1,194 @@
+"""`tinymrcnn doctor`: what this machine offers, and what to do where something is slow or does not work.
+
+Every check yields lines (verdict, text): ok; note, for what works but could do better; problem, for what does
+not work and should. Nothing heavy is imported before a check needs it, because the command line
+asks choose_blas_kernels() here before NumPy is loaded.
+"""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tinymrcnn import __version__
+
+AVX512 = {"avx512f", "avx512dq", "avx512bw", "avx512vl", "avx512cd"}  # what OpenBLAS's SkylakeX kernels need
+PACKAGES = ("numpy", "numba", "matplotlib", "pillow", "pycocotools", "threadpoolctl", "tqdm")
+ARCHITECTURE = (
+    "import numpy, threadpoolctl;"
+    "print(*{i.get('architecture') for i in threadpoolctl.threadpool_info() if i['user_api'] == 'blas'})"
+)
+
+
+def ok(text: str) -> tuple[str, str]:
+    return "ok", text
+
+
+def note(text: str) -> tuple[str, str]:
+    return "note", text
+
+
+def problem(text: str) -> tuple[str, str]:
+    return "problem", text
+
+
+def cpu_info(cpuinfo: str = "/proc/cpuinfo") -> tuple[str, set[str]]:
+    """(model name, flags) of the CPU as Linux tells them; (the platform's name, no flags) elsewhere."""
+    try:
+        lines = Path(cpuinfo).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    return fields.get("model name") or platform.processor() or platform.machine(), set(fields.get("flags", "").split())
+
+
+def choose_blas_kernels(environ=os.environ) -> None:
+    """Have OpenBLAS use its AVX-512 kernels where the CPU can run them; it may pick AVX2 ones, half as fast.
+
+    Works before NumPy is first imported in the process, and does nothing afterwards, nor where the user has
+    chosen, nor on another CPU or system."""
+    if "numpy" not in sys.modules and "OPENBLAS_CORETYPE" not in environ and AVX512 <= cpu_info()[1]:
+        environ["OPENBLAS_CORETYPE"] = "SKYLAKEX"
+
+
+def run_doctor() -> int:
+    """Print all lines. Returns 0, or 1 where there is a problem."""
+    verdicts = set()
+    for check in (_system, _packages, _blas, _numba, _gpu):
+        for verdict, text in check():
+            print(f"{verdict:<8} {text}", flush=True)
+            verdicts.add(verdict)
+        if check is _packages and "problem" in verdicts:
+            break  # the checks below import what is missing
+    if "problem" in verdicts:
+        print("\nSomething does not work: see the lines marked 'problem'.")
+        return 1
+    print("\nEverything that tinymrcnn needs works here.")
+    return 0
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _system():
+    yield ok(f"Python {platform.python_version()} on {platform.system()} {platform.machine()}")
+    name, flags = cpu_info()
+    yield ok(f"CPU: {name}, {_cores()} cores{', AVX-512' if AVX512 <= flags else ''}")
+
+
+def _packages():
+    versions = {"tinymrcnn": __version__, **{name: _version(name) for name in PACKAGES}}
+    yield ok("Packages: " + ", ".join(f"{name} {version}" for name, version in versions.items() if version))
+    if missing := [name for name, version in versions.items() if version is None]:
+        yield problem(f"Missing: {', '.join(missing)}. Run 'pip install -e .' in the clone.")
+
+
+def _blas():
+    from tinymrcnn.weights import environment
+
+    found = environment()
+    kernels, threads = found["blas_kernels"], found["blas_threads"]
+    if kernels == "unknown":
+        yield note("BLAS: threadpoolctl does not know NumPy's BLAS, so neither its kernels nor its threads are known.")
+        return
+    yield ok(f"BLAS: {found['blas']} with {kernels} kernels and {threads} threads")
+    if threads != _cores():
+        yield note(
+            f"BLAS runs {threads} threads on {_cores()} cores. Set OPENBLAS_NUM_THREADS={_cores()} before Python "
+            "starts, unless you meant it so."
+        )
+    if AVX512 <= cpu_info()[1]:
+        bare = {name: value for name, value in os.environ.items() if name != "OPENBLAS_CORETYPE"}
+        chosen = subprocess.run([sys.executable, "-c", ARCHITECTURE], env=bare, capture_output=True, text=True)
+        other = chosen.stdout.strip()
+        if chosen.returncode == 0 and kernels == "SkylakeX" != other:
+            yield note(
+                f"Left to itself, OpenBLAS takes {other} kernels here, about half as fast. The command line sets "
+                "OPENBLAS_CORETYPE=SKYLAKEX; for notebooks and scripts, export it before you start them."
+            )
+        elif chosen.returncode == 0 and kernels != other:
+            yield note(
+                f"OPENBLAS_CORETYPE={os.environ.get('OPENBLAS_CORETYPE')} takes {kernels} instead of {other} "
+                "kernels. Unset it, unless you meant it so."
+            )
+
+
+def _numba():
+    from tinymrcnn.kernels import numba
+
+    if failure := _roi_align_problem("cpu"):
+        yield problem(f"Numba: {failure}")
+        return
+    layer, threads = numba.threading_layer(), numba.get_num_threads()
+    yield ok(f"Numba: RoIAlign runs on {threads} threads, threading layer '{layer}', and is right")
+    if layer == "omp":
+        yield note(
+            "OpenMP's threads fight BLAS's for the cores (NUMBA_THREADING_LAYER is set). Unset the variable: "
+            "tinymrcnn then takes 'workqueue'."
+        )
+    if threads != _cores():
+        yield note(f"Numba runs {threads} threads on {_cores()} cores. Unset NUMBA_NUM_THREADS, or set it so.")
+
+
+def _gpu():
+    from tinymrcnn.backend import cuda_problem
+
+    names = _gpu_names()
+    failure = cuda_problem()
+    if not names and failure:
+        yield ok(f"GPU: nvidia-smi lists none, so everything runs on the CPU. {failure}")
+        return
+    yield ok(f"GPU: {', '.join(names) or 'visible to CuPy (nvidia-smi is not installed)'}")
+    if failure:
+        yield problem(
+            f"CuPy: {failure} In the clone: pip install -e '.[gpu]' (CUDA 12), or '.[gpu-cuda13]'; never both."
+        )
+        return
+    yield ok(f"CuPy {_version('cupy-cuda12x') or _version('cupy-cuda13x') or ''} computes")
+    if failure := _roi_align_problem("cuda"):
+        yield problem(
+            f"Numba CUDA: {failure} numba-cuda {_version('numba-cuda') or 'is not installed'}; "
+            "reinstall it with the extra 'gpu' or 'gpu-cuda13', whichever fits CuPy."
+        )
+    else:
+        yield ok(f"Numba CUDA {_version('numba-cuda')}: RoIAlign runs, and is right")
+
+
+def _gpu_names() -> list[str]:
+    """The GPUs that the driver lists."""
+    if not (tool := shutil.which("nvidia-smi")):
+        return []
+    listed = subprocess.run([tool, "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True)
+    return listed.stdout.strip().splitlines() if listed.returncode == 0 else []
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _roi_align_problem(device: str) -> str | None:
+    """Run one kernel on a device: RoIAlign of a linear ramp, which is exact at the centres of the bins."""
+    import numpy as np
+
+    from tinymrcnn.autograd import Tensor
+    from tinymrcnn.backend import to_device
+    from tinymrcnn.roi import roi_align
+
+    y, x = np.mgrid[0:6, 0:8] + 0.5
+    features = (2 * x + 3 * y).astype(np.float32)[None, None]
+    rois = np.array([[0, 1, 1, 7, 5]], np.float32)
+    try:
+        result = roi_align(Tensor(to_device(features, device)), to_device(rois, device), (2, 3), 1.0, 2, True).numpy()
+    except Exception as error:  # whatever is wrong with a compiler or a driver, the doctor reports it
+        return f"RoIAlign cannot run on '{device}': {type(error).__name__}: {error}"
+    expected = 2 * np.array([[2, 4, 6]]) + 3 * np.array([[2], [4]])
+    if not np.allclose(result[0, 0], expected, atol=1e-4):
+        return f"RoIAlign on '{device}' computes {result[0, 0].tolist()} instead of {expected.tolist()}."
+    return None
