@@ -264,6 +264,7 @@ class MaskRCNN(Module):
             return Samples(self.sample_anchors(anchors, batch, batch.targets), self.sample(proposals, batch))
 
     @no_grad()
+    @np.errstate(invalid="ignore", over="ignore")  # what is not finite is dropped
     def _detect(self, images) -> tuple[list[dict], Batch]:
         batch = self.transform(images)
         features = self.features(batch)
