@@ -101,6 +101,8 @@ def compile_to_ptx(dtype):
     counts = {}
 
     def compile_instead(kernel, elements, *args):
+        if kernel.py_func.__name__ in counts:
+            return
         signature = numba.types.void(*map(numba.typeof, args))
         ptx, _ = cuda.compile(kernel.py_func, signature, device=False, abi="numba", output="ptx", cc=capability)
         counts[kernel.py_func.__name__] = ptx.count(".f64")
