@@ -26,6 +26,9 @@ from tinymrcnn.models.transform import Batch, make_batch
 from tinymrcnn.nn import Module
 from tinymrcnn.randomness import Purpose, generator
 
+STRIDES = {"fpn": (4, 8, 16, 32, 64), "c4": (16,), "c5": (32,)}  # pixels per cell of the levels
+NUM_ROI_LEVELS = 4  # RoIs are cut from P2 to P5; P6 is for the RPN only
+
 
 @dataclass
 class Samples:
@@ -99,11 +102,8 @@ class MaskRCNN(Module):
 
     def all_anchors(self, features, batch: Batch) -> tuple[object, list[int]]:
         """The anchors of all levels, (A, 4) on the model's device, and how many belong to each level."""
-        size = batch.images.shape[2:]
-        strides = None
-        if self.config.nominal_strides:
-            strides = [2 ** round(np.log2(size[0] / feature.shape[2])) for feature in features]
-        anchors = self.anchors([feature.shape[2:] for feature in features], size, strides)
+        strides = STRIDES[self.config.backbone][: len(features)] if self.config.nominal_strides else None
+        anchors = self.anchors([feature.shape[2:] for feature in features], batch.images.shape[2:], strides)
         joined = np.concatenate(anchors).astype(np.dtype(features[0].dtype))
         return to_device(joined, self.device), [len(level) for level in anchors]
 
@@ -163,8 +163,9 @@ class MaskRCNN(Module):
     def pool(self, features, batch: Batch, rois, size: int) -> Tensor:
         """RoI features (R, C, size, size) of a list of (R_i, 4) boxes; for C4 the last stage has run on them."""
         c = self.config
-        image_size = batch.images.shape[2:]
-        pooled = pool_rois(features, rois, image_size, size, self.roi_op, c.canonical_size, c.canonical_level)
+        features = features[:NUM_ROI_LEVELS]
+        scales = [1 / stride for stride in STRIDES[c.backbone][: len(features)]]
+        pooled = pool_rois(features, rois, scales, size, self.roi_op, c.canonical_size, c.canonical_level)
         return self.roi_heads.layer4(pooled) if c.backbone == "c4" else pooled
 
     def box_branch(self, features, batch: Batch, rois, samples: list[RoISamples] | None = None):

@@ -11,6 +11,7 @@ from tinymrcnn.backend import array_module, channels_first, channels_last
 from tinymrcnn.roi.roi_align import roi_align_unchecked
 from tinymrcnn.roi.roi_pool import roi_pool_unchecked
 from tinymrcnn.roi.roi_warp import roi_warp_unchecked
+from tinymrcnn.roi.rois import boxes_to_rois
 
 
 def assign_levels(boxes, scales, canonical_size: float = 224.0, canonical_level: int = 4):
@@ -25,12 +26,6 @@ def assign_levels(boxes, scales, canonical_size: float = 224.0, canonical_level:
     return xp.clip(level - finest, 0, len(scales) - 1).astype(xp.int64)
 
 
-def with_batch_index(boxes, xp):
-    """A list of (R_i, 4) boxes, one an image, as (R, 5) rows: image, x1, y1, x2, y2."""
-    dtype = boxes[0].dtype
-    return xp.concatenate([xp.concatenate([xp.full((len(b), 1), i, dtype), b], axis=1) for i, b in enumerate(boxes)])
-
-
 def make_roi_op(roi_op: str, sampling_ratio: int, aligned: bool):
     """The RoI operator of that name as a function of (features, rois, output_size, spatial_scale)."""
     if roi_op == "roi_pool":
@@ -40,15 +35,13 @@ def make_roi_op(roi_op: str, sampling_ratio: int, aligned: bool):
     return lambda features, rois, size, scale: roi_align_unchecked(features, rois, size, scale, sampling_ratio, aligned)
 
 
-def pool_rois(features, boxes, image_size, output_size: int, roi_op, canonical_size=224.0, canonical_level=4) -> Tensor:
+def pool_rois(features, boxes, scales, output_size: int, roi_op, canonical_size=224.0, canonical_level=4) -> Tensor:
     """Cut every RoI out of the level that suits it.
 
     features: the maps (N, C, H_l, W_l), finest first. boxes: per image (R_i, 4) in pixels of the padded images.
-    image_size: their (height, width). Returns (sum R_i, C, output_size, output_size), image by image."""
+    scales: cells per pixel of every level. Returns (sum R_i, C, output_size, output_size), image by image."""
     xp = array_module(features[0].data)
-    rois = with_batch_index(boxes, xp)
-    # a level's true scale may differ a little from the size ratio when the sizes do not divide evenly
-    scales = [2.0 ** round(math.log2(feature.shape[2] / image_size[0])) for feature in features]
+    rois = boxes_to_rois(boxes)
     if len(features) == 1:
         return roi_op(features[0], rois, output_size, scales[0])
     levels = assign_levels(rois[:, 1:], scales, canonical_size, canonical_level)
