@@ -1,6 +1,7 @@
 """conv2d, conv_transpose2d and linear against loops over every output, central differences and torch."""
 
 import itertools
+import weakref
 
 import numpy as np
 import pytest
@@ -270,6 +271,23 @@ def test_filters_of_an_empty_batch_have_a_gradient_of_zero():
         assert leaves[0].grad.shape == (0, 3, 6, 7)
         assert np.array_equal(leaves[1].grad, np.zeros(leaves[1].shape))
         assert np.array_equal(leaves[2].grad, np.zeros(4))
+
+
+@pytest.mark.parametrize("operator", [conv2d, conv_transpose2d, linear])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_the_input_is_kept_only_for_the_gradient_of_the_filters(operator, frozen):
+    shapes = [(2, 3), (3, 3)] if operator is linear else [(1, 3, 4, 5), (3, 3, 2, 2)]
+    x, weight = leaf(normal(*shapes[0])), Tensor(normal(*shapes[1]), requires_grad=not frozen)
+    activation = x + 1
+    if operator is not linear:  # lying in memory as feature maps do, so that no copy of it is made
+        activation.data = np.ascontiguousarray(activation.data.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    memory = activation.data if activation.data.base is None else activation.data.base
+    seen = weakref.ref(memory)
+    out = operator(activation, weight)
+    del activation, memory
+    assert (seen() is None) == frozen
+    out.sum().backward()
+    assert x.grad is not None and seen() is None
 
 
 # The contract
