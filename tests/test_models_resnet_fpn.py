@@ -1,0 +1,205 @@
+"""ResNet and FPN: sizes, the blocks' arithmetic on maps small enough to work by hand, and the names of the weights."""
+
+import numpy as np
+import pytest
+
+from tinymrcnn.autograd import Tensor
+from tinymrcnn.models.fpn import FPN
+from tinymrcnn.models.resnet import BasicBlock, Bottleneck, ResNet, make_norm, make_shortcut, make_stage
+from tinymrcnn.nn import BatchNorm2d, FrozenBatchNorm2d, GroupNorm
+from tinymrcnn.ops import conv2d
+
+UNSCALED = 1 / np.sqrt(np.float32(1 + 1e-5))  # a normalisation layer fresh from the factory, in eval mode
+
+
+def ramp(n, c, h, w):
+    return Tensor(np.arange(n * c * h * w, dtype=np.float32).reshape(n, c, h, w) / 10)
+
+
+def tap(convolution, row, column):
+    """Make a convolution read one place of its window: output channel o takes input channel o."""
+    convolution.weight.data[...] = 0
+    for o in range(min(convolution.weight.shape[:2])):
+        convolution.weight.data[o, o, row, column] = 1
+
+
+# Blocks
+
+
+def test_basic_block():
+    block = BasicBlock(2, 2, 1, "batch").eval()
+    tap(block.conv1, 1, 1)
+    tap(block.conv2, 1, 1)
+    block.bn1.bias.data[...] = [-2, 0]  # the first ReLU cuts channel 0 at 2
+    block.bn2.bias.data[...] = [0, -20]  # the second one cuts the sum
+    x = ramp(2, 2, 3, 5)
+    assert block.downsample is None
+    inner = np.maximum(x.data * UNSCALED + np.float32([-2, 0]).reshape(1, 2, 1, 1), 0)
+    expected = np.maximum(x.data + inner * UNSCALED + np.float32([0, -20]).reshape(1, 2, 1, 1), 0)
+    np.testing.assert_allclose(block(x).data, expected, rtol=1e-5)
+    assert (expected == 0).any()
+
+
+def test_basic_block_with_stride():
+    block = BasicBlock(2, 3, 2, "batch").eval()
+    tap(block.conv1, 1, 1)
+    tap(block.conv2, 1, 1)
+    tap(block.downsample[0], 0, 0)
+    x = ramp(1, 2, 5, 8)
+    expected = np.zeros((1, 3, 3, 4), np.float32)
+    expected[:, :2] = x.data[:, :, ::2, ::2] * (UNSCALED**2 + UNSCALED)
+    np.testing.assert_allclose(block(x).data, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("stride_in_1x1", "start"), [(False, 1), (True, 2)])
+def test_where_the_bottleneck_strides(stride_in_1x1, start):
+    """The 3x3 convolution reads its right neighbour: of all cells, or of those that the stride left over."""
+    block = Bottleneck(4, 1, 2, "batch", stride_in_1x1).eval()
+    for convolution, column in ((block.conv1, 0), (block.conv2, 2), (block.conv3, 0)):
+        tap(convolution, convolution.weight.shape[2] // 2, column)
+    block.downsample[0].weight.data[...] = 0
+    x = ramp(1, 4, 4, 9)
+    expected = np.zeros((1, 4, 2, 5), np.float32)
+    taken = x.data[0, 0, ::2, start::2] * UNSCALED**3
+    expected[0, 0, :, : taken.shape[1]] = taken[:, :5]
+    np.testing.assert_allclose(block(x).data, expected, rtol=1e-5)
+
+
+def test_bottleneck_without_stride():
+    block = Bottleneck(8, 2, 1, "batch").eval()
+    for convolution in (block.conv1, block.conv2, block.conv3):
+        tap(convolution, *[size // 2 for size in convolution.weight.shape[2:]])
+    x = ramp(1, 8, 2, 3)
+    expected = x.data.copy()
+    expected[:, :2] += x.data[:, :2] * UNSCALED**3
+    np.testing.assert_allclose(block(x).data, expected, rtol=1e-5)
+
+
+def test_shortcuts():
+    assert make_shortcut(8, 8, 1, "batch") is None
+    assert make_shortcut(8, 16, 1, "batch")[0].weight.shape == (16, 8, 1, 1)
+    assert make_shortcut(8, 8, 2, "group")[0].stride == 2
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(4, 1), (8, 1), (16, 2), (64, 8), (128, 16)])
+def test_group_norm_has_groups_of_8(channels, groups):
+    norm = make_norm("group", channels)
+    assert isinstance(norm, GroupNorm) and norm.num_groups == groups
+
+
+def test_norms():
+    assert type(make_norm("batch", 3)) is BatchNorm2d and type(make_norm("frozen", 3)) is FrozenBatchNorm2d
+    assert list(make_norm("frozen", 3).parameters()) == []
+
+
+def test_stages():
+    stage = make_stage("bottleneck", 12, 4, 3, 2, "batch")
+    assert [block.conv1.weight.shape for block in stage] == [(4, 12, 1, 1), (4, 16, 1, 1), (4, 16, 1, 1)]
+    assert [block.conv2.stride for block in stage] == [2, 1, 1]
+    assert [block.downsample is None for block in stage] == [False, True, True]
+    assert stage(Tensor(np.zeros((2, 12, 7, 10), np.float32))).shape == (2, 16, 4, 5)
+
+
+# ResNet
+
+
+@pytest.mark.parametrize("norm", ["batch", "frozen", "group"])
+@pytest.mark.parametrize(("block", "factor"), [("basic", 1), ("bottleneck", 4)])
+def test_sizes(block, factor, norm):
+    body = ResNet(block, (1, 2, 1, 1), (3, 4, 5, 6), 2, norm)
+    assert body.out_channels == [3 * factor, 4 * factor, 5 * factor, 6 * factor]
+    maps = body(Tensor(np.random.default_rng(0).random((2, 3, 64, 96), np.float32)))
+    expected = [(2, c, 64 // s, 96 // s) for c, s in zip(body.out_channels, (4, 8, 16, 32), strict=True)]
+    assert [m.shape for m in maps] == expected
+    assert all(m.dtype == np.float32 and np.isfinite(m.data).all() and m.data.any() for m in maps)
+    if norm == "batch":
+        maps = body(Tensor(np.zeros((1, 3, 65, 97), np.float32)))
+        assert [m.shape[2:] for m in maps] == [(17, 25), (9, 13), (5, 7), (3, 4)]
+
+
+def test_fewer_stages():
+    body = ResNet("basic", (1, 1, 1), (3, 4, 5), 2)
+    assert len(body(Tensor(np.zeros((1, 3, 32, 64), np.float32)))) == 3
+    assert not any(name.startswith("layer4") for name in body.state_dict())
+
+
+def test_the_stem():
+    """A 7x7 convolution with stride 2, ReLU, and a 3x3 maximum with stride 2."""
+    body = ResNet("basic", (1,), (2,), 2).eval()
+    tap(body.conv1, 3, 3)
+    stem = body.maxpool(body.relu(body.bn1(body.conv1(ramp(1, 3, 8, 12)))))
+    picked = ramp(1, 3, 8, 12).data[:, :2, ::2, ::2] * UNSCALED  # 4 x 6, growing to the right and downwards
+    expected = picked[:, :, [1, 3]][:, :, :, [1, 3, 5]]
+    np.testing.assert_allclose(stem.data, expected, rtol=1e-5)
+
+
+def test_names_of_the_weights():
+    names = list(ResNet("bottleneck", (1, 1), (2, 2), 2, "frozen").state_dict())
+    norm = ["weight", "bias", "running_mean", "running_var"]
+    block = [f"conv{i}.weight" for i in (1, 2, 3)] + [f"bn{i}.{n}" for i in (1, 2, 3) for n in norm]
+    block += ["downsample.0.weight"] + [f"downsample.1.{n}" for n in norm]
+    expected = ["conv1.weight", *(f"bn1.{n}" for n in norm)]
+    expected += [f"layer{i}.0.{name}" for i in (1, 2) for name in block]
+    assert sorted(names) == sorted(expected)
+
+
+# FPN
+
+
+def identity_fpn(levels, extra_level=False):
+    """All channels 1, all convolutions the identity."""
+    fpn = FPN([1] * levels, 1, extra_level)
+    for inner, layer in zip(fpn.inner_blocks, fpn.layer_blocks, strict=True):
+        tap(inner[0], 0, 0)
+        tap(layer[0], 1, 1)
+    return fpn
+
+
+def test_levels_are_sums_of_the_coarser_ones():
+    maps = [ramp(2, 1, 5, 7), Tensor(100 + ramp(2, 1, 3, 4).data), Tensor(1000 + ramp(2, 1, 2, 2).data)]
+    fine, middle, coarse = (m.data for m in maps)
+    levels = identity_fpn(3)(maps)
+    np.testing.assert_array_equal(levels[2].data, coarse)
+    # nearest neighbour: cell i of n reads floor(i m / n)
+    expected_middle = middle + coarse[:, :, [0, 0, 1]][:, :, :, [0, 0, 1, 1]]
+    np.testing.assert_allclose(levels[1].data, expected_middle, rtol=1e-6)
+    expected_fine = fine + expected_middle[:, :, [0, 0, 1, 1, 2]][:, :, :, [0, 0, 1, 1, 2, 2, 3]]
+    np.testing.assert_allclose(levels[0].data, expected_fine, rtol=1e-6)
+
+
+def test_the_3x3_convolutions_come_after_the_sums():
+    fpn = identity_fpn(2)
+    fpn.layer_blocks[1][0].weight.data[...] = 0  # the coarse level's output is silenced, not what goes on downwards
+    fpn.layer_blocks[1][0].bias.data[...] = 7
+    fpn.inner_blocks[0][0].bias.data[...] = 3
+    maps = [Tensor(np.ones((1, 1, 4, 6), np.float32)), Tensor(np.full((1, 1, 2, 3), 10, np.float32))]
+    fine, coarse = fpn(maps)
+    np.testing.assert_array_equal(coarse.data, np.full((1, 1, 2, 3), 7))
+    np.testing.assert_array_equal(fine.data, np.full((1, 1, 4, 6), 1 + 3 + 10))
+
+
+@pytest.mark.parametrize("size", [(4, 6), (3, 5), (1, 1), (1, 2)])
+def test_the_extra_level_is_every_second_cell(size):
+    levels = identity_fpn(1, extra_level=True)([ramp(2, 1, *size)])
+    assert len(levels) == 2
+    np.testing.assert_array_equal(levels[1].data, levels[0].data[:, :, ::2, ::2])
+
+
+def test_fpn_against_its_formula():
+    rng = np.random.default_rng(3)
+    fpn = FPN([3, 5, 2], 4)
+    for parameter in fpn.parameters():
+        parameter.data[...] = rng.normal(size=parameter.shape)
+    maps = [
+        Tensor(rng.normal(size=(2, c, *size)).astype(np.float32))
+        for c, size in ((3, (8, 12)), (5, (4, 6)), (2, (2, 3)))
+    ]
+    inner, layer = fpn.inner_blocks, fpn.layer_blocks
+    merged, expected = None, []
+    for i in (2, 1, 0):
+        lateral = np.einsum("nchw,oc->nohw", maps[i].data, inner[i][0].weight.data[:, :, 0, 0])
+        lateral = lateral + inner[i][0].bias.data.reshape(1, -1, 1, 1)
+        merged = lateral if merged is None else lateral + merged.repeat(2, 2).repeat(2, 3)
+        expected.insert(0, conv2d(Tensor(merged), layer[i][0].weight, layer[i][0].bias, padding=1).data)
+    for level, wanted in zip(fpn(maps), expected, strict=True):
+        np.testing.assert_allclose(level.data, wanted, rtol=1e-4, atol=1e-4)
