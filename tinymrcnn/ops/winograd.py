@@ -62,6 +62,16 @@ def correlate_weight_grad(grad, image, padding: int):
     return np.ascontiguousarray(gradient).reshape(filters, 3, 3, channels).transpose(0, 3, 1, 2)
 
 
+_workspaces = {}
+
+
+def workspace(name: str, size: int):
+    """An uninitialised float32 buffer that is used again and again: fresh memory costs more than the transforms."""
+    if name not in _workspaces or _workspaces[name].size < size:
+        _workspaces[name] = np.empty(size, np.float32)
+    return _workspaces[name][:size]
+
+
 def _tile_grid(out) -> tuple[int, int]:
     return -(-out.shape[1] // 4), -(-out.shape[2] // 4)
 
@@ -71,8 +81,8 @@ def _pieces(out, channels: int, filters: int):
     tiles_h, tiles_w = _tile_grid(out)
     rows = len(out) * tiles_h
     step = max(1, min(rows, PIECE // (36 * tiles_w * max(channels, filters))))
-    tiles = np.empty(36 * step * tiles_w * channels, np.float32)
-    products = np.empty(36 * step * tiles_w * filters, np.float32)
+    tiles = workspace("tiles", 36 * step * tiles_w * channels)
+    products = workspace("products", 36 * step * tiles_w * filters)
     for first in range(0, rows, step):
         count = min(step, rows - first) * tiles_w
         yield (
