@@ -1,0 +1,346 @@
+"""The whole network: presets, switches, the steps between images and results, and the names of the weights."""
+
+import dataclasses
+import functools
+import operator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_models import BACKBONES, C4, TINY, batch_of, empty_scene, scene, tiny_model
+
+from tinymrcnn.boxes import box_iou, paste_masks
+from tinymrcnn.models import Config, MaskRCNN, TrainConfig, build_model, list_presets
+from tinymrcnn.models.config import replace
+from tinymrcnn.nn import AdamW
+
+LOSSES = ["loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_mask"]
+TV_KEYS = Path(__file__).parents[2] / "shared/reference/state_dicts/torchvision_maskrcnn_r50fpn_keys.txt"
+RESNET50_FPN = dict(
+    block="bottleneck",
+    depths=(3, 4, 6, 3),
+    widths=(64, 128, 256, 512),
+    stem_width=64,
+    norm="frozen",
+    fpn_channels=256,
+    extra_level=True,
+    anchor_sizes=((32,), (64,), (128,), (256,), (512,)),
+    rpn_channels=256,
+    box_hidden=1024,
+    mask_layers=(256,) * 4,
+    mask_channels=256,
+)
+
+
+def train_step(model, optimizer, batch):
+    losses = model(*batch)
+    total = functools.reduce(operator.add, losses.values())
+    optimizer.zero_grad()
+    total.backward()
+    optimizer.step()
+    model.step += 1
+    return total.item()
+
+
+def check_detections(results, images, m=None):
+    """Everything that results promise, whatever was detected. m: the size of masks that are not pasted."""
+    assert len(results) == len(images)
+    for result, image in zip(results, images, strict=True):
+        height, width = image.shape[1:]
+        count = len(result["scores"])
+        assert list(result) == ["boxes", "scores", "labels", "masks"]
+        assert all(type(array) is np.ndarray for array in result.values())
+        assert result["boxes"].shape == (count, 4) and result["boxes"].dtype == np.float32
+        assert result["scores"].shape == (count,) and result["scores"].dtype == np.float32
+        assert result["labels"].shape == (count,) and result["labels"].dtype == np.int64
+        assert result["masks"].shape == (count, *((m, m) if m else (height, width)))
+        assert result["masks"].dtype == np.float32
+        assert (np.diff(result["scores"]) <= 0).all()
+        assert ((result["labels"] >= 1) & (result["labels"] < 6)).all()
+        assert (result["boxes"] >= 0).all() and (result["boxes"] <= np.float32([width, height] * 2) * 1.00001).all()
+        assert (result["masks"] >= 0).all() and (result["masks"] <= 1).all()
+
+
+# Presets and switches
+
+
+@pytest.mark.parametrize("preset", list_presets())
+def test_every_preset_trains_and_detects(preset):
+    model = build_model(preset)
+    batch = batch_of(scene(0), empty_scene(1, (57, 90)))
+    before = model.state_dict()
+    losses = model(*batch)
+    assert sorted(losses) == sorted(LOSSES)
+    assert all(loss.shape == () and loss.dtype == np.float32 and np.isfinite(loss.item()) for loss in losses.values())
+    assert model.counts["positive_anchors"] >= 1 and model.counts["positive_rois"] >= 2
+    train_step(model, AdamW(model.parameters()), batch)
+    moved = [name for name, array in model.state_dict().items() if not np.array_equal(array, before[name])]
+    assert set(moved) == set(before)
+    check_detections(model.eval()(batch[0]), batch[0])
+    assert model.config.preset == preset
+
+
+def test_presets_are_small():
+    for name in list_presets():
+        assert 0.8e6 < sum(parameter.size for parameter in build_model(name).parameters()) < 2e6
+
+
+def test_unknown_names():
+    with pytest.raises(ValueError, match="no preset 'shape'.*shapes, shapes_c4, shapes_c5"):
+        build_model("shape")
+    with pytest.raises(ValueError, match="no field 'mask_los'. Did you mean 'mask_loss'.*num_classes.*mask_layers"):
+        build_model("shapes", mask_los="softmax")
+    with pytest.raises(ValueError, match="no field 'xyzzy'. Its fields are: steps"):
+        replace(TrainConfig(), xyzzy=1)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (dict(backbone="c3"), "backbone is 'c3'; it must be one of 'fpn', 'c4', 'c5'"),
+        (dict(block="wide"), "block is 'wide'"),
+        (dict(norm=None), "norm is None"),
+        (dict(roi_op="roi_crop"), "roi_op is 'roi_crop'"),
+        (dict(mask_loss="dice"), "mask_loss is 'dice'"),
+        (dict(anchor_order="random"), "anchor_order is 'random'"),
+        (dict(num_classes=1), "num_classes is 1; it counts the background"),
+        (dict(class_agnostic_masks=True, mask_loss="softmax"), "class-agnostic mask has no classes to compete"),
+        (dict(extra_level=True), "'fpn' has 5 levels, but anchor_sizes names 4"),
+        (dict(backbone="c4"), "'c4' has 1 levels, but anchor_sizes names 4"),
+        (dict(anchor_sizes=((8,), (16,), (32,), (0,))), r"sizes\[3\] must be a tuple of positive numbers"),
+    ],
+)
+def test_impossible_switches(overrides, message):
+    with pytest.raises(ValueError, match=message):
+        build_model("shapes", **overrides)
+
+
+def test_impossible_training():
+    with pytest.raises(ValueError, match="optimizer is 'lion'"):
+        TrainConfig(optimizer="lion")
+    with pytest.raises(ValueError, match="steps is 0"):
+        TrainConfig(steps=0)
+
+
+def test_a_config_builds_the_same_model_as_its_preset():
+    config = replace(Config(), **TINY, num_classes=3)
+    models = build_model("shapes", 3, seed=4, **TINY), build_model(config, seed=4), MaskRCNN(config, 4)
+    assert models[0].config == models[1].config == config
+    assert dataclasses.asdict(config)["num_classes"] == 3
+    for name, array in models[0].state_dict().items():
+        assert all(np.array_equal(array, model.state_dict()[name]) for model in models[1:])
+    other = build_model(config, seed=5).state_dict()
+    assert not np.array_equal(other["backbone.body.conv1.weight"], models[0].backbone.body.conv1.weight.data)
+
+
+def test_switches_change_the_shape_of_the_heads():
+    def shapes(**overrides):
+        return {name: p.shape for name, p in build_model("shapes", **{**TINY, **overrides}).named_parameters()}
+
+    logits, cls, reg = (
+        f"roi_heads.{name}.weight"
+        for name in ("mask_predictor.mask_fcn_logits", "box_predictor.cls_score", "box_predictor.bbox_pred")
+    )
+    default = shapes()
+    assert (default[logits], default[cls], default[reg]) == ((6, 4, 1, 1), (6, 8), (24, 8))
+    assert shapes(class_agnostic_masks=True)[logits] == (1, 4, 1, 1)
+    assert shapes(num_classes=3)[logits] == (3, 4, 1, 1) and shapes(num_classes=3)[reg] == (12, 8)
+    assert shapes(aspect_ratios=(1.0, 2.0))["rpn.head.bbox_pred.weight"] == (8, 8, 1, 1)
+    assert shapes(**C4)["rpn.head.cls_logits.weight"] == (12, 8, 1, 1)
+    c4 = shapes(**C4, block="bottleneck")
+    assert c4["roi_heads.layer4.0.conv1.weight"] == (8, 32, 1, 1)
+    assert c4[cls] == (6, 32) and c4["roi_heads.mask_predictor.conv5_mask.weight"] == (32, 4, 2, 2)
+    assert not any("layer4" in name for name in c4 if name.startswith("backbone"))
+
+
+# The names of the weights
+
+
+def test_names_of_the_tiny_model():
+    names = [name for name, _ in tiny_model().named_parameters()]
+    kinds = "weight", "bias"
+    assert [name for name in names if not name.startswith("backbone.body")] == [
+        *(f"backbone.fpn.inner_blocks.{i}.0.{kind}" for i in range(4) for kind in kinds),
+        *(f"backbone.fpn.layer_blocks.{i}.0.{kind}" for i in range(4) for kind in kinds),
+        *(f"rpn.head.{layer}.{kind}" for layer in ("conv.0.0", "cls_logits", "bbox_pred") for kind in kinds),
+        *(
+            f"roi_heads.{layer}.{kind}"
+            for layer in (
+                "box_head.fc6", "box_head.fc7", "box_predictor.cls_score", "box_predictor.bbox_pred",
+                "mask_head.0.0", "mask_predictor.conv5_mask", "mask_predictor.mask_fcn_logits",
+            )
+            for kind in kinds
+        ),
+    ]  # fmt: skip
+
+
+@pytest.mark.skipif(not TV_KEYS.exists(), reason=f"{TV_KEYS} is not there")
+def test_names_and_shapes_of_the_full_size_model_are_torchvision_s():
+    lines = [line.split("\t") for line in TV_KEYS.read_text().splitlines() if not line.startswith("#")]
+    expected = {name: tuple(int(n) for n in shape.strip("()").split(",") if n.strip()) for name, shape, *_ in lines}
+    model = build_model("shapes", num_classes=91, **RESNET50_FPN)
+    found = {name: array.shape for name, array in model.state_dict().items()}
+    assert found == expected and len(found) == 307
+    assert sum(p.size for p in model.parameters()) == 44_401_393
+
+
+# The steps
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_the_steps_make_the_losses(name):
+    model = tiny_model(norm="frozen", **BACKBONES[name])
+    images, targets = batch_of(scene(0), scene(1, (50, 70), ((3, 3, 30, 30),)))
+    whole = model(images, targets)
+    batch = model.transform(images, targets)
+    features = model.features(batch)
+    strides = {"fpn": (4, 8, 16, 32), "c4": (16,), "c5": (32,)}[name]
+    assert [f.shape[2:] for f in features] == [(64 // s, 96 // s) for s in strides]
+    proposals, losses = model.propose(features, batch, batch.targets)
+    assert list(losses) == LOSSES[:2]
+    assert all(p.shape[1] == 4 and 0 < len(p) <= model.config.rpn_post_nms_train for p in proposals)
+    samples = model.sample(proposals, batch)
+    box_losses, roi_features = model.box_branch(features, batch, [s.boxes for s in samples], samples)
+    assert list(box_losses) == LOSSES[2:4] and len(roi_features) == sum(len(s.labels) for s in samples)
+    losses |= box_losses
+    losses |= model.mask_branch(features, batch, [s.positives for s in samples], samples, roi_features)
+    assert list(losses) == list(whole) == LOSSES
+    for loss, (total, count) in losses.items():
+        assert whole[loss].item() == pytest.approx(total.item() / count, rel=1e-6)
+    positives = sum(len(s.objects) for s in samples)
+    anchors = sum(len(s.positives) + len(s.negatives) for s in model.draw_samples(images, targets).anchors)
+    assert [losses[loss][1] for loss in LOSSES] == [
+        anchors, anchors, len(roi_features), len(roi_features), positives * (8 * 8 if name != "c4" else 4 * 4),
+    ]  # fmt: skip
+    assert model.counts["positive_rois"] == positives
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_the_steps_make_the_detections(name):
+    model = tiny_model(**BACKBONES[name]).eval()
+    images = [scene(0)[0], scene(1, (50, 70), ((3, 3, 30, 30),))[0]]
+    whole = model(images)
+    check_detections(whole, images)
+    batch = model.transform(images)
+    features = model.features(batch)
+    proposals, losses = model.propose(features, batch)
+    assert losses == {}
+    detections, _ = model.box_branch(features, batch, proposals)
+    masks = model.mask_branch(features, batch, detections)
+    detections = [{**d, "masks": m} for d, m in zip(detections, masks, strict=True)]
+    for result, wanted in zip(model.postprocess(detections, batch), whole, strict=True):
+        for key in wanted:
+            np.testing.assert_array_equal(result[key], wanted[key])
+
+
+def test_proposals_are_no_part_of_the_graph_and_lie_inside_the_images():
+    model = tiny_model()
+    batch = model.transform(*batch_of(scene(0), scene(1, (50, 70), ((3, 3, 30, 30),))))
+    proposals, _ = model.propose(model.features(batch), batch)
+    for boxes, (height, width) in zip(proposals, batch.sizes, strict=True):
+        assert type(boxes) is np.ndarray
+        assert (boxes >= 0).all() and (boxes <= [width, height] * 2).all()
+        assert (boxes[:, 2:] - boxes[:, :2] >= model.config.rpn_min_size).all()
+
+
+def test_detect_gives_what_forward_pastes():
+    model = tiny_model(min_size=80).eval()
+    images = [scene(0)[0], scene(1, (50, 70), ((3, 3, 30, 30),))[0]]
+    small, pasted = model.detect(images), model(images)
+    check_detections(small, images, m=8)
+    for a, b, image in zip(small, pasted, images, strict=True):
+        for key in ("boxes", "scores", "labels"):
+            np.testing.assert_array_equal(a[key], b[key])
+        np.testing.assert_array_equal(paste_masks(a["masks"], a["boxes"], image.shape[1:]), b["masks"])
+
+
+def test_boxes_come_back_in_the_pixels_of_the_original():
+    """An image twice as large, halved by the model, has the same detections at twice the place."""
+    image = scene(0)[0]
+    large = image.repeat(2, 1).repeat(2, 2)
+    model = tiny_model(min_size=64, max_size=96).eval()
+    (small,), (twice,) = model.detect([image]), model.detect([large])
+    np.testing.assert_allclose(twice["boxes"], 2 * small["boxes"], rtol=1e-3, atol=0.05)
+    np.testing.assert_allclose(twice["scores"], small["scores"], rtol=1e-3)
+
+
+def test_a_batch_gives_what_its_images_give_alone():
+    model = tiny_model().eval()
+    images = [scene(i, boxes=((5 + i, 5, 40, 30),))[0] for i in range(3)]
+    for together, image in zip(model.detect(images), images, strict=True):
+        (alone,) = model.detect([image])
+        assert len(alone["scores"]) > 0
+        best = 20  # further down, scores that differ in the last bit may change places
+        np.testing.assert_allclose(together["scores"][:best], alone["scores"][:best], rtol=1e-4)
+        np.testing.assert_allclose(together["boxes"][:best], alone["boxes"][:best], rtol=1e-4, atol=1e-3)
+
+
+def test_losses_can_be_asked_for_in_eval_mode():
+    model = tiny_model().eval()
+    batch = batch_of(scene(0), scene(1))
+    before = model.state_dict()
+    losses = model.losses(*batch)
+    assert list(losses) == LOSSES and all(loss.item() > 0 for loss in losses.values())
+    assert all(np.array_equal(array, before[name]) for name, array in model.state_dict().items())
+    assert losses["loss_mask"].item() != model.train().losses(*batch)["loss_mask"].item()
+
+
+def test_train_mode_needs_targets():
+    with pytest.raises(ValueError, match=r"needs targets; call model.eval\(\)"):
+        tiny_model()([scene(0)[0]])
+
+
+def test_mistakes_are_named_by_the_model_too():
+    image, target = scene(0)
+    with pytest.raises(ValueError, match="Image 0 .*label 0 is 9"):
+        tiny_model()([image], [{**target, "labels": np.array([9, 1])}])
+    with pytest.raises(ValueError, match="Image 0 .*masks must be an array"):
+        tiny_model()([image], [{key: value for key, value in target.items() if key != "masks"}])
+    with pytest.raises(ValueError, match="list of at least one image"):
+        tiny_model().eval()([])
+
+
+def test_images_of_any_float_type():
+    image = scene(0)[0]
+    model = tiny_model().eval()
+    for dtype in (np.float64, np.float16):
+        (result,) = model([image.astype(dtype)])
+        assert result["boxes"].dtype == result["masks"].dtype == np.float32
+    (result,) = tiny_model(dtype=np.float64).eval()([image])
+    assert result["boxes"].dtype == result["scores"].dtype == result["masks"].dtype == np.float64
+
+
+def test_no_graph_is_recorded_for_detections():
+    model = tiny_model().eval()
+    model([scene(0)[0]])
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_frozen_parts_do_not_move():
+    model = tiny_model()
+    model.backbone.body.requires_grad_(False)
+    optimizer = AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    before = model.state_dict()
+    train_step(model, optimizer, batch_of(scene(0)))
+    for name, array in model.state_dict().items():
+        if name.startswith("backbone.body") and "running" not in name:
+            np.testing.assert_array_equal(array, before[name])
+    assert not np.array_equal(model.rpn.head.cls_logits.weight.data, before["rpn.head.cls_logits.weight"])
+
+
+@pytest.mark.parametrize("name", ["fpn", "c4", "c5"])
+def test_the_model_learns_a_picture_by_heart(name):
+    overrides = dict(**BACKBONES[name], widths=(8, 16, 16, 32), stem_width=8, norm="group", box_samples=32)
+    model = build_model("shapes", **{**TINY, "mask_layers": (16,), "mask_channels": 16, "box_hidden": 32, **overrides})
+    batch = batch_of(scene(0, labels=(2, 5)))
+    optimizer = AdamW(model.parameters(), lr=4e-3)
+    losses = [train_step(model, optimizer, batch) for _ in range(60)]
+    assert np.mean(losses[-5:]) < 0.35 * losses[0], losses
+    (result,) = model.eval()(batch[0])
+    target = batch[1][0]
+    iou = box_iou(target["boxes"], result["boxes"])
+    for row, label, mask in zip(iou, target["labels"], target["masks"], strict=True):
+        best = np.where(result["labels"] == label, row, 0).argmax()
+        assert row[best] > 0.5 and result["labels"][best] == label
+        found = result["masks"][best] >= 0.5
+        assert (found & (mask > 0)).sum() > 0.5 * (found | (mask > 0)).sum()
