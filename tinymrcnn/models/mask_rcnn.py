@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinymrcnn.autograd import Tensor, no_grad
+from tinymrcnn.autograd import Tensor, cat, no_grad
 from tinymrcnn.backend import backend_of, to_device, to_numpy
 from tinymrcnn.boxes import AnchorGenerator, BoxCoder, paste_masks
 from tinymrcnn.models.box_branch import BoxHead, BoxPredictor, RoISamples, box_loss, decode_detections, sample_rois
@@ -198,8 +198,9 @@ class MaskRCNN(Module):
         c = self.config
         boxes = rois if samples is not None else [detection["boxes"] for detection in rois]
         if c.backbone == "c4" and roi_features is not None:
-            labels = np.concatenate([s.labels for s in samples])
-            x = roi_features[np.flatnonzero(labels)]
+            starts = np.cumsum([0] + [len(s.labels) for s in samples])[:-1].tolist()
+            positives = (slice(start, start + len(s.objects)) for start, s in zip(starts, samples, strict=True))
+            x = cat([roi_features[part] for part in positives])
         elif c.backbone == "c4":
             x = self.pool(features, batch, boxes, c.box_pool)
         else:
