@@ -265,6 +265,26 @@ def test_doctor_reports_problems(capsys, monkeypatch):
     assert "problem  Numba: RoIAlign on 'cpu' computes" in capsys.readouterr().out
 
 
+def test_doctor_on_machines_with_a_gpu(capsys, monkeypatch):
+    """Drivers, CuPy and kernels that work or fail are played by functions."""
+    from tinymrcnn import backend
+
+    monkeypatch.setattr(doctor, "_gpu_names", lambda: ["NVIDIA H200"])
+    for cupy, kernel, code, expected in (
+        ("CuPy cannot be imported.", None, 1, "problem  CuPy: CuPy cannot be imported. In the clone: pip install"),
+        (None, "RoIAlign cannot run on 'cuda'.", 1, "problem  Numba CUDA: RoIAlign cannot run on 'cuda'."),
+        (None, None, 0, "RoIAlign runs, and is right"),
+    ):
+        monkeypatch.setattr(backend, "cuda_problem", lambda cupy=cupy: cupy)
+        monkeypatch.setattr(
+            doctor, "_roi_align_problem", lambda device, kernel=kernel: kernel if device == "cuda" else None
+        )
+        roi.roi_align(Tensor(np.ones((1, 1, 2, 2))), np.zeros((1, 5)), 1)  # Numba knows its threading layer now
+        assert main(["doctor"]) == code
+        printed = capsys.readouterr().out
+        assert "ok       GPU: NVIDIA H200" in printed and expected in printed
+
+
 # The process around it
 
 
@@ -291,10 +311,12 @@ finally:
 
 
 def test_help_is_quick_and_loads_nothing_heavy():
-    fresh("import tinymrcnn.cli")  # a first start may have to compile
-    started = time.perf_counter()
-    printed = fresh(HELP)
-    assert time.perf_counter() - started < 1
+    seconds = []
+    for _ in range(3):  # the best of three, on a machine that may be busy
+        started = time.perf_counter()
+        printed = fresh(HELP)
+        seconds.append(time.perf_counter() - started)
+    assert min(seconds) < 1
     assert "--resume" in printed and "examples:" in printed and printed.endswith("False\n")
 
 

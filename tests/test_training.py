@@ -161,7 +161,7 @@ def test_ctrl_c_and_resume_end_with_the_same_bits(whole, tmp_path, monkeypatch, 
     run = tmp_path / "run"
     for step in (2, 3):
         monkeypatch.setattr(trainer, "training_step", interrupting(step))
-        with pytest.raises(KeyboardInterrupt, match=rf"after {step + 1} of 6 steps(.|\n)*train --resume .*run"):
+        with pytest.raises(KeyboardInterrupt, match=rf"{step + 1} of 6 steps are done(.|\n)*train --resume .*run"):
             train(tiny_model(), shapes(), config, run, shapes(3, seed=101), resume=step > 2)
         assert load_checkpoint(run / "checkpoint.npz").step == step + 1
         assert signal.getsignal(signal.SIGINT) is before
@@ -215,6 +215,19 @@ def test_a_second_ctrl_c_interrupts_at_once(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         train(tiny_model(), shapes(), CONFIG, tmp_path / "run")
     assert load_checkpoint(tmp_path / "run" / "checkpoint.npz").step == 0
+
+
+def test_ctrl_c_during_the_evaluation_says_how_to_resume(tmp_path, monkeypatch):
+    def interrupted(*args):
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("not reached")
+
+    monkeypatch.setattr(trainer, "evaluate", interrupted)
+    config, run = replace(CONFIG, steps=1), tmp_path / "a run"
+    with pytest.raises(KeyboardInterrupt, match=r"1 of 1 steps are done(.|\n)*train --resume '.*a run'$"):
+        train(tiny_model(), shapes(), config, run, shapes(1, seed=101))
+    monkeypatch.undo()
+    assert "bbox/AP" in train(tiny_model(), shapes(), config, run, shapes(1, seed=101), resume=True)
 
 
 def test_in_another_thread_it_trains_without_handling_signals(tmp_path):

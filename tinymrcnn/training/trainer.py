@@ -19,6 +19,7 @@ import functools
 import json
 import math
 import operator
+import shlex
 import signal
 import sys
 import threading
@@ -91,44 +92,49 @@ def train(model, dataset, config: TrainConfig | None = None, out="runs/train", h
     model.categories, model.seed = dataset.categories, config.seed
     optimizer = make_optimizer(model, config)
     if resume:
-        saved = _resume(model, optimizer, config, out)
+        start = _resume(model, optimizer, config, out)
     elif (out / CHECKPOINT).exists():
         raise FileExistsError(f"'{out}' holds a run already: resume it, or choose another folder.")
     else:
+        start = 0
         out.mkdir(parents=True, exist_ok=True)
-        saved = 0
-        save_checkpoint(out / CHECKPOINT, model, 0, config, optimizer)
-    _keep_log(out / LOG, saved)
+        save_checkpoint(out / CHECKPOINT, model, start, config, optimizer)
+    _keep_log(out / LOG, start)
+    try:
+        _loop(model, optimizer, dataset, config, out, held_out, start)
+        return _finish(model, config, out, held_out)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"Interrupted. {load_run(out).step} of {config.steps} steps are done and saved in '{out}'.\n"
+            f"Resume with:  tinymrcnn train --resume {shlex.quote(str(out))}"
+        ) from None
+    except FloatingPointError as error:
+        raise FloatingPointError(
+            f"Training stopped in step {model.step}: {error} The last good checkpoint is '{out / CHECKPOINT}', after "
+            f"{load_run(out).step} steps. A lower learning rate or a longer warm-up may help."
+        ) from error
 
+
+def _loop(model, optimizer, dataset, config: TrainConfig, out: Path, held_out, start: int) -> None:
+    """The steps from `start` on, with log, checkpoints and previews."""
     model.train()
-    feed = batches(dataset, config.batch_size, saved, config.steps, config.seed, config.flip)
-    with contextlib.closing(feed), _ctrl_c() as pressed, _bar(saved, config.steps) as bar, _log(out / LOG) as log:
-        started = time.perf_counter()
+    feed = batches(dataset, config.batch_size, start, config.steps, config.seed, config.flip)
+    with contextlib.closing(feed), _ctrl_c() as pressed, _bar(start, config.steps) as bar, _log(out / LOG) as log:
+        began = time.perf_counter()
         for step, images, targets in feed:
-            try:
-                line = training_step(model, optimizer, step, images, targets, config)
-            except FloatingPointError as error:
-                raise FloatingPointError(
-                    f"Training stopped in step {step}: {error} The last good checkpoint is '{out / CHECKPOINT}', "
-                    f"after {saved} steps. A lower learning rate or a longer warm-up may help."
-                ) from error
-            line["seconds"] = round(time.perf_counter() - started, 4)
+            line = training_step(model, optimizer, step, images, targets, config)
+            line["seconds"] = round(time.perf_counter() - began, 4)
             log.write(json.dumps(line) + "\n")
             bar.set_description_str(_summary(line), refresh=False)
             bar.update()
             done = step + 1
             if done % config.checkpoint_every == 0 or done == config.steps or pressed.is_set():
                 save_checkpoint(out / CHECKPOINT, model, done, config, optimizer)
-                saved = done
             if pressed.is_set():
-                raise KeyboardInterrupt(
-                    f"Interrupted after {done} of {config.steps} steps; everything is saved in '{out}'.\n"
-                    f"Resume with:  tinymrcnn train --resume {out}"
-                )
+                raise KeyboardInterrupt
             if held_out is not None and done % config.preview_every == 0:
                 write_picture(out / "preview.png", _predictions(model, held_out, PREVIEW_IMAGES))
-            started = time.perf_counter()
-    return _finish(model, config, out, held_out)
+            began = time.perf_counter()
 
 
 def _finish(model, config: TrainConfig, out: Path, held_out) -> dict:
@@ -157,14 +163,13 @@ def _finish(model, config: TrainConfig, out: Path, held_out) -> dict:
 
 def _predictions(model, held_out, count: int):
     """The first held-out images, ground truth and prediction side by side, two pairs a row."""
-    samples = [held_out[index] for index in range(min(count, len(held_out)))]
+    pairs = []
     model.eval()
-    found = model([image for image, _ in samples])
+    for index in range(min(count, len(held_out))):
+        image, target = held_out[index]
+        (found,) = model([image])
+        pairs.append([draw_instances(image, shown, held_out.categories, size=320) for shown in (target, found)])
     model.train()
-    pairs = [
-        [draw_instances(image, instances, held_out.categories, size=320) for instances in (target, detections)]
-        for (image, target), detections in zip(samples, found, strict=True)
-    ]
     rows = [sum(pairs[start : start + 2], []) for start in range(0, len(pairs), 2)]
     return draw_grid(rows, ["ground truth", "prediction"] * (len(rows[0]) // 2))
 
@@ -257,7 +262,7 @@ def _bar(done: int, steps: int) -> tqdm:
         total=steps,
         initial=done,
         dynamic_ncols=True,
-        mininterval=0.5 if sys.stderr.isatty() else 30,  # a log file needs no animation
+        mininterval=0.5 if sys.stderr.isatty() or "ipykernel" in sys.modules else 30,  # a file needs no animation
         bar_format="{n}/{total} {bar:8} {elapsed}<{remaining}  {desc}",
     )
 
