@@ -119,6 +119,12 @@ def _data_shapes(args) -> int:
     return 0
 
 
+def _bench(args) -> int:
+    from tinymrcnn.bench.command import run_bench
+
+    return run_bench(args)
+
+
 # The options ---------------------------------------------------------------------------------------------
 
 
@@ -190,6 +196,20 @@ def _parser() -> argparse.ArgumentParser:
     shapes.add_argument("--size", type=int, nargs="+", default=[128], metavar="N", help="side, or height and width")
     shapes.add_argument("--seed", type=int, default=0, metavar="N", help="(default: 0)")
     shapes.add_argument("--crowded", action="store_true", help="with pairs of overlapping objects of one class")
+
+    bench = command(
+        commands, "bench", _bench, "measure the speed and the memory, beside torch and torchvision where installed",
+        "  tinymrcnn bench roi                  the RoI operators only\n"
+        "  tinymrcnn bench                      everything, into data/results/bench_cpu.json\n"
+        "  tinymrcnn bench train --profile      where the time of a training step goes",
+    )  # fmt: skip
+    groups = ("roi", "conv", "nms", "paste", "model", "train", "all")
+    bench.add_argument("group", nargs="?", default="all", choices=groups, help="what to measure (default: all)")
+    _add_device(bench)
+    bench.add_argument("--threads", type=int, metavar="N", help="of both sides (default: the cores)")
+    bench.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs, not how fast")
+    bench.add_argument("--profile", action="store_true", help="with train: operator by operator, as table and picture")
+    bench.add_argument("--out", metavar="FILE", help="the JSON file (default: in data/results)")
 
     command(commands, "doctor", lambda args: run_doctor(), "examine this machine: versions, threads, BLAS, GPU")
     return parser

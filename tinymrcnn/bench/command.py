@@ -1,0 +1,145 @@
+"""What `tinymrcnn bench` does with its options."""
+
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+from pathlib import Path
+
+from tinymrcnn.backend import cuda_problem, resolve_device
+from tinymrcnn.bench import cases, measure, profile, report
+from tinymrcnn.bench.memory import measure_memory
+from tinymrcnn.bench.networks import network_cases, networks, sides_of
+from tinymrcnn.weights import environment
+from tinymrcnn.weights.checkpoint import replacing
+
+RESULTS = Path(__file__).resolve().parents[2] / "data" / "results"
+OPERATORS = {
+    "roi": cases.roi_cases,
+    "conv": cases.conv_cases,
+    "nms": cases.nms_cases,
+    "paste": cases.paste_cases,
+}
+PROFILED_STEPS = 10
+
+
+def run_bench(args) -> int:
+    """Measure what the options say, print it line by line, and write the JSON. Returns 0, whatever the numbers.
+
+    Raises RuntimeError where a GPU is asked for and there is none, ValueError for options that do not fit."""
+    if args.profile and args.group != "train":
+        raise ValueError("--profile goes with the training steps: tinymrcnn bench train --profile.")
+    device = resolve_device(args.device)
+    threads = measure.available_threads() if args.threads is None else args.threads
+    setting = measure.Setting(device, None if args.profile else measure.import_torch(), args.quick)
+    with measure.same_threads(threads, setting.torch):
+        head = _head(args, setting, threads)
+        _print_head(head)
+        if args.profile:
+            profiles = _profile(setting)
+            results = {title: [dataclasses.asdict(row) for row in rows] for title, rows in profiles.items()}
+            _save(args, device, {**head, "profiles": results}, profile.draw_profile(profiles))
+        else:
+            _save(args, device, {**head, **_compare(args.group, setting, threads)})
+    return 0
+
+
+def _head(args, setting: measure.Setting, threads: int) -> dict:
+    """What every result begins with."""
+    versions = environment()
+    for name in ("torch", "torchvision"):
+        versions[name] = importlib.metadata.version(name) if setting.torch else None
+    command = f"tinymrcnn bench {args.group}{' --profile' * args.profile}{' --quick' * args.quick}"
+    return {
+        "command": f"{command} --device {setting.device} --threads {threads}",
+        "date": datetime.date.today().isoformat(),
+        "device": setting.device,
+        "machine": measure.machine(setting.device),
+        "threads": threads,
+        "quick": setting.quick,
+        "versions": versions,
+    }
+
+
+def _print_head(head: dict) -> None:
+    machine, versions = head["machine"], head["versions"]
+    where = machine["gpu"] or f"{machine['cpu']}, {machine['cores']} cores"
+    torch = f"torch {versions['torch']}, torchvision {versions['torchvision']}"
+    print(
+        f"{head['command']}\n{head['date']}, {where}, {head['threads']} threads, {versions['blas']} with "
+        f"{versions['blas_kernels']} kernels, numpy {versions['numpy']}, numba {versions['numba']}"
+        + (f", {torch}" if versions["torch"] else "")
+    )
+    if head["quick"]:
+        print("Quick: tiny sizes, whatever the rows are called: this shows that everything runs, not how fast.")
+
+
+def _compare(group: str, setting: measure.Setting, threads: int) -> dict:
+    """Measure the rows of a group, or of all, and print them as they come."""
+    if setting.torch is None:
+        print("torch and torchvision are not both installed (pip install -e '.[parity]'), so ours is measured alone.")
+    found = measure.ceilings(setting)
+    print("The best that this machine does: " + ", ".join(f"{rate:.1f} {unit}" for unit, rate in found.items()))
+    print(f"± is half the way from the fastest repeat to the slowest; ratio: ours / theirs.\n\n{report.table_head()}")
+    rows = []
+
+    def add(row):
+        rows.append(row)
+        print("\n".join(report.table_lines(row)), flush=True)
+
+    def timed(case):
+        timings = measure.time_sides(case.sides, setting)
+        add(report.time_row(case, timings, found, setting.device, setting.quick))
+
+    for name, operator_cases in OPERATORS.items():
+        if group in (name, "all"):
+            for case in operator_cases(setting):
+                timed(case)
+    for name, training in (("model", False), ("train", True)):
+        if group in (name, "all"):
+            for row, build in network_cases(setting, training):
+                timed(build())
+                peaks = {side: measure_memory(row, side, setting, threads) for side in sides_of(setting)}
+                add(report.memory_row(row, peaks, setting.device, setting.quick))
+    notes = [f"  {row['name']}: {row['note']}" for row in rows if row.get("note")]
+    if notes:
+        print("\n" + "\n".join(notes))
+    missing = _not_measured(setting)
+    print("\n" + "\n".join(missing))
+    return {"ceilings": found, "rows": rows, "not_measured": missing}
+
+
+def _not_measured(setting: measure.Setting) -> list[str]:
+    other = {"cpu": "cuda", "cuda": "cpu"}[setting.device]
+    if other == "cuda" and (problem := cuda_problem()):
+        return [f"GPU: not measured. {problem}"]
+    return [f"{other}: not measured in this run (--device {other})."]
+
+
+def _profile(setting: measure.Setting) -> dict:
+    """The profile of every training step: title -> rows."""
+    profiles = {}
+    for name, network in networks(setting.quick).items():
+        if network.train:
+            steps = 1 if setting.quick else PROFILED_STEPS
+            profiles[name] = profile.profile_training(network, setting, steps)
+            print("\n" + profile.profile_table(f"{name} (mean of {steps})", profiles[name]), flush=True)
+    return profiles
+
+
+def _save(args, device: str, results: dict, figure=None) -> None:
+    """Write the JSON, and a figure beside it, to --out or else to data/results; quick runs only to --out."""
+    if args.out is None and args.quick:
+        print("\nNothing is saved: a quick run needs --out for that.")
+        return
+    kind = "profile" if args.profile else "bench"
+    part = "" if args.profile or args.group == "all" else f"_{args.group}"  # a part leaves the whole as it is
+    path = Path(args.out) if args.out else RESULTS / f"{kind}_{device}{part}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as file:
+        file.write((json.dumps(results, indent=2) + "\n").encode())
+    print(f"\n{path}")
+    if figure is not None:
+        with replacing(path.with_suffix(".png")) as file:
+            figure.savefig(file, format="png", dpi=120)
+        print(path.with_suffix(".png"))
