@@ -31,7 +31,7 @@ def run_bench(args) -> int:
         raise ValueError("--profile goes with the training steps: tinymrcnn bench train --profile.")
     device = resolve_device(args.device)
     threads = measure.available_threads() if args.threads is None else args.threads
-    setting = measure.Setting(device, None if args.profile else measure.import_torch(), args.quick)
+    setting = measure.Setting(device, None if args.profile else measure.import_torch(device), args.quick)
     with measure.same_threads(threads, setting.torch):
         head = _head(args, setting, threads)
         _print_head(head)
@@ -66,7 +66,7 @@ def _print_head(head: dict) -> None:
     where = machine["gpu"] or f"{machine['cpu']}, {machine['cores']} cores"
     torch = f"torch {versions['torch']}, torchvision {versions['torchvision']}"
     print(
-        f"{head['command']}\n{head['date']}, {where}, {head['threads']} threads, {versions['blas']} with "
+        f"{head['command']}\n{head['date']}, {where}, threads: {head['threads']}, {versions['blas']} with "
         f"{versions['blas_kernels']} kernels, numpy {versions['numpy']}, numba {versions['numba']}"
         + (f", {torch}" if versions["torch"] else "")
     )
@@ -77,10 +77,16 @@ def _print_head(head: dict) -> None:
 def _compare(group: str, setting: measure.Setting, threads: int) -> dict:
     """Measure the rows of a group, or of all, and print them as they come."""
     if setting.torch is None:
-        print("torch and torchvision are not both installed (pip install -e '.[parity]'), so ours is measured alone.")
+        print(
+            "Ours is measured alone: torch and torchvision are not both installed (pip install -e '.[parity]'), or "
+            f"cannot use the device '{setting.device}'."
+        )
     found = measure.ceilings(setting)
     print("The best that this machine does: " + ", ".join(f"{rate:.1f} {unit}" for unit, rate in found.items()))
-    print(f"± is half the way from the fastest repeat to the slowest; ratio: ours / theirs.\n\n{report.table_head()}")
+    print(
+        "± is half the way from the fastest repeat to the slowest; ratio is ours / theirs, and the last column says "
+        f"which of its two goals it reaches.\n\n{report.table_head()}"
+    )
     rows = []
 
     def add(row):

@@ -43,7 +43,7 @@ def resident(field: str) -> int:
 
 def _measure(row: str, side: str, device: str, threads: int, quick: bool) -> dict:
     resolve_device(device)
-    torch = import_torch() if side == "torchvision" else None
+    torch = import_torch(device) if side == "torchvision" else None
     if torch:
         import torchvision  # noqa: F401  (before the first reading)
     network = networks(quick)[row]

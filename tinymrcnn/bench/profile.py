@@ -59,7 +59,10 @@ class Laps:
         return self.last - self.started
 
     def watch(self, name, data, parents, backward):
-        """For watching(): book an operator's forward pass now, and its backward pass when it runs."""
+        """For watching(): book an operator's forward pass now, and its backward pass when it runs. Convolutions are
+        told apart by their kernels."""
+        if name == "conv2d":
+            name += " {2}x{3}".format(*parents[1].shape)
         if not self.inside:
             self.lap(name, FORWARD)
 
@@ -200,7 +203,8 @@ def draw_profile(profiles: dict[str, list[ProfileRow]]) -> Figure:
         axes.invert_yaxis()
         axes.set_title(f"{title}: {1000 * total:.0f} ms a step", loc="left")
         axes.set_xlabel("milliseconds a step")
-        axes.margins(x=0.1)
+        axes.set_xlim(0, 1.1 * left.max())
+        axes.margins(y=0.01)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(loc="lower right", frameon=False)
     return figure
