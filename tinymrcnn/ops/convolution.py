@@ -6,7 +6,7 @@ bank stored channels-last is that second matrix without a copy. Lesson 02 explai
 """
 
 from tinymrcnn.autograd import Tensor, record
-from tinymrcnn.backend import array_module, channels_first, channels_last
+from tinymrcnn.backend import array_module, channels_first, channels_last, column_sums
 from tinymrcnn.ops import winograd
 from tinymrcnn.ops.im2col import col2im, im2col
 
@@ -35,7 +35,7 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padd
         return (
             channels_first(correlate_input_grad(grad, filters, size, stride, padding, dilation)) if needs[0] else None,
             correlate_weight_grad(grad, image, filters.shape, stride, padding, dilation) if needs[1] else None,
-            *(grad.sum(axis=(0, 1, 2)) if need else None for need in needs[2:]),
+            *(column_sums(grad.reshape(-1, grad.shape[3])) if need else None for need in needs[2:]),
         )
 
     return record(channels_first(out), (x, weight) if bias is None else (x, weight, bias), backward)
@@ -108,9 +108,12 @@ def correlate_input_grad(grad, filters, shape, stride, padding, dilation):
         # every pixel gathers from the windows that covered it: a correlation with the filters turned around
         return correlate(grad, filters[:, :, ::-1, ::-1].transpose(1, 0, 2, 3), 1, reach, dilation)
     image = xp.zeros(shape, grad.dtype)
-    for n in range(len(image)):
-        columns = grad[n].reshape(-1, grad.shape[3]) @ _as_matrix(filters)
-        col2im(columns, image[n : n + 1], grad.shape[1:3], kernel, stride, padding, dilation)
+    matrix, (n, out_h, out_w, out) = _as_matrix(filters), grad.shape
+    step = max(1, PIECE // max(1, out_h * out_w * matrix.shape[1]))
+    for first in range(0, n, step):
+        some = slice(first, first + step)
+        columns = grad[some].reshape(-1, out) @ matrix
+        col2im(columns, image[some], (out_h, out_w), kernel, stride, padding, dilation)
     return image
 
 
@@ -156,7 +159,7 @@ def conv_transpose2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stri
         return (
             channels_first(correlate(grad, filters, stride, 0, 1)) if needs[0] else None,
             correlate_weight_grad(image, grad, filters.shape, stride, 0, 1) if needs[1] else None,
-            *(grad.sum(axis=(0, 1, 2)) if need else None for need in needs[2:]),
+            *(column_sums(grad.reshape(-1, grad.shape[3])) if need else None for need in needs[2:]),
         )
 
     return record(channels_first(out), (x, weight) if bias is None else (x, weight, bias), backward)

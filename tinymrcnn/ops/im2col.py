@@ -13,24 +13,24 @@ from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, prange, run
 
 @cpu_kernel
 def _im2col_cpu(x, columns, first_row, height, width, kernel_h, kernel_w, stride, padding, dilation):
-    channels = x.shape[3]
-    rows = columns.shape[0] // width
-    for row in prange(rows):
+    _, x_height, x_width, channels = x.shape
+    lines = x.reshape(len(x), x_height, x_width * channels)
+    run = kernel_w if dilation == 1 else 1  # so many pixels of a window lie side by side in memory
+    for row in prange(columns.shape[0] // width):
         n, i = divmod(np.int64(first_row + row), height)
         for j in range(width):
             out = columns[row * width + j]
-            at = 0
             for u in range(kernel_h):
                 y = i * stride - padding + u * dilation
-                for v in range(kernel_w):
+                for v in range(0, kernel_w, run):
                     z = j * stride - padding + v * dilation
-                    if 0 <= y < x.shape[1] and 0 <= z < x.shape[2]:
-                        for c in range(channels):
-                            out[at + c] = x[n, y, z, c]
-                    else:
-                        for c in range(channels):
-                            out[at + c] = 0
-                    at += channels
+                    at = (u * kernel_w + v) * channels
+                    first, end = (max(z, 0), min(z + run, x_width)) if 0 <= y < x_height else (z, z)
+                    if end - first < run:
+                        out[at : at + run * channels] = 0
+                    shift = at - z * channels
+                    for c in range(first * channels, end * channels):
+                        out[shift + c] = lines[n, y, c]
 
 
 @cuda_kernel

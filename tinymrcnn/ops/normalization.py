@@ -5,7 +5,7 @@ one channel of the whole batch, or a group of channels of one image.
 """
 
 from tinymrcnn.autograd import Tensor, record
-from tinymrcnn.backend import array_module, channels_first, channels_last
+from tinymrcnn.backend import array_module, channels_first, channels_last, column_sums
 
 
 def batch_norm(
@@ -40,8 +40,8 @@ def batch_norm(
 
     def backward(grad, needs):
         grad = channels_last(grad).reshape(rows.shape)
-        grad_bias = _column_sums(grad)
-        grad_weight = (_column_sums(grad * rows) - mean * grad_bias) * inverse
+        grad_bias = column_sums(grad)
+        grad_weight = (column_sums(grad * rows) - mean * grad_bias) * inverse
         of_parameters = grad_weight if needs[1] else None, grad_bias if needs[2] else None
         if not needs[0]:
             return None, *of_parameters
@@ -64,18 +64,13 @@ def _check_shapes(x, *per_channel) -> None:
             raise ValueError(f"The input has {x.shape[1]} channels, a weight, bias or statistic is {array.shape}.")
 
 
-def _column_sums(rows):
-    """The sum of every column, as a matrix product: BLAS adds in blocks, faster and more exactly than row by row."""
-    return array_module(rows).ones(len(rows), rows.dtype) @ rows
-
-
 def _channel_statistics(rows):
     """The mean and the (biased) variance of every column of a (count, C) matrix."""
     count = max(1, len(rows))
-    mean = _column_sums(rows) / count
+    mean = column_sums(rows) / count
     centred = rows - mean
     centred *= centred
-    return mean, _column_sums(centred) / count
+    return mean, column_sums(centred) / count
 
 
 def group_norm(x: Tensor, num_groups: int, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
