@@ -39,7 +39,7 @@ class Config:
     # Backbone (resnet.py, fpn.py): "fpn" P2..P5; "c4" the third stage, the fourth is run on RoIs; "c5" the fourth
     backbone: str = "fpn"
     block: str = "basic"  # or "bottleneck"
-    depths: tuple[int, ...] = (2, 2, 2, 2)
+    depths: tuple[int, ...] = (2, 2, 2, 1)
     widths: tuple[int, ...] = (16, 32, 64, 128)  # of the 3x3 convolutions of each stage
     stem_width: int = 16
     norm: str = "batch"  # "batch", "frozen" or "group"
