@@ -189,7 +189,10 @@ def test_detections(name, norm):
         assert close(level.data, feature)
     our_proposals, _ = ours.propose(ours.features(ours_batch), ours_batch)
     for a, b in zip(our_proposals, proposals, strict=True):
-        assert len(a) == 80 and close(a, b)
+        assert len(a) == len(b) == 80
+        # in any order: scores that differ in the last bit only may change places
+        distances = np.abs(a[:, None] - b.numpy()).max(axis=2)
+        assert max(distances.min(axis=0).max(), distances.min(axis=1).max()) < 1e-2
     for result, wanted, (h, w), image in zip(found, expected, batch.image_sizes, images, strict=True):
         assert len(wanted["scores"]) > 5
         np.testing.assert_array_equal(result["labels"], wanted["labels"].numpy())
