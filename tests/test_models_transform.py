@@ -193,6 +193,7 @@ WRONG_TARGETS = {
     "boxes of 5": (wrong(boxes=np.zeros((2, 5), np.float32)), WHERE + r"boxes must be .*\(2, 5\)"),
     "no width": (wrong(boxes=box(1, 40, 20, 40, 58)), WHERE + r"box 1, \[40.0, 20.0, 40.0, 58.0\], .*positive"),
     "no height": (wrong(boxes=box(0, 9, 24, 31, 24)), WHERE + "box 0, .*positive"),
+    "no width in float32": (wrong(boxes=box(1, 40, 20, 40 + 1e-9, 58, dtype=np.float64)), WHERE + "box 1, .*positive"),
     "reversed": (wrong(boxes=box(1, 88, 20, 40, 58)), WHERE + "box 1, .*positive"),
     "x and y swapped": (wrong(boxes=box(1, 20, 40, 58, 88)), WHERE + "box 1, .*inside the image of 64 x 96"),
     "beyond the right border": (wrong(boxes=box(1, 40, 20, 98, 58)), WHERE + "box 1, .*inside"),
@@ -238,3 +239,16 @@ def test_masks_may_be_absent_unless_they_are_needed():
 @pytest.mark.parametrize("boxes", [box(1, -0.5, 20, 88, 58), box(1, 40, 20, 96.5, 64.25), box(0, 0, 0, 96, 64)])
 def test_boxes_may_reach_a_fraction_of_a_pixel_over_the_border(boxes):
     check_target(wrong(boxes=boxes), 0, (64, 96), 6)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize(("min_size", "max_size"), [(800, 1333), (600, 1000), (64, 100)])
+def test_resized_sizes_are_torchvision_s(min_size, max_size):
+    import torch
+    from torchvision.models.detection.transform import GeneralizedRCNNTransform
+
+    transform = GeneralizedRCNNTransform(min_size, max_size, list(MEAN), list(STD)).eval()
+    rng = np.random.default_rng(min_size)
+    for size in [(334, 400), (1077, 1025), *rng.integers(30, 1500, (40, 2)).tolist()]:
+        resized, _ = transform.resize(torch.empty(3, *size, device="meta"), None)
+        assert resized_size(size, min_size, max_size) == tuple(resized.shape[1:]), size

@@ -135,7 +135,8 @@ def check_target(target: dict, i: int, size, num_classes: int, needs_masks: bool
         raise ValueError(f"{where}: labels must be {len(boxes)} integers, not {labels.dtype} {labels.shape}.")
     if len(np.atleast_1d(target.get("iscrowd", labels))) != len(boxes):
         raise ValueError(f"{where}: iscrowd must have one entry for each of the {len(boxes)} boxes.")
-    corner1, corner2, corner = boxes[:, :2], boxes[:, 2:], np.array([width, height])
+    corners = boxes.astype(np.float32)  # in which a sliver that float64 tells apart has no size
+    corner1, corner2, corner = corners[:, :2], corners[:, 2:], np.array([width, height])
     slack = 1.0  # annotations often reach a fraction of a pixel over the border
     outside = (corner1 < -slack) | (corner2 <= 0) | (corner1 >= corner) | (corner2 > corner + slack)
     rules = (
