@@ -80,9 +80,11 @@ def test_every_preset_trains_and_detects(preset):
     assert model.config.preset == preset
 
 
-def test_presets_are_small():
-    for name in list_presets():
-        assert 0.8e6 < sum(parameter.size for parameter in build_model(name).parameters()) < 2e6
+def test_presets_have_about_a_million_parameters_each():
+    sizes = {name: sum(p.size for p in build_model(name).parameters()) for name in list_presets()}
+    assert 0.8e6 < sizes["shapes"] < 1.3e6
+    for name in ("shapes_c4", "shapes_c5"):
+        assert sizes[name] == pytest.approx(sizes["shapes"], rel=0.25), sizes
 
 
 def test_unknown_names():
