@@ -352,3 +352,25 @@ def test_the_installed_command_and_traceback(checkpoint):
     with pytest.raises(FileNotFoundError):
         main(["--traceback", "evaluate", "none.npz"])
     assert cli.SHIPPED.parts[-3:] == ("data", "checkpoints", "shapes.npz")
+
+
+FAULTS = """
+import resource, sys
+from tinymrcnn.doctor import keep_freed_memory
+if {keep}: keep_freed_memory()
+import numpy as np
+for _ in range(5):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    arrays = [np.ones(1 << 20, np.float32) for _ in range(20)]
+    del arrays
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Only glibc's malloc is told to keep its memory.")
+def test_freed_memory_is_kept_for_the_next_step():
+    without, kept = (
+        int(subprocess.run([sys.executable, "-c", FAULTS.format(keep=keep)], capture_output=True, check=True).stdout)
+        for keep in (False, True)
+    )
+    assert kept < without / 4, (without, kept)

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from tinymrcnn import __version__
-from tinymrcnn.doctor import choose_blas_kernels, run_doctor
+from tinymrcnn.doctor import choose_blas_kernels, keep_freed_memory, run_doctor
 
 SHIPPED = Path(__file__).resolve().parent.parent / "data" / "checkpoints" / "shapes.npz"
 
@@ -18,6 +18,7 @@ SHIPPED = Path(__file__).resolve().parent.parent / "data" / "checkpoints" / "sha
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
     choose_blas_kernels()
+    keep_freed_memory()
     args = _parser().parse_args(argv)
     try:
         return args.command(args)

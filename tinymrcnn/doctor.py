@@ -5,6 +5,7 @@ not work and should. Nothing heavy is imported before a check needs it, because 
 asks choose_blas_kernels() here before NumPy is loaded.
 """
 
+import ctypes
 import importlib.metadata
 import os
 import platform
@@ -52,6 +53,16 @@ def choose_blas_kernels(environ=os.environ) -> None:
     chosen, nor on another CPU or system."""
     if "numpy" not in sys.modules and "OPENBLAS_CORETYPE" not in environ and AVX512 <= cpu_info()[1]:
         environ["OPENBLAS_CORETYPE"] = "SKYLAKEX"
+
+
+def keep_freed_memory() -> None:
+    """Have glibc's malloc keep what NumPy frees instead of handing it back to the system: every step frees and takes
+    the same few hundred megabytes, and fresh pages cost about a tenth of its time. Does nothing on other systems."""
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "mallopt"):
+            libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
+            libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD: larger arrays still come from the system
 
 
 def run_doctor() -> int:

@@ -78,7 +78,7 @@ class Config:
     roi_stage_stride: int = 2  # C4: of the stage that runs on RoIs (the paper's figure: 7x7 RoIs and stride 1)
     box_hidden: int = 128
     box_fg_iou: float = 0.5
-    box_samples: int = 64
+    box_samples: int = 32
     box_positive_fraction: float = 0.25
     box_weights: tuple[float, ...] = (10.0, 10.0, 5.0, 5.0)
     box_beta: float = 1 / 9
@@ -125,7 +125,7 @@ class Config:
 class TrainConfig:
     """Training. The defaults train the `shapes` preset from scratch on two CPU cores in a quarter of an hour."""
 
-    steps: int = 2400
+    steps: int = 2200
     batch_size: int = 8
     optimizer: str = "adamw"  # or "sgd"
     lr: float = 1e-3

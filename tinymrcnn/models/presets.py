@@ -8,12 +8,12 @@ PRESETS = {
     for config in (
         Config(preset="shapes"),
         Config(
-            preset="shapes_c4", backbone="c4", anchor_sizes=((16, 32, 64, 128),), rpn_channels=128, box_pool=14,
-            rpn_pre_nms_train=1000, rpn_pre_nms_test=1000,
+            preset="shapes_c4", backbone="c4", widths=(24, 48, 96, 192), stem_width=24, rpn_channels=96, box_pool=14,
+            anchor_sizes=((16, 32, 64, 128),), rpn_pre_nms_train=1000, rpn_pre_nms_test=1000,
         ),
         Config(
-            preset="shapes_c5", backbone="c5", anchor_sizes=((16, 32, 64, 128),), rpn_channels=64,
-            rpn_pre_nms_train=1000, rpn_pre_nms_test=1000,
+            preset="shapes_c5", backbone="c5", box_hidden=80,
+            anchor_sizes=((16, 32, 64, 128),), rpn_pre_nms_train=1000, rpn_pre_nms_test=1000,
         ),
     )
 }  # fmt: skip
