@@ -97,7 +97,7 @@ def bce(logit, target):
 
 
 LOGITS = f32(np.random.default_rng(5).normal(size=(2, 3, 2, 2)))
-TARGETS = f32([[[0, 1], [1, 0.25]], [[1, 1], [0, 0.75]]])
+TARGETS = f32([[[0, 1], [1, 0.25]], [[1, 1], [0, 0.5]]])
 LABELS = ints(2, 1)
 
 

@@ -4,7 +4,7 @@ Both sides sample all anchors and all proposals, so that chance decides nothing.
 
 import numpy as np
 import pytest
-from tiny_models import scene
+from tiny_models import RESNET50_FPN, scene
 
 from tinymrcnn.models import build_model
 
@@ -210,3 +210,12 @@ def test_images_without_objects():
     found, expected = ours(images, targets), theirs(*as_torch(images, targets))
     for loss in LOSSES:
         assert found[loss].item() == pytest.approx(expected[loss].item(), rel=1e-4), loss
+
+
+def test_names_and_shapes_of_the_full_size_model():
+    from torchvision.models.detection import maskrcnn_resnet50_fpn
+
+    theirs = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None).state_dict()
+    ours = build_model("shapes", num_classes=91, **RESNET50_FPN).state_dict()
+    expected = {name: tuple(a.shape) for name, a in theirs.items() if not name.endswith("num_batches_tracked")}
+    assert {name: array.shape for name, array in ours.items()} == expected

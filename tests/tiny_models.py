@@ -1,5 +1,8 @@
 """What the tests of the network share: models of a few thousand weights, and pictures with known objects."""
 
+import functools
+import operator
+
 import numpy as np
 
 from tinymrcnn.models import build_model
@@ -20,6 +23,21 @@ TINY = dict(
 C4 = dict(backbone="c4", anchor_sizes=((8, 16, 32, 64),), box_pool=4)
 C5 = dict(backbone="c5", anchor_sizes=((8, 16, 32, 64),))
 BACKBONES = {"fpn": {}, "c4": C4, "c5": C5}
+# The sizes of torchvision's maskrcnn_resnet50_fpn
+RESNET50_FPN = dict(
+    block="bottleneck",
+    depths=(3, 4, 6, 3),
+    widths=(64, 128, 256, 512),
+    stem_width=64,
+    norm="frozen",
+    fpn_channels=256,
+    extra_level=True,
+    anchor_sizes=((32,), (64,), (128,), (256,), (512,)),
+    rpn_channels=256,
+    box_hidden=1024,
+    mask_layers=(256,) * 4,
+    mask_channels=256,
+)
 
 
 def tiny_model(seed=0, dtype=np.float32, **overrides):
@@ -64,3 +82,16 @@ def batch_of(*scenes):
     """(images, targets) of some scenes."""
     images, targets = zip(*scenes, strict=True)
     return list(images), list(targets)
+
+
+def losses_and_gradients(model, batch, samples=None):
+    """The losses as numbers, and {parameter: gradient} of their sum; both checked to be finite."""
+    losses = model.losses(*batch, samples=samples)
+    for parameter in model.parameters():
+        parameter.grad = None
+    functools.reduce(operator.add, losses.values()).backward()
+    values = {name: loss.item() for name, loss in losses.items()}
+    assert np.isfinite(list(values.values())).all()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    assert all(gradient is None or np.isfinite(gradient).all() for gradient in gradients.values())
+    return values, gradients

@@ -1,0 +1,70 @@
+"""What decides which anchors and RoIs a training step looks at: the seed, the step and the image, and nothing else."""
+
+import numpy as np
+import pytest
+from tiny_models import BACKBONES, batch_of, empty_scene, losses_and_gradients, scene, tiny_model
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_the_same_step_gives_the_same_bits(name):
+    batch = batch_of(scene(5), scene(6, (50, 70), ((3, 3, 30, 30),)))
+    runs = [losses_and_gradients(tiny_model(**BACKBONES[name]), batch) for _ in range(2)]
+    assert runs[0][0] == runs[1][0]
+    for path, gradient in runs[0][1].items():
+        np.testing.assert_array_equal(gradient, runs[1][1][path], err_msg=path)
+
+
+FEW = dict(norm="frozen", rpn_samples=16, box_samples=8)  # with batch statistics images would depend on each other
+
+
+def drawn(model, batch):
+    """{image_id: all that was drawn for that image}."""
+    samples = model.draw_samples(*batch)
+    return {
+        target["image_id"]: (a.positives, a.negatives, a.objects, r.boxes, r.objects, r.labels)
+        for target, a, r in zip(batch[1], samples.anchors, samples.rois, strict=True)
+    }
+
+
+def same(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_samples_do_not_depend_on_the_order_or_the_size_of_the_batch():
+    scenes = scene(5), scene(6, boxes=((3, 3, 30, 30),)), empty_scene(7)
+    model = tiny_model(**FEW)
+    forward, backward = drawn(model, batch_of(*scenes)), drawn(model, batch_of(*scenes[::-1]))
+    alone = drawn(model, batch_of(scenes[1]))
+    assert forward.keys() == backward.keys() == {5, 6, 7}
+    for image_id in forward:
+        # the features of an image may differ in the last bit with its place in the batch, and its proposals with them
+        for a, b in zip(forward[image_id], backward[image_id], strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4)
+    for a, b in zip(forward[6], alone[6], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("change", ["seed", "step", "image_id"])
+def test_samples_depend_on(change):
+    model = tiny_model(**FEW)
+    batch = batch_of(scene(5))
+    before = drawn(model, batch)[5]
+    assert same(before, drawn(model, batch)[5])
+    if change == "image_id":
+        batch[1][0]["image_id"] = 9
+    else:
+        setattr(model, change, 9)
+    after = drawn(model, batch)[batch[1][0]["image_id"]]
+    assert not same(before[:2], after[:2]) and not same(before[3:4], after[3:4])
+
+
+def test_frozen_samples_repeat_the_step():
+    model = tiny_model(**FEW)
+    batch = batch_of(scene(5), scene(6, (50, 70), ((3, 3, 30, 30),)))
+    model.step = 3
+    samples = model.draw_samples(*batch)
+    free, _ = losses_and_gradients(model, batch)
+    model.step = 4
+    frozen, _ = losses_and_gradients(model, batch, samples)
+    other, _ = losses_and_gradients(model, batch)
+    assert frozen == free and other != free
