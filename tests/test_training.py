@@ -217,6 +217,14 @@ def test_a_second_ctrl_c_interrupts_at_once(tmp_path, monkeypatch):
     assert load_checkpoint(tmp_path / "run" / "checkpoint.npz").step == 0
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_interrupts():
+    """Python ignores Ctrl-C where it was started in the background: the tests of it need the usual answer."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_ctrl_c_during_the_evaluation_says_how_to_resume(tmp_path, monkeypatch):
     def interrupted(*args):
         signal.raise_signal(signal.SIGINT)
