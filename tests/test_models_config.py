@@ -76,3 +76,8 @@ def test_switches_change_the_shape_of_the_heads():
     assert c4["roi_heads.layer4.0.conv1.weight"] == (8, 32, 1, 1)
     assert c4[cls] == (6, 32) and c4["roi_heads.mask_predictor.conv5_mask.weight"] == (32, 4, 2, 2)
     assert not any("layer4" in name for name in c4 if name.startswith("backbone"))
+
+
+def test_the_weights_of_the_two_coders():
+    model = build_model("shapes", **TINY, box_weights=(1, 2, 3, 4))
+    assert model.rpn_coder.weights == (1, 1, 1, 1) and model.box_coder.weights == (1, 2, 3, 4)

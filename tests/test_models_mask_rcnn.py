@@ -182,6 +182,17 @@ def test_boxes_come_back_in_the_pixels_of_the_original():
     np.testing.assert_allclose(twice["scores"], small["scores"], rtol=1e-3)
 
 
+def test_the_two_axes_come_back_by_scales_of_their_own():
+    model = tiny_model(min_size=20, max_size=None)
+    batch = model.transform([scene(0, (33, 85), ())[0]])
+    assert batch.sizes == [(20, 51)]  # 33 / 20 is not 85 / 51
+    detection = {"boxes": np.float32([[0, 0, 51, 20], [3, 10, 6, 20]]), "masks": np.ones((2, 4, 4), np.float32)}
+    (result,) = model.postprocess([detection], batch)
+    np.testing.assert_allclose(result["boxes"], [[0, 0, 85, 33], [5, 16.5, 10, 33]], rtol=1e-6)
+    rows, columns = np.nonzero(result["masks"][1] >= 0.5)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (16, 32, 5, 9)  # a centre on the edge is 0.5
+
+
 def test_a_batch_gives_what_its_images_give_alone():
     model = tiny_model().eval()
     images = [scene(i, boxes=((5 + i, 5, 40, 30),))[0] for i in range(3)]

@@ -43,10 +43,11 @@ def test_the_level_of_a_box(width, height, level, dtype):
     assert levels.tolist() == [level - 2]  # the finest is P2
 
 
-def test_rounding_does_not_move_a_box_of_the_canonical_size():
-    # (x + 224) - x is 223.99998 in float32 for some x
-    x = np.float32(0.1) * np.arange(1, 2000, dtype=np.float32)
-    boxes = np.stack([x, x, x + np.float32(224), x + np.float32(224)], axis=1)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rounding_does_not_move_a_box_of_the_canonical_size(dtype):
+    # (x + 224) - x is 223.9999 in float32 for some x
+    x = np.linspace(0.1, 1800, 2000, dtype=dtype)
+    boxes = np.stack([x, x, x + dtype(224), x + dtype(224)], axis=1)
     assert ((boxes[:, 2] - boxes[:, 0]) < 224).any()
     assert (assign_levels(boxes, SCALES) == 2).all()
 
