@@ -125,7 +125,7 @@ class Config:
 class TrainConfig:
     """Training. The defaults train the `shapes` preset from scratch on two CPU cores in a quarter of an hour."""
 
-    steps: int = 2200
+    steps: int = 1800
     batch_size: int = 8
     optimizer: str = "adamw"  # or "sgd"
     lr: float = 1e-3

@@ -16,7 +16,7 @@ from tinymrcnn.models import Config, MaskRCNN, TrainConfig, build_model
 from tinymrcnn.models.config import replace
 from tinymrcnn.training.trainer import CHECKPOINT, load_run, train
 
-TRAIN_IMAGES, TEST_IMAGES = 20_000, 500  # shapes with the seeds 0 and 1; 2,400 steps of 8 see nearly all once
+TRAIN_IMAGES, TEST_IMAGES = 20_000, 500  # shapes with the seeds 0 and 1; 1,800 steps of 8 see most of them once
 QUICK = {"steps": 300, "warmup_steps": 30, "checkpoint_every": 50, "preview_every": 50}
 QUICK_TEST_IMAGES = 100
 
