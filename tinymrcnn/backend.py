@@ -42,9 +42,7 @@ def cuda_problem() -> str | None:
     try:
         _import_cupy()
     except ImportError as error:
-        return (
-            f"CuPy cannot be imported ({error}). On a machine with an NVIDIA GPU, in the clone: pip install -e '.[gpu]'."
-        )
+        return f"CuPy cannot be imported ({error}). With an NVIDIA GPU, in the clone: pip install -e '.[gpu]'."
     try:
         BACKENDS["cuda"].module.zeros(1).sum().item()
     except Exception as error:  # CuPy raises its own classes for a missing driver, device or library
