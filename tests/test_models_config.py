@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from tiny_models import C4, TINY
+from tiny_models import C4, TINY, batch_of, scene, tiny_model
 
 from tinymrcnn.models import Config, MaskRCNN, TrainConfig, build_model
 from tinymrcnn.models.config import replace
@@ -78,6 +78,123 @@ def test_switches_change_the_shape_of_the_heads():
     assert not any("layer4" in name for name in c4 if name.startswith("backbone"))
 
 
-def test_the_weights_of_the_two_coders():
-    model = build_model("shapes", **TINY, box_weights=(1, 2, 3, 4))
-    assert model.rpn_coder.weights == (1, 1, 1, 1) and model.box_coder.weights == (1, 2, 3, 4)
+# Every switch reaches what it is for, and nothing else
+
+BATCH = batch_of(scene(0), scene(1, (57, 80), ((30, 10, 60, 50),), (1,)))
+LOSSES = ["loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_mask"]
+CHANGES_LOSSES = [
+    (dict(rpn_box_beta=0.5), LOSSES[1:2]),
+    (dict(box_beta=0.5), LOSSES[3:4]),
+    (dict(box_weights=(1.0, 2.0, 3.0, 4.0)), LOSSES[3:4]),
+    (dict(mask_loss="softmax"), LOSSES[4:]),
+    (dict(crop_aligned=False), LOSSES[4:]),
+    (dict(soft_mask_targets=True), LOSSES[4:]),
+    (dict(roi_op="roi_pool"), LOSSES[2:]),
+    (dict(roi_op="roi_warp"), LOSSES[2:]),
+    (dict(aligned=False), LOSSES[2:]),
+    (dict(sampling_ratio=1), LOSSES[2:]),
+    (dict(canonical_size=40.0), LOSSES[2:]),
+    (dict(canonical_level=6), LOSSES[2:]),
+    (dict(pixel_mean=(0.1, 0.2, 0.3)), LOSSES),
+    (dict(pixel_std=(0.5, 0.5, 0.6)), LOSSES),
+    (dict(anchor_sizes=((9,), (17,), (33,), (65,))), LOSSES[1:2]),
+    (dict(anchor_rounded=True), LOSSES[1:2]),
+]
+
+
+@pytest.mark.parametrize(("overrides", "expected"), CHANGES_LOSSES, ids=lambda value: "-".join(value))
+def test_switches_of_the_losses(overrides, expected):
+    samples = tiny_model().draw_samples(*BATCH)
+    default, changed = tiny_model().eval(), tiny_model(**overrides).eval()
+    before, after = default.losses(*BATCH, samples), changed.losses(*BATCH, samples)
+    assert [name for name in LOSSES if before[name].item() != after[name].item()] == expected
+
+
+CHANGES_SAMPLES = [
+    (dict(rpn_samples=20), "anchors"),
+    (dict(rpn_positive_fraction=0.01), "anchors"),
+    (dict(rpn_fg_iou=0.5), "anchors"),
+    (dict(rpn_bg_iou=0.1), "anchors"),
+    (dict(anchor_order="ratio", aspect_ratios=(2.0, 1.0, 0.5)), "both"),
+    (dict(rpn_pre_nms_train=20), "rois"),
+    (dict(rpn_post_nms_train=20), "rois"),
+    (dict(rpn_nms=0.3), "rois"),
+    (dict(rpn_min_size=10.0), "rois"),
+    (dict(box_fg_iou=0.2), "rois"),
+    (dict(box_samples=10), "rois"),
+    (dict(box_positive_fraction=0.04), "rois"),
+    (dict(rpn_pre_nms_test=20), "nothing"),
+    (dict(rpn_post_nms_test=20), "nothing"),
+    (dict(score_threshold=0.5), "nothing"),
+    (dict(box_nms=0.2), "nothing"),
+]
+
+
+def samples_differ(a, b):
+    return any(
+        not np.array_equal(getattr(x, field.name), getattr(y, field.name))
+        for x, y in zip(a, b, strict=True)
+        for field in dataclasses.fields(x)
+    )
+
+
+@pytest.mark.parametrize(("overrides", "expected"), CHANGES_SAMPLES, ids=lambda value: "-".join(value))
+def test_switches_of_the_samples(overrides, expected):
+    before, after = (tiny_model(**changes).draw_samples(*BATCH) for changes in ({}, overrides))
+    assert samples_differ(before.anchors, after.anchors) == (expected in ("anchors", "both"))
+    assert samples_differ(before.rois, after.rois) == (expected in ("rois", "both"))
+
+
+CHANGES_DETECTIONS = [
+    (dict(rpn_pre_nms_test=20), True),
+    (dict(rpn_post_nms_test=20), True),
+    (dict(rpn_nms=0.3), True),
+    (dict(rpn_min_size=10.0), True),
+    (dict(score_threshold=0.9), True),
+    (dict(box_nms=0.1), True),
+    (dict(max_detections=10), True),
+    (dict(min_box_size=20.0), True),
+    (dict(rpn_pre_nms_train=20), False),
+    (dict(rpn_post_nms_train=20), False),
+    (dict(box_samples=10), False),
+    (dict(crop_aligned=False), False),
+]
+
+
+@pytest.mark.parametrize(("overrides", "expected"), CHANGES_DETECTIONS, ids=str)
+def test_switches_of_the_detections(overrides, expected):
+    before, after = (tiny_model(**changes).eval().detect(BATCH[0]) for changes in ({}, overrides))
+    pairs = [(a[name], b[name]) for a, b in zip(before, after, strict=True) for name in a]
+    assert any(not np.array_equal(a, b) for a, b in pairs) == expected
+
+
+def test_sizes_that_are_limits():
+    model = tiny_model(max_detections=7, min_box_size=12.0, score_threshold=0.02, rpn_min_size=9.0).eval()
+    for result in model.detect(BATCH[0]):
+        assert len(result["scores"]) == 7 and (result["scores"] > 0.02).all()
+        assert (result["boxes"][:, 2:] - result["boxes"][:, :2] >= 12).all()
+
+
+@pytest.mark.parametrize(("stride", "size"), [(1, 4), (2, 2)])
+def test_the_stride_of_the_stage_that_runs_on_rois(stride, size):
+    model = tiny_model(**C4, roi_stage_stride=stride)
+    batch = model.transform(BATCH[0])
+    boxes = [np.array([[5, 5, 30, 40]], np.float32)] * 2
+    assert model.pool(model.features(batch), batch, boxes, 4).shape == (2, 8, size, size)
+
+
+@pytest.mark.parametrize(("nominal", "stride"), [(True, (64, 64)), (False, (96 // 2, 160 // 3))])
+def test_the_strides_of_the_anchors(nominal, stride):
+    """P6 of 96 x 160 pixels has 2 x 3 cells, which are not 64 pixels apart if they are to fill the image."""
+    model = tiny_model(
+        extra_level=True,
+        anchor_sizes=((8,), (16,), (32,), (64,), (128,)),
+        nominal_strides=nominal,
+        aspect_ratios=(1.0,),
+    )
+    batch = model.transform([scene(0, (96, 160), ())[0]])
+    anchors, sizes = model.all_anchors(model.features(batch), batch)
+    assert sizes == [24 * 40, 12 * 20, 6 * 10, 3 * 5, 2 * 3] and anchors.dtype == np.float32
+    last = anchors[-6:].reshape(2, 3, 4)
+    np.testing.assert_array_equal(last[0, 0], [-64, -64, 64, 64])
+    np.testing.assert_array_equal(last[1, 2] - last[0, 0], [2 * stride[1], stride[0]] * 2)

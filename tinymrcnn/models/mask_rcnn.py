@@ -257,7 +257,8 @@ class MaskRCNN(Module):
         return {name: total * (1 / max(1, count)) for name, (total, count) in sums.items()}
 
     def draw_samples(self, images, targets) -> Samples:
-        """The anchors and RoIs that losses(images, targets) would draw at this step."""
+        """The anchors and RoIs that losses(images, targets) would draw at this step. A forward pass like any other:
+        in train mode the running statistics of batch normalisation take part in it."""
         with no_grad():
             batch = self.transform(images, targets)
             features = self.features(batch)
