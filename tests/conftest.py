@@ -29,7 +29,7 @@ def pytest_runtest_setup(item):
     if item.get_closest_marker("parity"):
         absent = [name for name in ("torch", "torchvision") if importlib.util.find_spec(name) is None]
         if absent:
-            pytest.skip(f"{' and '.join(absent)} not installed: pip install 'tinymrcnn[parity]'")
+            pytest.skip(f"{' and '.join(absent)} not installed: pip install -e '.[parity]'")
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
