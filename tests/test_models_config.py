@@ -154,6 +154,7 @@ CHANGES_DETECTIONS = [
     (dict(box_nms=0.1), True),
     (dict(max_detections=10), True),
     (dict(min_box_size=20.0), True),
+    (dict(mask_loss="softmax"), True),
     (dict(rpn_pre_nms_train=20), False),
     (dict(rpn_post_nms_train=20), False),
     (dict(box_samples=10), False),
