@@ -102,7 +102,7 @@ CHANGES_LOSSES = [
 ]
 
 
-@pytest.mark.parametrize(("overrides", "expected"), CHANGES_LOSSES, ids=lambda value: "-".join(value))
+@pytest.mark.parametrize(("overrides", "expected"), CHANGES_LOSSES, ids=str)
 def test_switches_of_the_losses(overrides, expected):
     samples = tiny_model().draw_samples(*BATCH)
     default, changed = tiny_model().eval(), tiny_model(**overrides).eval()
@@ -138,7 +138,7 @@ def samples_differ(a, b):
     )
 
 
-@pytest.mark.parametrize(("overrides", "expected"), CHANGES_SAMPLES, ids=lambda value: "-".join(value))
+@pytest.mark.parametrize(("overrides", "expected"), CHANGES_SAMPLES, ids=str)
 def test_switches_of_the_samples(overrides, expected):
     before, after = (tiny_model(**changes).draw_samples(*BATCH) for changes in ({}, overrides))
     assert samples_differ(before.anchors, after.anchors) == (expected in ("anchors", "both"))
