@@ -20,6 +20,22 @@ from tinymrcnn.data.images import write_image
 COLORS = ("#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#0072b2", "#d55e00", "#f0e442")
 MASK_OPACITY = 0.45
 
+# What has the same colour in every figure; lines differ in style or marker too, for print in grey
+ROLE_COLORS = {
+    "truth": "#009e73",
+    "prediction": "#0072b2",
+    "proposal": "#cc79a7",
+    "roi": "#e69f00",
+    "bins": "#56b4e9",
+    "points": "#d55e00",
+    "positive": "#0072b2",
+    "negative": "#d55e00",
+    "ignored": "#999999",
+    "RoIPool": "#d55e00",
+    "RoIWarp": "#cc79a7",
+    "RoIAlign": "#0072b2",
+}
+
 
 def describe(name: str, array) -> str:
     """One line about an array or a Tensor on any device: its shape, dtype and range."""
