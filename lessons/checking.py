@@ -24,8 +24,8 @@ def check(number: int, answer, *cases, tolerance: float = 1e-5) -> None:
         try:
             result = answer(*_copies(arguments))
         except Exception as error:
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            _say(number, f"case {position} raised {type(error).__name__}: {error} (in {where.name}, line {where.lineno})")
+            at = traceback.extract_tb(error.__traceback__)[-1]
+            _say(number, f"case {position} raised {type(error).__name__}: {error} (in {at.name}, line {at.lineno}).")
             return
         problem = _empty if result is None else _difference(result, expected, tolerance)
         if problem:
