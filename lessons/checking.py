@@ -9,6 +9,7 @@ import numpy as np
 
 from tinymrcnn.autograd import Tensor
 from tinymrcnn.autograd.gradcheck import worst_relative_error
+from tinymrcnn.backend import to_numpy
 
 
 def check(number: int, answer, *cases, tolerance: float = 1e-5) -> None:
@@ -24,8 +25,9 @@ def check(number: int, answer, *cases, tolerance: float = 1e-5) -> None:
         try:
             result = answer(*_copies(arguments))
         except Exception as error:
-            at = traceback.extract_tb(error.__traceback__)[-1]
-            _say(number, f"case {position} raised {type(error).__name__}: {error} (in {at.name}, line {at.lineno}).")
+            frames = traceback.extract_tb(error.__traceback__)[1:2]  # the answer's own, after this function's
+            place = "".join(f" (in {frame.name}, line {frame.lineno})" for frame in frames)
+            _say(number, f"case {position} raised {type(error).__name__}: {error}{place}.")
             return
         problem = _empty if result is None else _difference(result, expected, tolerance)
         if problem:
@@ -68,27 +70,49 @@ def _copies(arguments):
 
 def _difference(result, expected, tolerance: float) -> str | None:
     """What is wrong with a result, in words, or None."""
+    if isinstance(expected, dict):
+        if not isinstance(result, dict) or result.keys() != expected.keys():
+            return f"a dict with the keys {', '.join(map(str, expected))} should come back, got {_named(result)}."
+        problems = ((name, _difference(result[name], expected[name], tolerance)) for name in expected)
+        return next((f"{name}: {problem}" for name, problem in problems if problem), None)
     if isinstance(expected, (tuple, list)) and any(np.ndim(part) for part in expected):
         if not isinstance(result, (tuple, list)) or len(result) != len(expected):
-            return f"{len(expected)} things should come back, got {type(result).__name__}."
+            return f"{len(expected)} things should come back, got {_named(result)}."
         for index, (part, wanted) in enumerate(zip(result, expected, strict=True), 1):
             if problem := _difference(part, wanted, tolerance):
                 return f"result {index}: {problem}"
         return None
     try:
-        result, expected = (np.asarray(x.data if isinstance(x, Tensor) else x) for x in (result, expected))
-        if result.shape != expected.shape:
-            return f"the shape should be {expected.shape}, got {result.shape}."
-        if expected.dtype.kind not in "fiub":
-            return None if np.array_equal(result, expected) else f"expected {expected}, got {result}."
-        off = np.abs(result.astype(float) - expected.astype(float))
+        result, expected = (_array(x) for x in (result, expected))
     except (TypeError, ValueError):
-        return f"expected {type(expected).__name__}, got {type(result).__name__}: {result!r:.80}."
-    off[(result == expected) | (np.isnan(expected) & np.isnan(result) if expected.dtype.kind == "f" else False)] = 0
-    scale = max(1e-30, float(np.abs(expected[np.isfinite(expected)]).max(initial=0.0)))
-    wrong = ~(off <= tolerance * scale)
+        return f"expected {_named(expected)}, got {_named(result)}."
+    if expected.dtype.kind not in "fiub":
+        return None if np.array_equal(result, expected) else f"expected {expected}, got {result}."
+    if result.dtype.kind not in "fiub":
+        return f"expected numbers, got {result.dtype} values: {str(result):.80}"
+    if result.shape != expected.shape:
+        return f"the shape should be {expected.shape}, got {result.shape}."
+    result, expected = result.astype(np.float64), expected.astype(np.float64)
+    scale = np.abs(expected[np.isfinite(expected)]).max(initial=1e-30)
+    off = np.full(result.shape, np.inf)  # where one of the two is not finite
+    finite = np.isfinite(result) & np.isfinite(expected)
+    off[finite] = np.abs(result[finite] - expected[finite])
+    off[(result == expected) | (np.isnan(result) & np.isnan(expected))] = 0
+    wrong = off > tolerance * scale
     if not wrong.any():
         return None
-    at = np.unravel_index(np.argmax(np.where(np.isnan(off), np.inf, off)), off.shape)
-    place = f"at index {tuple(int(i) for i in at)}, " if off.ndim else ""
-    return f"{wrong.sum()} of {off.size} numbers are wrong; {place}expected {expected[at]:.6g}, got {result[at]:.6g}."
+    at = np.unravel_index(off.argmax(), off.shape)
+    found = f"expected {expected[at]:.6g}, got {result[at]:.6g}."
+    if off.ndim == 0:
+        return found
+    return f"{wrong.sum()} of {off.size} numbers are wrong; at index {tuple(int(i) for i in at)}, {found}"
+
+
+def _array(value) -> np.ndarray:
+    """A value as an array on the host."""
+    value = value.data if isinstance(value, Tensor) else value
+    return to_numpy(value) if hasattr(value, "shape") else np.asarray(value)
+
+
+def _named(value) -> str:
+    return f"{type(value).__name__} {' '.join(repr(value).split()):.60}"
