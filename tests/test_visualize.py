@@ -17,6 +17,8 @@ from tinymrcnn.visualize import (
     draw_grid,
     draw_instances,
     draw_roi_grid,
+    plot_boxes,
+    plot_cells,
     write_picture,
 )
 
@@ -102,6 +104,20 @@ def test_anchors_and_roi_grid_have_their_colours():
         assert (picture == class_color(level + 1)).all(2).any()
     grid = draw_roi_grid(np.eye(5, 7), np.array([1.5, 1.5, 4, 4]), [(1.5, 1.5, 4, 4)], [(2.0, 2.0)])
     assert (grid == class_color(6)).all(2).any() and (grid == class_color(1)).all(2).any()
+
+
+def test_cells_and_boxes_lie_where_they_belong():
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    plot_cells(axes, np.arange(6.0).reshape(2, 3), "a map", unit="pixels", stride=16)
+    plot_boxes(axes, np.array([[16.0, 0, 48, 32], [1, 2, 3, 4]]), "RoI", color="black")
+    assert axes.get_xlim() == (0, 48) and axes.get_ylim() == (32, 0)  # y runs down
+    assert axes.get_xlabel() == "x (pixels)" and axes.get_title() == "a map"
+    centres = axes.collections[-1].get_offsets()
+    assert centres.tolist() == [[8, 8], [24, 8], [40, 8], [8, 24], [24, 24], [40, 24]]
+    assert axes.lines[0].get_xydata().tolist() == [[16, 0], [48, 0], [48, 32], [16, 32], [16, 0]]
+    assert [line.get_label() for line in axes.lines][0] == "RoI" and len(axes.get_legend_handles_labels()[1]) == 1
 
 
 def test_graph_of_a_long_chain_of_diamonds_and_its_errors():

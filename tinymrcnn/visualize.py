@@ -270,3 +270,28 @@ def draw_graph(tensor: Tensor):
     axes.set(xlim=(-widest / 2 - 0.1, widest / 2 + 0.1), ylim=(-0.6, len(layers) - 0.4))
     axes.axis("off")
     return _pixels(figure)
+
+
+# On axes of the reader's own -----------------------------------------------------------------------------
+
+
+def plot_cells(axes, values, title: str = "", unit: str = "cells", stride: float = 1) -> None:
+    """A map of cells on matplotlib axes: pale, its cells dashed, a mark at each centre, where the value lives.
+
+    values: (h, w); cell (row i, column j) covers [j, j + 1) x [i, i + 1) times stride, the length of a cell
+    in the unit, so that boxes and points can be drawn over it."""
+    height, width = values.shape
+    low, high = float(values.min()), float(values.max())
+    extent = (0, width * stride, height * stride, 0)
+    axes.imshow(values, cmap="gray", extent=extent, vmin=low - 1.5 * (high - low) - 1e-6, vmax=high, zorder=0)
+    axes.vlines(np.arange(width + 1) * stride, 0, height * stride, color="#777777", lw=0.6, ls="--", zorder=1)
+    axes.hlines(np.arange(height + 1) * stride, 0, width * stride, color="#777777", lw=0.6, ls="--", zorder=1)
+    x, y = np.meshgrid((np.arange(width) + 0.5) * stride, (np.arange(height) + 0.5) * stride)
+    axes.scatter(x, y, marker="+", s=18, lw=0.7, color="#555555", zorder=1)
+    axes.set(title=title, xlabel=f"x ({unit})", ylabel=f"y ({unit})", aspect="equal")
+
+
+def plot_boxes(axes, boxes, label: str | None = None, **style) -> None:
+    """Boxes (N, 4) or one box (4,) as outlines on matplotlib axes; style: of axes.plot, label: for the legend."""
+    for index, (x1, y1, x2, y2) in enumerate(np.reshape(boxes, (-1, 4)).tolist()):
+        axes.plot((x1, x2, x2, x1, x1), (y1, y1, y2, y2, y1), label=label if index == 0 else None, **style)
