@@ -1,0 +1,35 @@
+"""Solutions of lesson 05, the RPN."""
+
+
+# %% exercise-1
+def grid_anchors(cell, h, w, stride):
+    """(A, 4) anchors around (0, 0) to the (h * w * A, 4) anchors of a map."""
+    y, x = np.meshgrid(np.arange(h) * stride, np.arange(w) * stride, indexing="ij")
+    shifts = np.stack([x, y, x, y], axis=-1).astype(np.float32)
+    return (shifts[:, :, None] + cell).reshape(-1, 4)
+
+
+# %% exercise-2
+def encode(gt, boxes):
+    """The (dx, dy, dw, dh) that turn each box into the one of the same row of gt."""
+    sizes, wanted_sizes = boxes[:, 2:] - boxes[:, :2], gt[:, 2:] - gt[:, :2]
+    shift = (gt[:, :2] + gt[:, 2:] - boxes[:, :2] - boxes[:, 2:]) / 2
+    return np.concatenate([shift / sizes, np.log(wanted_sizes / sizes)], axis=1)
+
+
+# %% exercise-3
+def greedy_nms(boxes, scores, threshold):
+    """(N, 4) boxes and (N,) scores to the indices that survive, by descending score."""
+    left, kept = np.argsort(-scores, kind="stable"), []
+    while len(left):
+        best, rest = left[0], left[1:]
+        kept.append(best)
+        left = rest[box_iou(boxes[[best]], boxes[rest])[0] <= threshold]
+    return np.array(kept)
+
+
+# %% exercise-4
+# An anchor of ratio r is 20 / sqrt(r) wide and 20 sqrt(r) high. What it shares with the object has the smaller of the
+# two widths and of the two heights, and the union is 800 minus that. Only the ratio 1/4 would be positive.
+shared = [min(40, 20 / math.sqrt(r)) * min(10, 20 * math.sqrt(r)) for r in (0.25, 0.5, 1, 2)]
+answer = tuple(area / (800 - area) for area in shared)
