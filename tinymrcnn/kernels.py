@@ -5,8 +5,8 @@ This is the one file that imports numba.cuda. A kernel family is written as
 - scalar functions in plain Python, decorated with `@scalar`: the arithmetic itself, written once. They
   take their float type from an argument (`T = type(x)`) and wrap every constant in it (`T(0.5)`), so that
   the float32 kernel on a GPU holds no float64 instruction;
-- a CPU kernel (`@cpu_kernel`, loops over `prange`) and a CUDA kernel (`@cuda_kernel`, a grid-stride loop)
-  around them.
+- a CPU kernel (`@cpu_kernel`, loops over `prange`; or `@piece_kernel`, the work of one thread on one piece, which
+  threads.spread() hands out) and a CUDA kernel (`@cuda_kernel`, a grid-stride loop) around them.
 
 Arrays are channels-last, so the innermost loop of a CPU kernel and neighbouring threads of a CUDA kernel
 read neighbouring channels.
@@ -26,12 +26,13 @@ from tinymrcnn.backend import BACKENDS, backend_of  # noqa: E402
 
 numba.config.THREADING_LAYER = _layer  # with a warm disk cache the environment variable alone is ignored
 
-__all__ = ["cpu_kernel", "cuda", "cuda_kernel", "launch", "launch_size", "prange", "run", "scalar"]
+__all__ = ["cpu_kernel", "cuda", "cuda_kernel", "launch", "launch_size", "piece_kernel", "prange", "run", "scalar"]
 
 THREADS_PER_BLOCK = 256
 MAX_BLOCKS = 4096  # the kernels stride over the grid, so more blocks bring nothing
 
 cpu_kernel = numba.njit(parallel=True, cache=True, error_model="numpy")
+piece_kernel = numba.njit(nogil=True, cache=True, error_model="numpy")
 cuda_kernel = cuda.jit
 
 

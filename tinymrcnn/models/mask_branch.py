@@ -17,19 +17,14 @@ from tinymrcnn.nn.init import normal
 
 
 class MaskHead(Sequential):
-    """3x3 convolutions with ReLU that keep the RoI's grid (Figure 4, right: four of them)."""
+    """3x3 convolutions with ReLU that keep the RoI's grid (Figure 4, right: four of them):
+    (R, C, pool, pool) -> (R, layers[-1], pool, pool)."""
 
     def __init__(self, in_channels: int, layers):
         widths = [in_channels, *layers]
         super().__init__(
-            *(Sequential(Conv2d(a, b, 3, padding=1)) for a, b in zip(widths[:-1], widths[1:], strict=True))
+            *(Sequential(Conv2d(a, b, 3, padding=1, relu=True)) for a, b in zip(widths[:-1], widths[1:], strict=True))
         )
-
-    def forward(self, roi_features: Tensor) -> Tensor:
-        """(R, C, pool, pool) -> (R, layers[-1], pool, pool)."""
-        for convolution in self:
-            roi_features = ops.relu(convolution(roi_features))
-        return roi_features
 
 
 class MaskPredictor(Module):

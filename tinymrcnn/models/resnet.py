@@ -4,6 +4,7 @@ He et al., Deep Residual Learning (2015), figure 5 and table 1: a stem, then fou
 stage halves the size of the map and doubles the width. Lesson 03 walks through it.
 """
 
+from tinymrcnn import ops
 from tinymrcnn.autograd import Tensor
 from tinymrcnn.nn import BatchNorm2d, Conv2d, FrozenBatchNorm2d, GroupNorm, MaxPool2d, Module, ReLU, Sequential
 
@@ -15,6 +16,18 @@ def make_norm(norm: str, channels: int) -> Module:
     if norm == "group":
         return GroupNorm(max(1, channels // 8), channels)
     return {"batch": BatchNorm2d, "frozen": FrozenBatchNorm2d}[norm](channels)
+
+
+def conv_norm(x: Tensor, conv: Conv2d, norm: Module, relu: ReLU | None = None) -> Tensor:
+    """relu(norm(conv(x))), or without the ReLU.
+
+    A frozen normalisation only scales and shifts the channels, so it moves into the filters and the bias."""
+    if isinstance(norm, FrozenBatchNorm2d):
+        scale, shift = norm.scale_and_shift()
+        filters = conv.weight * scale.reshape(-1, 1, 1, 1)
+        return ops.conv2d(x, filters, Tensor(shift), conv.stride, conv.padding, conv.dilation, relu is not None)
+    out = norm(conv(x))
+    return out if relu is None else relu(out)
 
 
 class BasicBlock(Module):
@@ -32,9 +45,9 @@ class BasicBlock(Module):
         self.downsample = make_shortcut(in_channels, width, stride, norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.relu(self.bn1(self.conv1(x)))
-        out = self.bn2(self.conv2(out))
-        return self.relu(out + (x if self.downsample is None else self.downsample(x)))
+        out = conv_norm(x, self.conv1, self.bn1, self.relu)
+        out = conv_norm(out, self.conv2, self.bn2)
+        return ops.add_relu(out, x if self.downsample is None else conv_norm(x, *self.downsample))
 
 
 class Bottleneck(Module):
@@ -57,10 +70,10 @@ class Bottleneck(Module):
         self.downsample = make_shortcut(in_channels, 4 * width, stride, norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.relu(self.bn1(self.conv1(x)))
-        out = self.relu(self.bn2(self.conv2(out)))
-        out = self.bn3(self.conv3(out))
-        return self.relu(out + (x if self.downsample is None else self.downsample(x)))
+        out = conv_norm(x, self.conv1, self.bn1, self.relu)
+        out = conv_norm(out, self.conv2, self.bn2, self.relu)
+        out = conv_norm(out, self.conv3, self.bn3)
+        return ops.add_relu(out, x if self.downsample is None else conv_norm(x, *self.downsample))
 
 
 BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
@@ -102,7 +115,7 @@ class ResNet(Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(N, 3, H, W) images to the map of every stage: (N, C_i, H / 2^(i+2), W / 2^(i+2)), finest first."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        x = self.maxpool(conv_norm(images, self.conv1, self.bn1, self.relu))
         maps = []
         for i in range(len(self.out_channels)):
             x = getattr(self, f"layer{i + 1}")(x)

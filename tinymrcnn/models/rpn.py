@@ -20,11 +20,12 @@ from tinymrcnn.nn.init import normal
 
 
 class RPNHead(Module):
-    """A 3x3 convolution, then per anchor one objectness logit and four box corrections; shared by all levels."""
+    """A 3x3 convolution with ReLU, then per anchor one objectness logit and four box corrections; the same for all
+    levels."""
 
     def __init__(self, in_channels: int, channels: int, num_anchors: int):
         super().__init__()
-        self.conv = Sequential(Sequential(Conv2d(in_channels, channels, 3, padding=1, init=normal(0.01))))
+        self.conv = Sequential(Sequential(Conv2d(in_channels, channels, 3, padding=1, relu=True, init=normal(0.01))))
         self.cls_logits = Conv2d(channels, num_anchors, 1, init=normal(0.01))
         self.bbox_pred = Conv2d(channels, 4 * num_anchors, 1, init=normal(0.01))
 
@@ -33,7 +34,7 @@ class RPNHead(Module):
         logits, deltas = [], []
         for feature in features:
             n = len(feature)
-            hidden = ops.relu(self.conv(feature))
+            hidden = self.conv(feature)
             logits.append(self.cls_logits(hidden).permute(0, 2, 3, 1).reshape(n, -1))
             deltas.append(self.bbox_pred(hidden).permute(0, 2, 3, 1).reshape(n, -1, 4))
         return cat(logits, dim=1), cat(deltas, dim=1)

@@ -30,18 +30,18 @@ class _Weighted(Module):
 
 
 class Conv2d(_Weighted):
-    """ops.conv2d with a weight (out, in, kernel, kernel)."""
+    """ops.conv2d with a weight (out, in, kernel, kernel); with relu=True, a ReLU behind it."""
 
     def __init__(
-        self, in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, bias=True,
+        self, in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, bias=True, relu=False,
         init=initialisers.kaiming_normal,
     ):  # fmt: skip
         shape = (out_channels, in_channels, kernel_size, kernel_size)
         super().__init__(shape, out_channels if bias else 0, init)
-        self.stride, self.padding, self.dilation = stride, padding, dilation
+        self.stride, self.padding, self.dilation, self.relu = stride, padding, dilation, relu
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation)
+        return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.relu)
 
 
 class ConvTranspose2d(_Weighted):
@@ -104,9 +104,13 @@ class FrozenBatchNorm2d(Module):
         self.running_mean = np.zeros(num_features, np.float32)
         self.running_var = np.ones(num_features, np.float32)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def scale_and_shift(self):
+        """The two constants of every channel, arrays (C,)."""
         scale = self.weight / (self.running_var + self.eps) ** 0.5
-        shift = self.bias - self.running_mean * scale
+        return scale, self.bias - self.running_mean * scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale, shift = self.scale_and_shift()
         return x * scale.reshape(1, -1, 1, 1) + shift.reshape(1, -1, 1, 1)
 
 

@@ -1,6 +1,6 @@
 """Differentiable functions on Tensors, under the names and argument orders of torch.nn.functional."""
 
-from tinymrcnn.ops.activations import log_softmax, relu, sigmoid, softmax
+from tinymrcnn.ops.activations import add_relu, log_softmax, relu, sigmoid, softmax
 from tinymrcnn.ops.convolution import conv2d, conv_transpose2d, linear
 from tinymrcnn.ops.losses import binary_cross_entropy_with_logits, cross_entropy, smooth_l1_loss
 from tinymrcnn.ops.normalization import batch_norm, group_norm
@@ -8,6 +8,7 @@ from tinymrcnn.ops.pooling import max_pool2d
 from tinymrcnn.ops.resize import interpolate
 
 __all__ = [
+    "add_relu",
     "batch_norm",
     "binary_cross_entropy_with_logits",
     "conv2d",

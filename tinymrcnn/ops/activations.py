@@ -1,17 +1,75 @@
 """ReLU, sigmoid and softmax."""
 
+import numpy as np
+
 from tinymrcnn.autograd import Tensor, record
-from tinymrcnn.backend import array_module, elementwise
+from tinymrcnn.backend import array_module, elementwise, empty_like, memory_order
+from tinymrcnn.kernels import cpu_kernel, prange
 
 
 def relu(x: Tensor) -> Tensor:
     """max(x, 0), elementwise. The gradient at 0 is 0."""
-    out = elementwise("maximum", x.data, 0)
+    if isinstance(x.data, np.ndarray):
+        out = _one_pass(_relu_cpu, x.data)
+    else:
+        out = elementwise("maximum", x.data, 0)
+    return record(out, (x,), lambda grad, needs: (relu_grad(grad, out),))
+
+
+def add_relu(x: Tensor, y: Tensor) -> Tensor:
+    """relu(x + y) of two Tensors of one shape, in one pass over the memory: the end of a residual block.
+
+    Raises ValueError when the shapes differ."""
+    if x.shape != y.shape:
+        raise ValueError(f"add_relu takes two Tensors of one shape, not {x.shape} and {y.shape}.")
+    array_module(x.data, y.data)
+    if isinstance(x.data, np.ndarray) and x.dtype == y.dtype:
+        out = _one_pass(_add_relu_cpu, x.data, y.data)
+    else:
+        out = elementwise("maximum", elementwise("add", x.data, y.data), 0)
 
     def backward(grad, needs):
-        return (elementwise("multiply", grad, (out > 0).astype(grad.dtype)),)  # NumPy multiplies by bool slowly
+        grad = relu_grad(grad, out)
+        return tuple(grad if need else None for need in needs)
 
-    return record(out, (x,), backward)
+    return record(out, (x, y), backward)
+
+
+def relu_grad(grad, out):
+    """The gradient before a ReLU, from the one behind it and its result."""
+    if isinstance(out, np.ndarray):
+        return _one_pass(_relu_grad_cpu, out, grad)
+    return elementwise("multiply", grad, (out > 0).astype(grad.dtype))
+
+
+def _one_pass(kernel, first, *others):
+    """kernel(operands, result) on arrays of one shape and dtype, each seen as a line of numbers in the memory order of
+    the first. NumPy would take a pass, on one core, for every operation."""
+    order = memory_order(first)
+    out = empty_like(first)
+    kernel(*(array.transpose(order).reshape(-1) for array in (first, *others, out)))
+    return out
+
+
+# A NaN is not less than 0: it stays.
+
+
+@cpu_kernel
+def _relu_cpu(x, out):
+    for i in prange(x.size):
+        out[i] = 0 if x[i] < 0 else x[i]
+
+
+@cpu_kernel
+def _add_relu_cpu(x, y, out):
+    for i in prange(x.size):
+        out[i] = 0 if x[i] + y[i] < 0 else x[i] + y[i]
+
+
+@cpu_kernel
+def _relu_grad_cpu(result, grad, out):
+    for i in prange(result.size):
+        out[i] = grad[i] if result[i] > 0 else 0
 
 
 def stable_sigmoid(x):

@@ -5,33 +5,41 @@ as the columns of another. With channels-last memory a 1x1 convolution needs no 
 bank stored channels-last is that second matrix without a copy. Lesson 02 explains it.
 """
 
+import numpy as np
+
 from tinymrcnn.autograd import Tensor, record
 from tinymrcnn.backend import array_module, channels_first, channels_last, column_sums
+from tinymrcnn.kernels import numba, piece_kernel
 from tinymrcnn.ops import winograd
+from tinymrcnn.ops.activations import relu_grad
 from tinymrcnn.ops.im2col import col2im, im2col
+from tinymrcnn.threads import matmul, slices, spread, workspace
 
-# The matrix of windows is built in pieces of about this many numbers: large enough for a fast product, small
-# enough to stay in the cache and to bound the memory.
-PIECE = 1 << 20
+# The matrix of windows is built in pieces of about this many numbers: large enough for a fast product, small enough
+# to stay in a core's cache, or to be a modest part of a GPU's memory. The gradient of the filters is a sum over all
+# windows, so its pieces are larger: every one costs a pass over the sum.
+PIECE, WEIGHT_PIECE, GPU_PIECE = 1 << 20, 1 << 22, 1 << 26
+PARTS = 4  # into so many a large piece is cut for the threads
 
 
-def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padding=0, dilation=1) -> Tensor:
+def conv2d(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padding=0, dilation=1, relu: bool = False
+) -> Tensor:
     """The cross-correlation that deep learning calls convolution, as torch.nn.functional.conv2d.
 
     x: (N, C, H, W). weight: (O, C, kernel_h, kernel_w). bias: (O,). stride, padding, dilation: int.
+    relu: max(result, 0), as ops.relu gives it but without another pass over the memory.
     Returns (N, O, out_h, out_w), channels-last, out_h = (H + 2 padding - dilation (kernel_h - 1) - 1) // stride + 1.
 
     Raises ValueError when the shapes do not fit."""
     _check_convolution(x, weight, bias, stride, padding, dilation)
     image, filters = channels_last(x.data), weight.data
-    out = correlate(image, filters, stride, padding, dilation)
-    if bias is not None:
-        out += bias.data
+    out = correlate(image, filters, stride, padding, dilation, None if bias is None else bias.data, relu)
     size = image.shape
     image = image if weight.requires_grad else None
 
     def backward(grad, needs):
-        grad = channels_last(grad)
+        grad = channels_last(relu_grad(grad, channels_first(out)) if relu else grad)
         return (
             channels_first(correlate_input_grad(grad, filters, size, stride, padding, dilation)) if needs[0] else None,
             correlate_weight_grad(grad, image, filters.shape, stride, padding, dilation) if needs[1] else None,
@@ -63,56 +71,95 @@ def _as_matrix(filters):
     return filters.transpose(0, 2, 3, 1).reshape(filters.shape[0], -1)
 
 
-def _is_pointwise(kernel, padding) -> bool:
-    return tuple(kernel) == (1, 1) and padding == 0
+def _is_pointwise(kernel, stride, padding) -> bool:
+    return tuple(kernel) == (1, 1) and stride == 1 and padding == 0
 
 
-def _pieces(image, size, kernel, stride, padding, dilation):
-    """The matrix of windows piece by piece: (slice of its rows, those rows). The buffer is used again."""
+def _windows(image, size, kernel, stride, padding, dilation, together=False):
+    """The matrix of windows in pieces: their number, and a function that makes one, from its index to (slice of the
+    matrix's rows, those rows). together: all threads make one large piece, else each makes small ones."""
     xp = array_module(image)
-    n, (out_h, out_w), per_row = len(image), size, kernel[0] * kernel[1] * image.shape[3]
-    step = max(1, min(n * out_h, PIECE // max(1, out_w * per_row)))
-    buffer = xp.empty((step * out_w, per_row), image.dtype)
-    for first in range(0, n * out_h, step):
-        rows = min(step, n * out_h - first)
-        columns = buffer[: rows * out_w]
-        im2col(image, columns, first, size, kernel, stride, padding, dilation)
-        yield slice(first * out_w, (first + rows) * out_w), columns
+    (out_h, out_w), per_row = size, kernel[0] * kernel[1] * image.shape[3]
+    lines = len(image) * out_h
+    step = (GPU_PIECE if xp is not np else WEIGHT_PIECE if together else PIECE) // max(1, out_w * per_row)
+    step = max(1, step if together else min(step, -(-lines // numba.get_num_threads())))
+
+    def make(index: int):
+        first, end = index * step, min((index + 1) * step, lines)
+        rows = slice(first * out_w, end * out_w)
+        if _is_pointwise(kernel, stride, padding):
+            return rows, image.reshape(-1, per_row)[rows]  # the windows are the pixels
+        shape = (rows.stop - rows.start, per_row)
+        columns = workspace("columns", shape, image.dtype) if xp is np else xp.empty(shape, image.dtype)
+        parts = slices(end - first, PARTS if together and xp is np else 1)
+
+        def gather(part: int) -> None:
+            some = parts[part]
+            target = columns[some.start * out_w : some.stop * out_w]
+            im2col(image, target, first + some.start, size, kernel, stride, padding, dilation)
+
+        if len(parts) == 1:
+            gather(0)
+        else:
+            spread(gather, len(parts), image)
+        return rows, columns
+
+    return -(-lines // step), make
 
 
-def correlate(image, filters, stride, padding, dilation):
+def correlate(image, filters, stride, padding, dilation, bias=None, relu=False):
     """The forward pass on arrays: (N, H, W, C) and (O, C, kh, kw) -> (N, out_h, out_w, O), C-contiguous."""
     xp = array_module(image, filters)
     if winograd.fits(image, filters.shape, stride, padding, dilation):
-        return winograd.correlate(image, filters, padding)
+        return winograd.correlate(image, filters, padding, bias, relu)
     kernel, matrix = filters.shape[2:], _as_matrix(filters).T
     size = _out_size(image.shape[1:3], kernel, stride, padding, dilation)
     out = xp.empty((len(image), *size, len(filters)), image.dtype)
     flat = out.reshape(-1, len(filters))
-    if _is_pointwise(kernel, padding):
-        xp.matmul(image[:, ::stride, ::stride].reshape(-1, image.shape[3]), matrix, out=flat)
-    else:
-        for rows, columns in _pieces(image, size, kernel, stride, padding, dilation):
-            xp.matmul(columns, matrix, out=flat[rows])
+    pieces, windows = _windows(image, size, kernel, stride, padding, dilation)
+
+    def work(index: int) -> None:
+        rows, columns = windows(index)
+        xp.matmul(columns, matrix, out=flat[rows])
+        if bias is not None or relu:
+            _finish(flat[rows], xp.zeros(len(filters), image.dtype) if bias is None else bias, relu)
+
+    spread(work, pieces, image)
     return out
+
+
+def _finish(rows, bias, relu: bool) -> None:
+    """rows += bias and, if relu, max(rows, 0), in place."""
+    if isinstance(rows, np.ndarray):
+        _finish_cpu(rows, bias, rows.dtype.type(0 if relu else -np.inf))
+    else:
+        rows += bias
+        if relu:
+            array_module(rows).maximum(rows, 0, out=rows)
+
+
+@piece_kernel
+def _finish_cpu(rows, bias, lowest):
+    for i in range(rows.shape[0]):
+        for c in range(rows.shape[1]):
+            value = rows[i, c] + bias[c]
+            rows[i, c] = lowest if value < lowest else value  # a NaN stays
 
 
 def correlate_input_grad(grad, filters, shape, stride, padding, dilation):
     """The gradient of the image, (N, H, W, C), from that of the output, (N, out_h, out_w, O)."""
     xp = array_module(grad, filters)
     kernel = filters.shape[2:]
-    if _is_pointwise(kernel, padding) and stride == 1:
-        return (grad.reshape(-1, grad.shape[3]) @ _as_matrix(filters)).reshape(shape)
     reach = dilation * (kernel[0] - 1) - padding
     if stride == 1 and kernel[0] == kernel[1] and reach >= 0:
         # every pixel gathers from the windows that covered it: a correlation with the filters turned around
         return correlate(grad, filters[:, :, ::-1, ::-1].transpose(1, 0, 2, 3), 1, reach, dilation)
     image = xp.zeros(shape, grad.dtype)
     matrix, (n, out_h, out_w, out) = _as_matrix(filters), grad.shape
-    step = max(1, PIECE // max(1, out_h * out_w * matrix.shape[1]))
+    step = max(1, (WEIGHT_PIECE if xp is np else GPU_PIECE) // max(1, out_h * out_w * matrix.shape[1]))
     for first in range(0, n, step):
         some = slice(first, first + step)
-        columns = grad[some].reshape(-1, out) @ matrix
+        columns = matmul(grad[some].reshape(-1, out), matrix)
         col2im(columns, image[some], (out_h, out_w), kernel, stride, padding, dilation)
     return image
 
@@ -124,12 +171,13 @@ def correlate_weight_grad(grad, image, shape, stride, padding, dilation):
         return winograd.correlate_weight_grad(grad, image, padding)
     out, channels, *kernel = shape
     flat = grad.reshape(-1, out)
-    if _is_pointwise(kernel, padding):
-        total = flat.T @ image[:, ::stride, ::stride].reshape(-1, channels)
-    else:
-        total = xp.zeros((out, kernel[0] * kernel[1] * channels), image.dtype)
-        for rows, columns in _pieces(image, grad.shape[1:3], kernel, stride, padding, dilation):
-            total += flat[rows].T @ columns
+    if _is_pointwise(kernel, stride, padding):
+        return channels_first(matmul(flat.T, image.reshape(-1, channels)).reshape(out, 1, 1, channels))
+    total = xp.zeros((out, kernel[0] * kernel[1] * channels), image.dtype)
+    pieces, windows = _windows(image, grad.shape[1:3], kernel, stride, padding, dilation, together=True)
+    for index in range(pieces):
+        rows, columns = windows(index)
+        matmul(flat[rows].T, columns, total, accumulate=True)
     return channels_first(total.reshape(out, *kernel, channels))
 
 
@@ -175,15 +223,15 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         raise ValueError(f"A bias of shape {bias.shape} does not fit {weight.shape[0]} outputs.")
     array_module(x.data, weight.data)
     rows, matrix = x.data, weight.data
-    out = rows @ matrix.T
+    out = matmul(rows, matrix.T)
     if bias is not None:
         out += bias.data
     rows = rows if weight.requires_grad else None
 
     def backward(grad, needs):
         return (
-            grad @ matrix if needs[0] else None,
-            grad.T @ rows if needs[1] else None,
+            matmul(grad, matrix) if needs[0] else None,
+            matmul(grad.T, rows) if needs[1] else None,
             *(grad.sum(axis=0) if need else None for need in needs[2:]),
         )
 

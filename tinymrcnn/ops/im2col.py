@@ -8,15 +8,15 @@ that it was read from.
 
 import numpy as np
 
-from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, prange, run
+from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, piece_kernel, prange, run
 
 
-@cpu_kernel
+@piece_kernel
 def _im2col_cpu(x, columns, first_row, height, width, kernel_h, kernel_w, stride, padding, dilation):
     _, x_height, x_width, channels = x.shape
     lines = x.reshape(len(x), x_height, x_width * channels)
     run = kernel_w if dilation == 1 else 1  # so many pixels of a window lie side by side in memory
-    for row in prange(columns.shape[0] // width):
+    for row in range(columns.shape[0] // width):
         n, i = divmod(np.int64(first_row + row), height)
         for j in range(width):
             out = columns[row * width + j]

@@ -36,10 +36,15 @@ def interpolate(x: Tensor, size=None, scale_factor=None, mode: str = "nearest") 
     rows = like(_WEIGHTS[mode](h, out_h, steps[0], x.dtype), image)
     columns = like(_WEIGHTS[mode](w, out_w, steps[1], x.dtype), image)
 
+    if mode == "nearest":  # every output is one of the inputs
+        out = image.take(rows.argmax(axis=1), axis=1).take(columns.argmax(axis=1), axis=2)
+    else:
+        out = _resize(image, rows, columns)
+
     def backward(grad, needs):
         return (channels_first(_resize(channels_last(grad), rows.T, columns.T)),)
 
-    return record(channels_first(_resize(image, rows, columns)), (x,), backward)
+    return record(channels_first(out), (x,), backward)
 
 
 def _resize(image, rows, columns):

@@ -14,15 +14,18 @@ never comes here, and `enabled = False` switches this file off. ops/convolution.
 
 import numpy as np
 
-from tinymrcnn.kernels import cpu_kernel, prange, scalar
+from tinymrcnn.kernels import numba, piece_kernel, scalar
+from tinymrcnn.threads import matmul, slices, spread, workspace
 
 enabled = True
 
 G = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]], np.float32) / np.float32(24)
 GG = np.kron(G, G)  # (36, 9): G g G^T as one product with the flattened g
 
-# The transformed tiles are made in pieces of about this many numbers, to stay in the cache and bound the memory.
-PIECE = 1 << 20
+# A piece is some rows of tiles: enough tiles for fast products, few enough to stay in a core's cache. The gradient of
+# the filters sums over all tiles, so its pieces are larger: every one costs a pass over the sum.
+TILES, PIECE, WEIGHT_PIECE = 128, 1 << 18, 1 << 22
+PARTS = 4  # into so many a large piece is cut for the threads
 
 
 def fits(image, shape, stride: int, padding: int, dilation: int) -> bool:
@@ -36,16 +39,26 @@ def fits(image, shape, stride: int, padding: int, dilation: int) -> bool:
     return min(channels, shape[0]) >= 16 and n * (h + 2 * padding - 2) * (w + 2 * padding - 2) >= 256
 
 
-def correlate(image, filters, padding: int):
-    """(N, H, W, C) and (O, C, 3, 3) to (N, out_h, out_w, O), all C-contiguous float32."""
+def correlate(image, filters, padding: int, bias=None, relu: bool = False):
+    """(N, H, W, C) and (O, C, 3, 3) to (N, out_h, out_w, O), plus bias (O,), and through a ReLU if so said: all float32
+    and C-contiguous."""
     n, h, w, channels = image.shape
+    bias = np.zeros(len(filters), np.float32) if bias is None else bias
+    lowest = np.float32(0 if relu else -np.inf)
     out = np.empty((n, h + 2 * padding - 2, w + 2 * padding - 2, len(filters)), np.float32)
-    transformed = (GG @ filters.transpose(2, 3, 1, 0).reshape(9, -1)).reshape(36, channels, -1)
+    transformed = matmul(GG, filters.transpose(2, 3, 1, 0).reshape(9, -1)).reshape(36, channels, -1)
     grid = _tile_grid(out)
-    for first, tiles, products in _pieces(out, channels, len(filters)):
+    pieces = _pieces(out, max(TILES, PIECE // (36 * max(channels, len(filters)))), numba.get_num_threads())
+
+    def work(index: int) -> None:
+        first, count = pieces[index]
+        tiles = workspace("tiles", (count, 36, channels))
+        products = workspace("products", (count, 36, len(filters)))
         _transform_input(image, tiles, first, *grid, padding)
         np.matmul(tiles.transpose(1, 0, 2), transformed, out=products.transpose(1, 0, 2))
-        _transform_output(products, out, first, *grid)
+        _transform_output(products, out, first, *grid, bias, lowest)
+
+    spread(work, len(pieces), image)
     return out
 
 
@@ -53,43 +66,44 @@ def correlate_weight_grad(grad, image, padding: int):
     """The gradient of the filters, (O, C, 3, 3), from that of the output, (N, out_h, out_w, O), and the image."""
     channels, filters = image.shape[3], grad.shape[3]
     total = np.zeros((36, channels, filters), np.float32)
-    grid = _tile_grid(grad)
-    for first, tiles, products in _pieces(grad, channels, filters):
-        _transform_input(image, tiles, first, *grid, padding)
-        _transform_grad(grad, products, first, *grid)
-        total += np.matmul(tiles.transpose(1, 2, 0), products.transpose(1, 0, 2))
+    for piece in _pieces(grad, WEIGHT_PIECE // (36 * max(channels, filters))):
+        _add_products(total, grad, image, padding, *piece)
     gradient = (GG.T @ total.reshape(36, -1)).reshape(9, channels, filters).transpose(2, 0, 1)
     return np.ascontiguousarray(gradient).reshape(filters, 3, 3, channels).transpose(0, 3, 1, 2)
 
 
-_workspaces = {}
+def _add_products(total, grad, image, padding, first, count) -> None:
+    """Add to total (36, C, O) what `count` tiles from row `first` on contribute."""
+    tiles_h, tiles_w = _tile_grid(grad)
+    tiles = workspace("tiles", (count, 36, image.shape[3]))
+    products = workspace("products", (count, 36, grad.shape[3]))
+    rows, matrices = slices(count // tiles_w, PARTS), slices(36, PARTS)
 
+    def transform(part: int) -> None:
+        row, end = rows[part].start, rows[part].stop
+        some = slice(row * tiles_w, end * tiles_w)
+        _transform_input(image, tiles[some], first + row, tiles_h, tiles_w, padding)
+        _transform_grad(grad, products[some], first + row, tiles_h, tiles_w)
 
-def workspace(name: str, size: int):
-    """An uninitialised float32 buffer that is used again and again: fresh memory costs more than the transforms."""
-    if name not in _workspaces or _workspaces[name].size < size:
-        _workspaces[name] = np.empty(size, np.float32)
-    return _workspaces[name][:size]
+    def multiply(part: int) -> None:
+        some = matrices[part]
+        total[some] += np.matmul(tiles.transpose(1, 2, 0)[some], products.transpose(1, 0, 2)[some])
+
+    spread(transform, len(rows), image)
+    spread(multiply, len(matrices), image)
 
 
 def _tile_grid(out) -> tuple[int, int]:
     return -(-out.shape[1] // 4), -(-out.shape[2] // 4)
 
 
-def _pieces(out, channels: int, filters: int):
-    """Some rows of tiles at a time: (the first row of tiles, buffers (tiles, 36, C) and (tiles, 36, O))."""
+def _pieces(out, most: int, least: int = 1) -> list[tuple[int, int]]:
+    """(first row of tiles, number of tiles) of every piece: whole rows of about `most` tiles in all, and where there
+    are rows enough at least `least` pieces."""
     tiles_h, tiles_w = _tile_grid(out)
     rows = len(out) * tiles_h
-    step = max(1, min(rows, PIECE // (36 * tiles_w * max(channels, filters))))
-    tiles = workspace("tiles", 36 * step * tiles_w * channels)
-    products = workspace("products", 36 * step * tiles_w * filters)
-    for first in range(0, rows, step):
-        count = min(step, rows - first) * tiles_w
-        yield (
-            first,
-            tiles[: 36 * count * channels].reshape(count, 36, channels),
-            products[: 36 * count * filters].reshape(count, 36, filters),
-        )
+    step = max(1, min(-(-rows // least), most // tiles_w))
+    return [(first, min(step, rows - first) * tiles_w) for first in range(0, rows, step)]
 
 
 # One factor of each transform, on six or four rows of a matrix from row `at` on; row k of the result goes to row
@@ -146,52 +160,61 @@ def _apply_a_transposed(g, at, out, to, step):
         out[to + 5 * step, c] = g[at + 3, c]
 
 
-@cpu_kernel
+@piece_kernel
 def _transform_input(image, tiles, first, tiles_h, tiles_w, padding):
     """B^T d B of every tile: first along the columns, for a whole row of tiles at once, then along the rows."""
     _, height, width, channels = image.shape
     wide = 4 * tiles_w + 2
     shown = min(width, wide - padding)  # the rest lies under no window
-    for row in prange(len(tiles) // tiles_w):
+    lines = np.zeros((6, wide, channels), image.dtype)
+    columns = np.empty((6, wide, channels), image.dtype)
+    for row in range(len(tiles) // tiles_w):
         n, ty = divmod(np.int64(first + row), tiles_h)
-        lines = np.zeros((6, wide, channels), image.dtype)  # zero outside of the image
-        for i in range(max(0, padding - 4 * ty), min(6, height + padding - 4 * ty)):
-            lines[i, padding : padding + shown] = image[n, 4 * ty + i - padding, :shown]
-        columns = np.empty((6, wide, channels), image.dtype)
+        for i in range(6):
+            y = 4 * ty + i - padding
+            if 0 <= y < height:
+                lines[i, padding : padding + shown] = image[n, y, :shown]
+            else:
+                lines[i] = 0
         _apply_b(lines.reshape(6, -1), 0, columns.reshape(6, -1), 0, 1)
         for tx in range(tiles_w):
             for i in range(6):
                 _apply_b(columns[i], 4 * tx, tiles[row * tiles_w + tx], 6 * i, 1)
 
 
-@cpu_kernel
-def _transform_output(products, out, first, tiles_h, tiles_w):
-    """A^T m A of every tile, cut at the borders of the output."""
+@piece_kernel
+def _transform_output(products, out, first, tiles_h, tiles_w, bias, lowest):
+    """A^T m A of every tile, cut at the borders of the output, plus bias, and at least `lowest`."""
     _, height, width, filters = out.shape
-    for row in prange(len(products) // tiles_w):
+    half = np.empty((24, filters), out.dtype)
+    tile = np.empty((16, filters), out.dtype)
+    for row in range(len(products) // tiles_w):
         n, ty = divmod(np.int64(first + row), tiles_h)
-        half = np.empty((24, filters), out.dtype)
-        tile = np.empty((16, filters), out.dtype)
         for tx in range(tiles_w):
             for i in range(6):
                 _apply_a(products[row * tiles_w + tx], 6 * i, half, i, 6)
             for j in range(4):
                 _apply_a(half, 6 * j, tile, j, 4)
-            shown = min(4, width - 4 * tx)
             for i in range(min(4, height - 4 * ty)):
-                out[n, 4 * ty + i, 4 * tx : 4 * tx + shown] = tile[4 * i : 4 * i + shown]
+                for j in range(min(4, width - 4 * tx)):
+                    for c in range(filters):
+                        value = tile[4 * i + j, c] + bias[c]
+                        out[n, 4 * ty + i, 4 * tx + j, c] = lowest if value < lowest else value  # a NaN stays
 
 
-@cpu_kernel
+@piece_kernel
 def _transform_grad(grad, products, first, tiles_h, tiles_w):
     """A g A^T of every tile of the output's gradient, the transpose of _transform_output."""
     _, height, width, filters = grad.shape
-    for row in prange(len(products) // tiles_w):
+    lines = np.zeros((4, 4 * tiles_w, filters), grad.dtype)
+    columns = np.empty((6, 4 * tiles_w, filters), grad.dtype)
+    for row in range(len(products) // tiles_w):
         n, ty = divmod(np.int64(first + row), tiles_h)
-        lines = np.zeros((4, 4 * tiles_w, filters), grad.dtype)
-        for i in range(min(4, height - 4 * ty)):
-            lines[i, :width] = grad[n, 4 * ty + i]
-        columns = np.empty((6, 4 * tiles_w, filters), grad.dtype)
+        for i in range(4):
+            if 4 * ty + i < height:
+                lines[i, :width] = grad[n, 4 * ty + i]
+            else:
+                lines[i] = 0
         _apply_a_transposed(lines.reshape(4, -1), 0, columns.reshape(6, -1), 0, 1)
         for tx in range(tiles_w):
             for i in range(6):
