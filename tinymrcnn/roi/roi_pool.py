@@ -12,7 +12,7 @@ import numpy as np
 
 from tinymrcnn.autograd import Tensor, record
 from tinymrcnn.backend import array_module, channels_first, channels_last
-from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, prange, run, scalar
+from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, numba, prange, run, scalar
 from tinymrcnn.roi.rois import check_arguments, output_shape, unravel
 
 # The arithmetic, once for every target
@@ -102,12 +102,18 @@ def roi_pool_forward_cuda(features, rois, spatial_scale, out, argmax):
 # Backward: the gradient of a bin goes to the cell that won it
 
 
-@cpu_kernel
 def roi_pool_backward_cpu(grad, rois, argmax, grad_features):
-    # A thread owns some channels of one image, whole cache lines, so that no two ever add to the same element.
+    # A thread owns some channels of one image, whole cache lines and as many as there are for each thread, so that no
+    # two ever add to the same element.
+    images, _, channels = grad_features.shape
+    width = max(16, images * channels // numba.get_num_threads() // 16 * 16)
+    _backward_by_channels(grad, rois, argmax, grad_features, width)
+
+
+@cpu_kernel
+def _backward_by_channels(grad, rois, argmax, grad_features, width):
     images, _, channels = grad_features.shape
     bins_h, bins_w = grad.shape[1:3]
-    width = 64 if images * channels >= 256 else 16
     shares = -(-channels // width)
     for unit in prange(images * shares):
         image, first = unit // shares, unit % shares * width
