@@ -5,8 +5,8 @@ import pytest
 
 from tinymrcnn.autograd import Tensor
 from tinymrcnn.models.fpn import FPN
-from tinymrcnn.models.resnet import BasicBlock, Bottleneck, ResNet, make_norm, make_shortcut, make_stage
-from tinymrcnn.nn import BatchNorm2d, FrozenBatchNorm2d, GroupNorm
+from tinymrcnn.models.resnet import BasicBlock, Bottleneck, ResNet, conv_norm, make_norm, make_shortcut, make_stage
+from tinymrcnn.nn import BatchNorm2d, Conv2d, FrozenBatchNorm2d, GroupNorm, ReLU
 from tinymrcnn.ops import conv2d
 
 UNSCALED = 1 / np.sqrt(np.float32(1 + 1e-5))  # a normalisation layer fresh from the factory, in eval mode
@@ -203,3 +203,20 @@ def test_fpn_against_its_formula():
         expected.insert(0, conv2d(Tensor(merged), layer[i][0].weight, layer[i][0].bias, padding=1).data)
     for level, wanted in zip(fpn(maps), expected, strict=True):
         np.testing.assert_allclose(level.data, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_frozen_norm_moves_into_the_filters():
+    rng = np.random.default_rng(0)
+    conv, norm = Conv2d(3, 4, 3, 2, padding=1, bias=False), FrozenBatchNorm2d(4)
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        getattr(norm, name)[...] = rng.uniform(0.5, 2, 4)
+    x = Tensor(rng.standard_normal((2, 3, 8, 11)).astype(np.float32), requires_grad=True)
+    for relu in (None, ReLU()):
+        both = []
+        for fused in (True, False):
+            conv.weight.grad = x.grad = None
+            out = conv_norm(x, conv, norm, relu) if fused else (relu or (lambda y: y))(norm(conv(x)))
+            out.backward(np.random.default_rng(1).standard_normal(out.shape).astype(np.float32))
+            both.append((out.data, x.grad, conv.weight.grad))
+        for ours, expected in zip(*both, strict=True):
+            assert np.abs(ours - expected).max() <= 1e-6 * np.abs(expected).max()

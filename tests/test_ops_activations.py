@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tinymrcnn.autograd import Tensor
-from tinymrcnn.ops import log_softmax, relu, sigmoid, softmax
+from tinymrcnn.ops import add_relu, log_softmax, relu, sigmoid, softmax
 
 DTYPES = (np.float32, np.float64)
 
@@ -76,6 +76,34 @@ def test_empty_inputs(name, dtype, fake_device):
     out.backward(np.zeros(shape, dtype))
     assert out.shape == x.grad.shape == shape and out.dtype == x.grad.dtype == dtype
     assert operator(Tensor(fake_device(x.data))).shape == shape
+
+
+# The end of a residual block
+
+
+def test_add_relu_is_relu_of_the_sum(check_contract, check_gradients):
+    arrays = [normal(2, 3, 4, 5), normal(2, 3, 4, 5, seed=1)]
+    out = add_relu(*map(Tensor, arrays))
+    assert np.array_equal(out.data, np.maximum(arrays[0] + arrays[1], 0))
+    check_contract(add_relu, arrays, elementwise=True)
+
+    def make_inputs(rng):
+        return [Tensor(rng.normal(size=(2, 3, 4, 5)), requires_grad=True) for _ in range(2)]
+
+    check_gradients("add_relu", add_relu, make_inputs)
+
+
+def test_add_relu_edges(fake_device):
+    x = Tensor(np.array([1.0, -1.0, np.nan, 2.0]), requires_grad=True)
+    out = add_relu(x, Tensor(np.array([-1.0, 0.5, 1.0, 1.0])))
+    assert np.array_equal(out.data, [0, 0, np.nan, 3], equal_nan=True)
+    out.backward(np.array([5.0, 6.0, 7.0, 8.0]))
+    assert np.array_equal(x.grad, [0, 0, 0, 8])
+    assert add_relu(Tensor(np.zeros((0, 3))), Tensor(np.zeros((0, 3)))).shape == (0, 3)
+    with pytest.raises(ValueError, match=r"one shape, not \(2,\) and \(3,\)"):
+        add_relu(Tensor(np.zeros(2)), Tensor(np.zeros(3)))
+    with pytest.raises(TypeError):
+        add_relu(x, Tensor(fake_device(np.zeros(4))))
 
 
 def test_relu_by_hand():

@@ -1,5 +1,6 @@
 """conv2d, conv_transpose2d and linear against loops over every output, central differences and torch."""
 
+import functools
 import itertools
 import weakref
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from tinymrcnn.autograd import Tensor
-from tinymrcnn.ops import conv2d, conv_transpose2d, convolution, linear, winograd
+from tinymrcnn.ops import conv2d, conv_transpose2d, convolution, linear, relu, winograd
 
 
 def leaf(array):
@@ -121,6 +122,38 @@ def test_conv_transpose2d_equals_the_definition(name):
     assert np.allclose(out.data, expected, rtol=1e-12, atol=1e-12)
     without = conv_transpose2d(Tensor(arrays[0]), Tensor(arrays[1]), stride=stride)
     assert np.allclose(without.data, expected - arrays[2][:, None, None], rtol=1e-12, atol=1e-12)
+
+
+def test_with_a_relu_behind(check_contract, check_gradients):
+    arrays, keywords = conv_inputs("2x3")
+    check_fused(functools.partial(conv2d, **keywords), arrays, check_contract, check_gradients)
+    check_fused(functools.partial(conv2d, stride=2), [normal(2, 3, 6, 8), normal(4, 3, 1, 1)], check_contract)
+    check_fused(functools.partial(conv2d, padding=1), [normal(1, 16, 16, 20), normal(16, 16, 3, 3), normal(16)])
+    arrays, stride = transposed_inputs("2x2, stride 2")
+    check_fused(functools.partial(conv_transpose2d, stride=stride), arrays, check_contract, check_gradients)
+    check_fused(functools.partial(conv_transpose2d, stride=stride), arrays[:2], check_contract)
+
+
+def check_fused(operator, arrays, check_contract=None, check_gradients=None):
+    """operator(..., relu=True) is relu(operator(...)), in every dtype, forward and backward."""
+    for dtype in (np.float64, np.float32):
+        both = []
+        for fused in (True, False):
+            leaves = [Tensor(array.astype(dtype), requires_grad=True) for array in arrays]
+            out = operator(*leaves, relu=True) if fused else relu(operator(*leaves))
+            out.backward(normal(*out.shape, seed=5).astype(dtype))
+            both.append([out.data] + [leaf.grad for leaf in leaves])
+        assert (both[0][0] == 0).any() and (both[0][0] > 0).any()
+        for ours, expected in zip(*both, strict=True):
+            assert ours.dtype == dtype and np.abs(ours - expected).max() <= 1e-6 * np.abs(expected).max()
+    fused = functools.partial(operator, relu=True)
+    if check_contract:
+        check_contract(fused, arrays)
+    if check_gradients:
+        shapes = [array.shape for array in arrays]
+        check_gradients(
+            "with relu", fused, lambda rng: [Tensor(rng.normal(size=s), requires_grad=True) for s in shapes]
+        )
 
 
 def test_a_convolution_by_hand():

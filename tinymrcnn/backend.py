@@ -163,8 +163,3 @@ def channels_first(array):
 def scatter_add(target, indices, values) -> None:
     """target[indices] += values in place, counting repeated indices every time."""
     array_module(target).add.at(target, indices, values)
-
-
-def column_sums(rows):
-    """The sum of every column of a matrix, by BLAS: it adds in blocks, faster and more exactly than row by row."""
-    return array_module(rows).ones(len(rows), rows.dtype) @ rows

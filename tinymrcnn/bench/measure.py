@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from types import ModuleType
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from tinymrcnn.backend import BACKENDS, to_device
 from tinymrcnn.doctor import cpu_info
 from tinymrcnn.kernels import cpu_kernel, numba, prange
+from tinymrcnn.threads import matmul
 
-PAUSE = 0.05  # seconds before each reading: so long the other side's threads may spin (OpenBLAS's take 0.03)
+PAUSE = 0.05  # seconds before each reading: so long the other side's threads may spin
 ROW_SECONDS = 8.0  # what the repeats of a row may take together, unless they are very slow ...
 REPEATS = 3, 25  # ... or very fast: at least, at most
 
@@ -80,24 +80,23 @@ def available_threads() -> int:
 
 @contextlib.contextmanager
 def same_threads(count: int, torch: ModuleType | None = None):
-    """Within this block BLAS, Numba and torch run on `count` threads. Raises ValueError for a count that is not
-    between 1 and available_threads()."""
+    """Within this block both sides run on `count` threads (ours: see threads.py). Raises ValueError for a count that
+    is not between 1 and available_threads()."""
     if not 1 <= count <= available_threads():
         raise ValueError(
             f"The benchmarks cannot run on {count} threads: Numba has 1 to {available_threads()} here (the cores of "
             "this machine, or what NUMBA_NUM_THREADS says)."
         )
     before = numba.get_num_threads(), torch and torch.get_num_threads()
-    with threadpool_limits(count):
-        numba.set_num_threads(count)
+    numba.set_num_threads(count)
+    if torch:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before[0])
         if torch:
-            torch.set_num_threads(count)
-        try:
-            yield
-        finally:
-            numba.set_num_threads(before[0])
-            if torch:
-                torch.set_num_threads(before[1])
+            torch.set_num_threads(before[1])
 
 
 # The clock
@@ -150,6 +149,11 @@ def _copy_cpu(source, target):
         target[i] = source[i]
 
 
+def start_numba() -> None:
+    """Run the smallest kernel: Numba sets itself up at the first call."""
+    _copy_cpu(np.ones(1, np.float32), np.ones(1, np.float32))
+
+
 def ceilings(setting: Setting) -> dict[str, float]:
     """The rates that this machine reaches at best, by either side: {"GFLOP/s": of a large matrix product,
     "GB/s": of a large copy, bytes read plus bytes written}."""
@@ -159,7 +163,7 @@ def ceilings(setting: Setting) -> dict[str, float]:
     a, b, xp = setting.ours(matrix), setting.ours(vector), BACKENDS[setting.device].module
     product, copy = xp.empty_like(a), xp.empty_like(b)
     on_cpu = setting.device == "cpu"
-    products = {"ours": lambda: xp.matmul(a, a, out=product)}
+    products = {"ours": lambda: matmul(a, a, product)}
     copies = {"ours": (lambda: _copy_cpu(b, copy)) if on_cpu else (lambda: xp.copyto(copy, b))}
     if setting.torch:
         their_a, their_b = setting.theirs(matrix), setting.theirs(vector)

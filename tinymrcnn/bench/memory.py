@@ -1,5 +1,6 @@
 """Peak memory of a network, in a fresh process: what one inference or two training steps take (the optimiser's
-state is there from the second on), minus what the process held after its imports.
+state is there from the second on), minus what the process held after its imports and the start of Numba, which
+sets itself up at the first call of a kernel as torch does at its import.
 
     python -m tinymrcnn.bench.memory ROW SIDE DEVICE THREADS QUICK     prints one JSON object
 """
@@ -10,7 +11,7 @@ import sys
 from pathlib import Path
 
 from tinymrcnn.backend import BACKENDS, resolve_device
-from tinymrcnn.bench.measure import Setting, import_torch, same_threads
+from tinymrcnn.bench.measure import Setting, import_torch, same_threads, start_numba
 from tinymrcnn.bench.networks import make_side, networks
 
 STATUS = Path("/proc/self/status")
@@ -46,6 +47,8 @@ def _measure(row: str, side: str, device: str, threads: int, quick: bool) -> dic
     torch = import_torch(device) if side == "torchvision" else None
     if torch:
         import torchvision  # noqa: F401  (before the first reading)
+    else:
+        start_numba()
     network = networks(quick)[row]
     with same_threads(threads, torch):
         before = resident("VmRSS") if device == "cpu" else 0

@@ -28,16 +28,16 @@ class MaskHead(Sequential):
 
 
 class MaskPredictor(Module):
-    """A transposed convolution doubles the grid, a 1x1 convolution gives one logit per class and cell."""
+    """A transposed convolution with ReLU doubles the grid, a 1x1 convolution gives one logit per class and cell."""
 
     def __init__(self, in_channels: int, channels: int, num_masks: int):
         super().__init__()
-        self.conv5_mask = ConvTranspose2d(in_channels, channels, 2, 2)
+        self.conv5_mask = ConvTranspose2d(in_channels, channels, 2, 2, relu=True)
         self.mask_fcn_logits = Conv2d(channels, num_masks, 1, init=normal(0.001))
 
     def forward(self, x: Tensor) -> Tensor:
         """(R, C, pool, pool) -> (R, num_masks, 2 pool, 2 pool) logits."""
-        return self.mask_fcn_logits(ops.relu(self.conv5_mask(x)))
+        return self.mask_fcn_logits(self.conv5_mask(x))
 
 
 # Targets

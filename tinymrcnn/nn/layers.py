@@ -45,14 +45,14 @@ class Conv2d(_Weighted):
 
 
 class ConvTranspose2d(_Weighted):
-    """ops.conv_transpose2d with a weight (in, out, kernel, kernel)."""
+    """ops.conv_transpose2d with a weight (in, out, kernel, kernel); with relu=True, a ReLU behind it."""
 
-    def __init__(self, in_channels, out_channels, kernel_size, stride=1, init=initialisers.kaiming_normal):
+    def __init__(self, in_channels, out_channels, kernel_size, stride=1, relu=False, init=initialisers.kaiming_normal):
         super().__init__((in_channels, out_channels, kernel_size, kernel_size), out_channels, init)
-        self.stride = stride
+        self.stride, self.relu = stride, relu
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.conv_transpose2d(x, self.weight, self.bias, self.stride)
+        return ops.conv_transpose2d(x, self.weight, self.bias, self.stride, self.relu)
 
 
 class Linear(_Weighted):

@@ -8,17 +8,16 @@ bank stored channels-last is that second matrix without a copy. Lesson 02 explai
 import numpy as np
 
 from tinymrcnn.autograd import Tensor, record
-from tinymrcnn.backend import array_module, channels_first, channels_last, column_sums
+from tinymrcnn.backend import array_module, channels_first, channels_last
 from tinymrcnn.kernels import numba, piece_kernel
 from tinymrcnn.ops import winograd
 from tinymrcnn.ops.activations import relu_grad
 from tinymrcnn.ops.im2col import col2im, im2col
-from tinymrcnn.threads import matmul, slices, spread, workspace
+from tinymrcnn.threads import column_sums, matmul, slices, spread, workspace
 
-# The matrix of windows is built in pieces of about this many numbers: large enough for a fast product, small enough
-# to stay in a core's cache, or to be a modest part of a GPU's memory. The gradient of the filters is a sum over all
-# windows, so its pieces are larger: every one costs a pass over the sum.
-PIECE, WEIGHT_PIECE, GPU_PIECE = 1 << 20, 1 << 22, 1 << 26
+# The matrix of windows is built in pieces: enough rows for a fast product, or so many numbers as a core's cache holds
+# (for a GPU: a modest part of its memory).
+ROWS, PIECE, GPU_PIECE = 512, 1 << 18, 1 << 26
 PARTS = 4  # into so many a large piece is cut for the threads
 
 
@@ -34,19 +33,22 @@ def conv2d(
     Raises ValueError when the shapes do not fit."""
     _check_convolution(x, weight, bias, stride, padding, dilation)
     image, filters = channels_last(x.data), weight.data
-    out = correlate(image, filters, stride, padding, dilation, None if bias is None else bias.data, relu)
+    out = channels_first(
+        correlate(image, filters, stride, padding, dilation, None if bias is None else bias.data, relu)
+    )
     size = image.shape
     image = image if weight.requires_grad else None
+    result = out if relu else None
 
     def backward(grad, needs):
-        grad = channels_last(relu_grad(grad, channels_first(out)) if relu else grad)
+        grad = channels_last(relu_grad(grad, result) if relu else grad)
         return (
             channels_first(correlate_input_grad(grad, filters, size, stride, padding, dilation)) if needs[0] else None,
             correlate_weight_grad(grad, image, filters.shape, stride, padding, dilation) if needs[1] else None,
             *(column_sums(grad.reshape(-1, grad.shape[3])) if need else None for need in needs[2:]),
         )
 
-    return record(channels_first(out), (x, weight) if bias is None else (x, weight, bias), backward)
+    return record(out, (x, weight) if bias is None else (x, weight, bias), backward)
 
 
 def _check_convolution(x, weight, bias, stride, padding, dilation) -> None:
@@ -77,12 +79,14 @@ def _is_pointwise(kernel, stride, padding) -> bool:
 
 def _windows(image, size, kernel, stride, padding, dilation, together=False):
     """The matrix of windows in pieces: their number, and a function that makes one, from its index to (slice of the
-    matrix's rows, those rows). together: all threads make one large piece, else each makes small ones."""
+    matrix's rows, those rows). together: all threads make a piece, else each makes its own."""
     xp = array_module(image)
     (out_h, out_w), per_row = size, kernel[0] * kernel[1] * image.shape[3]
     lines = len(image) * out_h
-    step = (GPU_PIECE if xp is not np else WEIGHT_PIECE if together else PIECE) // max(1, out_w * per_row)
-    step = max(1, step if together else min(step, -(-lines // numba.get_num_threads())))
+    numbers = GPU_PIECE if xp is not np else 4 * PIECE if together else PIECE
+    step = max(1, max(ROWS, numbers // max(1, per_row)) // max(1, out_w))
+    if not together:
+        step = min(step, -(-lines // numba.get_num_threads()))
 
     def make(index: int):
         first, end = index * step, min((index + 1) * step, lines)
@@ -104,7 +108,7 @@ def _windows(image, size, kernel, stride, padding, dilation, together=False):
             spread(gather, len(parts), image)
         return rows, columns
 
-    return -(-lines // step), make
+    return -(-lines // max(1, step)), make
 
 
 def correlate(image, filters, stride, padding, dilation, bias=None, relu=False):
@@ -156,7 +160,7 @@ def correlate_input_grad(grad, filters, shape, stride, padding, dilation):
         return correlate(grad, filters[:, :, ::-1, ::-1].transpose(1, 0, 2, 3), 1, reach, dilation)
     image = xp.zeros(shape, grad.dtype)
     matrix, (n, out_h, out_w, out) = _as_matrix(filters), grad.shape
-    step = max(1, (WEIGHT_PIECE if xp is np else GPU_PIECE) // max(1, out_h * out_w * matrix.shape[1]))
+    step = max(1, (4 * PIECE if xp is np else GPU_PIECE) // max(1, out_h * out_w * matrix.shape[1]))
     for first in range(0, n, step):
         some = slice(first, first + step)
         columns = matmul(grad[some].reshape(-1, out), matrix)
@@ -181,10 +185,10 @@ def correlate_weight_grad(grad, image, shape, stride, padding, dilation):
     return channels_first(total.reshape(out, *kernel, channels))
 
 
-def conv_transpose2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1) -> Tensor:
+def conv_transpose2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, relu: bool = False) -> Tensor:
     """The transpose of conv2d's linear map ("deconvolution"), as torch.nn.functional.conv_transpose2d.
 
-    x: (N, C, H, W). weight: (C, O, kernel_h, kernel_w). bias: (O,).
+    x: (N, C, H, W). weight: (C, O, kernel_h, kernel_w). bias: (O,). relu: max(result, 0).
     Returns (N, O, (H - 1) stride + kernel_h, (W - 1) stride + kernel_w), channels-last.
 
     Its forward is conv2d's input gradient and the other way round. Raises ValueError when the shapes do not fit."""
@@ -198,19 +202,23 @@ def conv_transpose2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stri
     n, h, w, _ = image.shape
     shape = (n, (h - 1) * stride + filters.shape[2], (w - 1) * stride + filters.shape[3], filters.shape[1])
     out = correlate_input_grad(image, filters, shape, stride, 0, 1)
-    if bias is not None:
-        out += bias.data
+    if bias is not None or relu:
+        rows, lines = out.reshape(-1, shape[3]), slices(out.size // shape[3], PARTS)
+        constants = array_module(out).zeros(shape[3], out.dtype) if bias is None else bias.data
+        spread(lambda part: _finish(rows[lines[part]], constants, relu), len(lines), out)
+    out = channels_first(out)
     image = image if weight.requires_grad else None
+    result = out if relu else None
 
     def backward(grad, needs):
-        grad = channels_last(grad)
+        grad = channels_last(relu_grad(grad, result) if relu else grad)
         return (
             channels_first(correlate(grad, filters, stride, 0, 1)) if needs[0] else None,
             correlate_weight_grad(image, grad, filters.shape, stride, 0, 1) if needs[1] else None,
             *(column_sums(grad.reshape(-1, grad.shape[3])) if need else None for need in needs[2:]),
         )
 
-    return record(channels_first(out), (x, weight) if bias is None else (x, weight, bias), backward)
+    return record(out, (x, weight) if bias is None else (x, weight, bias), backward)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

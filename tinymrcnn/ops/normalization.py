@@ -5,7 +5,8 @@ one channel of the whole batch, or a group of channels of one image.
 """
 
 from tinymrcnn.autograd import Tensor, record
-from tinymrcnn.backend import array_module, channels_first, channels_last, column_sums
+from tinymrcnn.backend import array_module, channels_first, channels_last
+from tinymrcnn.threads import column_sums
 
 
 def batch_norm(

@@ -22,9 +22,9 @@ enabled = True
 G = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]], np.float32) / np.float32(24)
 GG = np.kron(G, G)  # (36, 9): G g G^T as one product with the flattened g
 
-# A piece is some rows of tiles: enough tiles for fast products, few enough to stay in a core's cache. The gradient of
-# the filters sums over all tiles, so its pieces are larger: every one costs a pass over the sum.
-TILES, PIECE, WEIGHT_PIECE = 128, 1 << 18, 1 << 22
+# A piece is some rows of tiles: enough tiles for fast products, or so many numbers as a core's cache holds. The
+# gradient of the filters is a sum over all tiles, and every piece costs a pass over it: fewer pieces there.
+TILES, PIECE, GRAD_TILES = 128, 1 << 18, 512
 PARTS = 4  # into so many a large piece is cut for the threads
 
 
@@ -66,7 +66,7 @@ def correlate_weight_grad(grad, image, padding: int):
     """The gradient of the filters, (O, C, 3, 3), from that of the output, (N, out_h, out_w, O), and the image."""
     channels, filters = image.shape[3], grad.shape[3]
     total = np.zeros((36, channels, filters), np.float32)
-    for piece in _pieces(grad, WEIGHT_PIECE // (36 * max(channels, filters))):
+    for piece in _pieces(grad, GRAD_TILES):
         _add_products(total, grad, image, padding, *piece)
     gradient = (GG.T @ total.reshape(36, -1)).reshape(9, channels, filters).transpose(2, 0, 1)
     return np.ascontiguousarray(gradient).reshape(filters, 3, 3, channels).transpose(0, 3, 1, 2)
