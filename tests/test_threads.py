@@ -23,7 +23,8 @@ def threads():
 
 
 def test_blas_runs_on_one_thread():
-    assert {info["num_threads"] for info in threadpool_info() if info["user_api"] == "blas"} == {1}
+    libraries = [info for info in threadpool_info() if info["user_api"] == "blas" and "numpy" in info["filepath"]]
+    assert {info["num_threads"] for info in libraries} <= {1}
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 50])

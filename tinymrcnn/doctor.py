@@ -102,16 +102,11 @@ def _blas():
     from tinymrcnn.weights import environment
 
     found = environment()
-    kernels, threads = found["blas_kernels"], found["blas_threads"]
+    kernels = found["blas_kernels"]
     if kernels == "unknown":
-        yield note("BLAS: threadpoolctl does not know NumPy's BLAS, so neither its kernels nor its threads are known.")
+        yield note("BLAS: threadpoolctl does not know NumPy's BLAS: its kernels are not known, nor are its threads held.")
         return
-    yield ok(f"BLAS: {found['blas']} with {kernels} kernels and {threads} threads")
-    if threads != _cores():
-        yield note(
-            f"BLAS runs {threads} threads on {_cores()} cores. Set OPENBLAS_NUM_THREADS={_cores()} before Python "
-            "starts, unless you meant it so."
-        )
+    yield ok(f"BLAS: {found['blas']} with {kernels} kernels, called from our own threads")
     if AVX512 <= cpu_info()[1]:
         bare = {name: value for name, value in os.environ.items() if name != "OPENBLAS_CORETYPE"}
         chosen = subprocess.run([sys.executable, "-c", ARCHITECTURE], env=bare, capture_output=True, text=True)
@@ -138,8 +133,8 @@ def _numba():
     yield ok(f"Numba: RoIAlign runs on {threads} threads, threading layer '{layer}', and is right")
     if layer == "omp":
         yield note(
-            "OpenMP's threads fight BLAS's for the cores (NUMBA_THREADING_LAYER is set). Unset the variable: "
-            "tinymrcnn then takes 'workqueue'."
+            "OpenMP's threads spin after every kernel, on cores that others need (NUMBA_THREADING_LAYER is set). "
+            "Unset the variable: tinymrcnn then takes 'workqueue'."
         )
     if threads != _cores():
         yield note(f"Numba runs {threads} threads on {_cores()} cores. Unset NUMBA_NUM_THREADS, or set it so.")

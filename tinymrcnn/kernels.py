@@ -14,8 +14,8 @@ read neighbouring channels.
 
 import os
 
-# Numba's OpenMP threads spin after a kernel and fight BLAS's threads for the cores (calls of 1 ms became 8
-# to 16 ms); its own work queue does not. A choice that the user made stays.
+# Numba's OpenMP threads spin after a kernel, on cores that others need (calls of 1 ms became 8 to 16 ms); its own
+# work queue does not. A choice that the user made stays.
 _layer = os.environ.setdefault("NUMBA_THREADING_LAYER", "workqueue")
 
 import numba  # noqa: E402
