@@ -104,7 +104,7 @@ def _blas():
     found = environment()
     kernels = found["blas_kernels"]
     if kernels == "unknown":
-        yield note("BLAS: threadpoolctl does not know NumPy's BLAS: its kernels are not known, nor are its threads held.")
+        yield note("BLAS: threadpoolctl does not know NumPy's, so neither its kernels are known nor its threads held.")
         return
     yield ok(f"BLAS: {found['blas']} with {kernels} kernels, called from our own threads")
     if AVX512 <= cpu_info()[1]:
