@@ -42,6 +42,8 @@ def conv2d(
 
     def backward(grad, needs):
         grad = channels_last(relu_grad(grad, result) if relu else grad)
+        if _is_pointwise(filters.shape[2:], stride, padding):
+            return _pointwise_grads(grad, image, filters, needs)
         return (
             channels_first(correlate_input_grad(grad, filters, size, stride, padding, dilation)) if needs[0] else None,
             correlate_weight_grad(grad, image, filters.shape, stride, padding, dilation) if needs[1] else None,
@@ -77,14 +79,15 @@ def _is_pointwise(kernel, stride, padding) -> bool:
     return tuple(kernel) == (1, 1) and stride == 1 and padding == 0
 
 
-def _windows(image, size, kernel, stride, padding, dilation, together=False):
+def _windows(image, size, kernel, stride, padding, dilation, channels, together=False):
     """The matrix of windows in pieces: their number, and a function that makes one, from its index to (slice of the
-    matrix's rows, those rows). together: all threads make a piece, else each makes its own."""
+    matrix's rows, those rows). channels: of the output, whose piece should stay in the cache as well. together: all
+    threads make a piece, else each makes its own."""
     xp = array_module(image)
     (out_h, out_w), per_row = size, kernel[0] * kernel[1] * image.shape[3]
     lines = len(image) * out_h
     numbers = GPU_PIECE if xp is not np else 4 * PIECE if together else PIECE
-    step = max(1, max(ROWS, numbers // max(1, per_row)) // max(1, out_w))
+    step = max(1, max(ROWS, numbers // max(1, per_row, channels)) // max(1, out_w))
     if not together:
         step = min(step, -(-lines // numba.get_num_threads()))
 
@@ -120,7 +123,7 @@ def correlate(image, filters, stride, padding, dilation, bias=None, relu=False):
     size = _out_size(image.shape[1:3], kernel, stride, padding, dilation)
     out = xp.empty((len(image), *size, len(filters)), image.dtype)
     flat = out.reshape(-1, len(filters))
-    pieces, windows = _windows(image, size, kernel, stride, padding, dilation)
+    pieces, windows = _windows(image, size, kernel, stride, padding, dilation, len(filters))
 
     def work(index: int) -> None:
         rows, columns = windows(index)
@@ -175,14 +178,43 @@ def correlate_weight_grad(grad, image, shape, stride, padding, dilation):
         return winograd.correlate_weight_grad(grad, image, padding)
     out, channels, *kernel = shape
     flat = grad.reshape(-1, out)
-    if _is_pointwise(kernel, stride, padding):
-        return channels_first(matmul(flat.T, image.reshape(-1, channels)).reshape(out, 1, 1, channels))
     total = xp.zeros((out, kernel[0] * kernel[1] * channels), image.dtype)
-    pieces, windows = _windows(image, grad.shape[1:3], kernel, stride, padding, dilation, together=True)
+    pieces, windows = _windows(image, grad.shape[1:3], kernel, stride, padding, dilation, out, together=True)
     for index in range(pieces):
         rows, columns = windows(index)
         matmul(flat[rows].T, columns, total, accumulate=True)
     return channels_first(total.reshape(out, *kernel, channels))
+
+
+def _pointwise_grads(grad, image, filters, needs):
+    """The gradients of image, filters and bias of a 1x1 convolution: all that a piece of the output's gradient
+    contributes to any of them while it lies in the cache."""
+    xp, matrix = array_module(grad, filters), _as_matrix(filters)
+    (out, channels), size = matrix.shape, grad.shape[:3]
+    grad = grad.reshape(-1, out)
+    parts, step = (slices(len(grad), PARTS), ROWS) if xp is np else ([slice(0, len(grad))], max(1, len(grad)))
+    grad_image = xp.empty((len(grad), channels), grad.dtype) if needs[0] else None
+    grad_matrix = xp.zeros((len(parts), out, channels), grad.dtype) if needs[1] else None
+    grad_bias = xp.zeros((len(parts), out), grad.dtype) if any(needs[2:]) else None
+    ones = xp.ones(step, grad.dtype)
+
+    def work(part: int) -> None:
+        for first in range(parts[part].start, parts[part].stop, step):
+            rows = slice(first, min(first + step, parts[part].stop))
+            some = grad[rows]
+            if grad_image is not None:
+                xp.matmul(some, matrix, out=grad_image[rows])
+            if grad_matrix is not None:
+                grad_matrix[part] += some.T @ image.reshape(-1, channels)[rows]
+            if grad_bias is not None:
+                grad_bias[part] += ones[: len(some)] @ some
+
+    spread(work, len(parts), grad)
+    return (
+        None if grad_image is None else channels_first(grad_image.reshape(*size, channels)),
+        None if grad_matrix is None else channels_first(grad_matrix.sum(axis=0).reshape(out, 1, 1, channels)),
+        *(grad_bias.sum(axis=0) if need else None for need in needs[2:]),
+    )
 
 
 def conv_transpose2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, relu: bool = False) -> Tensor:
