@@ -10,6 +10,7 @@ As many threads run as Numba may use: the cores, or what NUMBA_NUM_THREADS or nu
 
 import contextvars
 import functools
+import math
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -22,8 +23,9 @@ from tinymrcnn.kernels import numba
 
 threadpool_limits(1, user_api="blas")
 
-LEAST = 4e6  # floating-point operations that are worth a thread's waking
-SUMMED = 1 << 19  # numbers to add that are
+# What a core does in a second, roughly, and how much work is worth the waking of another thread
+FLOPS, BYTES = 1e11, 1e10
+LEAST_SECONDS = 4e-4
 
 
 @functools.cache
@@ -35,9 +37,11 @@ if hasattr(os, "register_at_fork"):  # threads do not survive a fork
     os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
-def spread(work, count: int, array) -> None:
+def spread(work, count: int, array, flops: float = math.inf, bytes: float = 0) -> None:
     """Call work(0), ..., work(count - 1), in any order: on all threads where `array` is NumPy's, else one by one, as a
-    GPU takes them anyway. work must call neither spread nor a parallel kernel. Its first error is raised here."""
+    GPU takes them anyway. work must call neither spread nor a parallel kernel. Its first error is raised here.
+
+    flops, bytes: how much all of them compute and move; where it is little this thread does it alone."""
     indices = iter(range(count))
 
     def take() -> None:
@@ -49,7 +53,8 @@ def spread(work, count: int, array) -> None:
                 pass
             raise
 
-    threads = min(numba.get_num_threads(), count) if isinstance(array, np.ndarray) else 1
+    alone = not isinstance(array, np.ndarray) or flops / FLOPS + bytes / BYTES < LEAST_SECONDS
+    threads = 1 if alone else min(numba.get_num_threads(), count)
     # in the caller's context: numpy.errstate lives there
     others = [_pool(threads - 1).submit(contextvars.copy_context().run, take) for _ in range(threads - 1)]
     try:
@@ -74,7 +79,7 @@ def matmul(a, b, out=None, accumulate: bool = False):
         out = xp.empty((m, n), a.dtype)
 
     # the longer side of the result is cut
-    cuts = slices(max(m, n), max(1, min(2 * numba.get_num_threads(), max(m, n) // 16, int(2 * m * n * k / LEAST))))
+    cuts = slices(max(m, n), 2 * numba.get_num_threads() if 2 * m * n * k > FLOPS * LEAST_SECONDS else 1)
 
     def product(part: int) -> None:
         some = cuts[part]
@@ -90,14 +95,14 @@ def matmul(a, b, out=None, accumulate: bool = False):
 
 def column_sums(rows):
     """The sum of every column of a matrix, by BLAS: it adds in blocks, faster and more exactly than row by row."""
-    xp, parts = array_module(rows), slices(len(rows), 1 + rows.size // SUMMED)
+    xp, parts = array_module(rows), slices(len(rows), 1 + rows.nbytes // (1 << 20))
     sums = xp.empty((len(parts), rows.shape[1]), rows.dtype)
 
     def add(part: int) -> None:
         some = rows[parts[part]]
         xp.matmul(xp.ones(len(some), rows.dtype), some, out=sums[part])
 
-    spread(add, len(parts), rows)
+    spread(add, len(parts), rows, 0, rows.nbytes)
     return sums.sum(axis=0)
 
 

@@ -4,7 +4,10 @@ import numpy as np
 
 from tinymrcnn.autograd import Tensor, record
 from tinymrcnn.backend import array_module, elementwise, empty_like, memory_order
-from tinymrcnn.kernels import cpu_kernel, prange
+from tinymrcnn.kernels import piece_kernel
+from tinymrcnn.threads import slices, spread
+
+PARTS = 4  # into so many a pass over the memory is cut for the threads
 
 
 def relu(x: Tensor) -> Tensor:
@@ -47,28 +50,30 @@ def _one_pass(kernel, first, *others):
     the first. NumPy would take a pass, on one core, for every operation."""
     order = memory_order(first)
     out = empty_like(first)
-    kernel(*(array.transpose(order).reshape(-1) for array in (first, *others, out)))
+    lines = [array.transpose(order).reshape(-1) for array in (first, *others, out)]
+    parts = slices(out.size, PARTS)
+    spread(lambda part: kernel(*(line[parts[part]] for line in lines)), len(parts), out, 0, len(lines) * out.nbytes)
     return out
 
 
 # A NaN is not less than 0: it stays.
 
 
-@cpu_kernel
+@piece_kernel
 def _relu_cpu(x, out):
-    for i in prange(x.size):
+    for i in range(x.size):
         out[i] = 0 if x[i] < 0 else x[i]
 
 
-@cpu_kernel
+@piece_kernel
 def _add_relu_cpu(x, y, out):
-    for i in prange(x.size):
+    for i in range(x.size):
         out[i] = 0 if x[i] + y[i] < 0 else x[i] + y[i]
 
 
-@cpu_kernel
+@piece_kernel
 def _relu_grad_cpu(result, grad, out):
-    for i in prange(result.size):
+    for i in range(result.size):
         out[i] = grad[i] if result[i] > 0 else 0
 
 

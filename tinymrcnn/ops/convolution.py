@@ -108,7 +108,7 @@ def _windows(image, size, kernel, stride, padding, dilation, channels, together=
         if len(parts) == 1:
             gather(0)
         else:
-            spread(gather, len(parts), image)
+            spread(gather, len(parts), image, 0, 2 * columns.nbytes)
         return rows, columns
 
     return -(-lines // max(1, step)), make
@@ -131,7 +131,7 @@ def correlate(image, filters, stride, padding, dilation, bias=None, relu=False):
         if bias is not None or relu:
             _finish(flat[rows], xp.zeros(len(filters), image.dtype) if bias is None else bias, relu)
 
-    spread(work, pieces, image)
+    spread(work, pieces, image, 2 * out.size * matrix.shape[0], out.nbytes)
     return out
 
 
@@ -209,7 +209,7 @@ def _pointwise_grads(grad, image, filters, needs):
             if grad_bias is not None:
                 grad_bias[part] += ones[: len(some)] @ some
 
-    spread(work, len(parts), grad)
+    spread(work, len(parts), grad, 4 * grad.size * channels, grad.nbytes)
     return (
         None if grad_image is None else channels_first(grad_image.reshape(*size, channels)),
         None if grad_matrix is None else channels_first(grad_matrix.sum(axis=0).reshape(out, 1, 1, channels)),
@@ -237,7 +237,7 @@ def conv_transpose2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stri
     if bias is not None or relu:
         rows, lines = out.reshape(-1, shape[3]), slices(out.size // shape[3], PARTS)
         constants = array_module(out).zeros(shape[3], out.dtype) if bias is None else bias.data
-        spread(lambda part: _finish(rows[lines[part]], constants, relu), len(lines), out)
+        spread(lambda part: _finish(rows[lines[part]], constants, relu), len(lines), out, 0, 2 * out.nbytes)
     out = channels_first(out)
     image = image if weight.requires_grad else None
     result = out if relu else None

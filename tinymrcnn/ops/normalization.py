@@ -4,9 +4,12 @@ Both subtract a mean and divide by a standard deviation; they differ in what the
 one channel of the whole batch, or a group of channels of one image.
 """
 
+import numpy as np
+
 from tinymrcnn.autograd import Tensor, record
 from tinymrcnn.backend import array_module, channels_first, channels_last
-from tinymrcnn.threads import column_sums
+from tinymrcnn.kernels import piece_kernel
+from tinymrcnn.threads import column_sums, slices, spread
 
 
 def batch_norm(
@@ -35,23 +38,18 @@ def batch_norm(
         mean, var = running_mean, running_var
     inverse = 1 / xp.sqrt(var + eps)
     scale = inverse * weight.data
-    out = rows * scale
-    out += bias.data - mean * scale
-    gamma = weight.data
+    out = _combine(rows, scale, bias.data - mean * scale)
 
     def backward(grad, needs):
         grad = channels_last(grad).reshape(rows.shape)
         grad_bias = column_sums(grad)
-        grad_weight = (column_sums(grad * rows) - mean * grad_bias) * inverse
+        grad_weight = _sums_of_products(grad, xp.zeros_like(mean), rows, mean) * inverse
         of_parameters = grad_weight if needs[1] else None, grad_bias if needs[2] else None
         if not needs[0]:
             return None, *of_parameters
-        grad_x = grad * (gamma * inverse)
-        if training and count:
-            # the mean and the variance depend on x too
-            slope = gamma * inverse * inverse * grad_weight / count
-            grad_x -= rows * slope
-            grad_x += mean * slope - gamma * inverse * grad_bias / count
+        # in training the mean and the variance depend on x too
+        slope = scale * inverse * grad_weight / max(1, count) * training
+        grad_x = _combine(grad, scale, mean * slope - scale * grad_bias / max(1, count) * training, rows, -slope)
         return channels_first(grad_x.reshape(image.shape)), *of_parameters
 
     return record(channels_first(out.reshape(image.shape)), (x, weight, bias), backward)
@@ -69,9 +67,74 @@ def _channel_statistics(rows):
     """The mean and the (biased) variance of every column of a (count, C) matrix."""
     count = max(1, len(rows))
     mean = column_sums(rows) / count
-    centred = rows - mean
-    centred *= centred
-    return mean, column_sums(centred) / count
+    return mean, _sums_of_products(rows, mean, rows, mean) / count
+
+
+# The passes over the memory: each one kernel on the CPU, for (count, C) matrices and constants (C,)
+
+BLOCK = 64  # so many rows are summed before the sum joins the others': for the precision
+PARTS = 4  # into so many a pass is cut, however many threads there are
+
+
+def _combine(x, scale, shift, y=None, factor=None):
+    """x scale + shift + y factor."""
+    xp = array_module(x)
+    if xp is np:
+        out, parts = np.empty_like(x), slices(len(x), PARTS)
+
+        def work(part: int) -> None:
+            rows = parts[part]
+            if y is None:
+                _scale_and_shift_cpu(x[rows], scale, shift, out[rows])
+            else:
+                _combine_cpu(x[rows], scale, shift, y[rows], factor, out[rows])
+
+        spread(work, len(parts), x, 0, (2 if y is None else 3) * x.nbytes)
+        return out
+    out = x * scale
+    out += shift
+    return out if y is None else out + y * factor
+
+
+@piece_kernel
+def _scale_and_shift_cpu(x, scale, shift, out):
+    for i in range(x.shape[0]):
+        for c in range(x.shape[1]):
+            out[i, c] = x[i, c] * scale[c] + shift[c]
+
+
+@piece_kernel
+def _combine_cpu(x, scale, shift, y, factor, out):
+    for i in range(x.shape[0]):
+        for c in range(x.shape[1]):
+            out[i, c] = x[i, c] * scale[c] + shift[c] + y[i, c] * factor[c]
+
+
+def _sums_of_products(x, x_centre, y, y_centre):
+    """The sum over every column of (x - x_centre) (y - y_centre)."""
+    if array_module(x) is not np:
+        return column_sums((x - x_centre) * (y - y_centre))
+    parts = slices(len(x), PARTS)
+    sums = np.zeros((len(parts), x.shape[1]), x.dtype)
+
+    def work(part: int) -> None:
+        _sums_of_products_cpu(x[parts[part]], x_centre, y[parts[part]], y_centre, sums[part])
+
+    spread(work, len(parts), x, 0, 2 * x.nbytes)
+    return sums.sum(axis=0)
+
+
+@piece_kernel
+def _sums_of_products_cpu(x, x_centre, y, y_centre, sums):
+    count, channels = x.shape
+    block = np.empty(channels, x.dtype)
+    for first in range(0, count, BLOCK):
+        block[:] = 0
+        for i in range(first, min(first + BLOCK, count)):
+            for c in range(channels):
+                block[c] += (x[i, c] - x_centre[c]) * (y[i, c] - y_centre[c])
+        for c in range(channels):
+            sums[c] += block[c]
 
 
 def group_norm(x: Tensor, num_groups: int, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
