@@ -57,11 +57,53 @@ def test_transparency_is_composited_on_white(tmp_path):
     assert (read_image(tmp_path / "b.png") == 1).all()
 
 
-def test_exif_rotation_is_applied(tmp_path):
+def test_a_transparent_value_of_sixteen_bit_grey(tmp_path):
+    grey = np.array([[0, 300, 65535], [1, 2, 300]], np.uint16)
+    Image.fromarray(grey).save(tmp_path / "a.png", transparency=300)
+    expected = np.where(grey == 300, 1, grey.astype(np.float32) / 65535)
+    for channel in read_image(tmp_path / "a.png"):
+        np.testing.assert_array_equal(channel, expected)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "tif"])
+def test_inks_become_rgb(tmp_path, suffix):
+    Image.new("CMYK", (24, 16), (0, 255, 255, 0)).save(tmp_path / f"a.{suffix}")  # magenta and yellow make red
+    image = read_image(tmp_path / f"a.{suffix}")
+    assert image.shape == (3, 16, 24)
+    np.testing.assert_allclose(image[:, 8, 12], [1, 0, 0], atol=0.02)
+
+
+# Where the pixel that is stored first, at the top left, belongs in the upright picture: EXIF 2.3, section 4.6.4
+CORNERS = {
+    1: ("top", "left"), 2: ("top", "right"), 3: ("bottom", "right"), 4: ("bottom", "left"),
+    5: ("left", "top"), 6: ("right", "top"), 7: ("right", "bottom"), 8: ("left", "bottom"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("orientation", CORNERS)
+def test_exif_rotation_is_applied(tmp_path, orientation):
+    """Row 0 of the file is the named side of the picture, column 0 the other one."""
     exif = Image.Exif()
-    exif[0x0112] = 6  # the camera stood on its side: turn by 90 degrees clockwise
+    exif[0x0112] = orientation
     Image.fromarray(COLORS).save(tmp_path / "a.png", exif=exif)
-    check(read_image(tmp_path / "a.png"), np.rot90(COLORS, -1))
+    rows, columns = CORNERS[orientation]
+    upright = COLORS if rows in ("top", "bottom") else COLORS.transpose(1, 0, 2)
+    upright = upright[::-1] if "bottom" in (rows, columns) else upright
+    upright = upright[:, ::-1] if "right" in (rows, columns) else upright
+    check(read_image(tmp_path / "a.png"), upright)
+
+
+def test_damaged_exif_data_is_no_reason_to_refuse_a_photograph(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x011A] = 6, 72.0  # the orientation, and a resolution
+    Image.fromarray(np.tile(COLORS, (20, 20, 1))).save(tmp_path / "a.jpg", exif=exif)
+    content = (tmp_path / "a.jpg").read_bytes()
+    start = content.index(b"Exif\0\0") + 6
+    resolution = content.index(b"\x01\x1a\x00\x05", start)
+    damaged = content[: resolution + 2] + b"\x00\x02" + content[resolution + 4 :]  # a text, says its type
+    (tmp_path / "b.jpg").write_bytes(damaged)
+    assert read_image(tmp_path / "a.jpg").shape == (3, 60, 40)
+    np.testing.assert_array_equal(read_image(tmp_path / "b.jpg"), read_image(tmp_path / "a.jpg"))
 
 
 def test_missing_and_unreadable_files_are_named(tmp_path):

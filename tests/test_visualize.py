@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from tinymrcnn.autograd import Tensor
+from tinymrcnn.overlay import _overlap, _place
 from tinymrcnn.visualize import (
     class_color,
     describe,
@@ -75,6 +76,70 @@ def test_large_images_are_not_enlarged():
     image, target = scene()
     large = np.tile(image, (1, 20, 20))
     assert draw_instances(large, {"boxes": target["boxes"], "labels": target["labels"]}).shape == (800, 1200, 3)
+
+
+def test_photographs_are_shrunk_to_2048_pixels_and_strips_are_not_blown_up():
+    image, masks = np.full((3, 1500, 4096), GREY, np.float32), np.zeros((1, 1500, 4096), bool)
+    masks[0, 400:1200, 1000:3000] = True
+    target = {"boxes": np.array([[1000, 400, 3000, 1200]], np.float32), "labels": np.array([2]), "masks": masks}
+    picture, color = draw_instances(image, target, CATEGORIES), np.array(class_color(2))
+    assert picture.shape == (750, 2048, 3)
+    assert (picture[300, 500] == color).all() and (picture[598, 1498] == color).all()  # two corners of the box
+    np.testing.assert_allclose(picture[400, 1000].astype(int), 128 + 0.45 * (color - 128), atol=1)
+    assert (picture[610:] == 128).all() and (picture[:, :490] == 128).all()
+    nothing = {"boxes": np.zeros((0, 4), np.float32), "labels": np.zeros(0, np.int64)}
+    assert draw_instances(np.zeros((3, 10, 900), np.float32), nothing).shape == (20, 1800, 3)
+    assert draw_instances(np.zeros((3, 2, 5000), np.float32), nothing).shape == (1, 2048, 3)
+
+
+def test_colours_tell_objects_apart_where_classes_cannot():
+    image, target = scene()
+    side_by_side = {
+        "boxes": np.array([[2, 12, 20, 30], [30, 12, 50, 30]], np.float32),
+        "labels": np.array([2, 2]),
+        "scores": np.array([0.6, 0.9], np.float32),
+    }
+    many = [{"label": label, "name": str(label), "id": label} for label in range(1, 9)]
+    for categories, colors in ((CATEGORIES, (2, 2)), (many, (2, 1)), (CATEGORIES[1:], (2, 1)), ((), (2, 2))):
+        picture = draw_instances(image, side_by_side, categories, size=160)
+        assert [tuple(picture[28 * 4, x * 4]) for x in (2, 30)] == [class_color(color) for color in colors]
+
+
+def test_labels_keep_clear_of_each_other():
+    """Ten objects in a row whose names are wider than they are: every plate is whole."""
+    image = np.full((3, 600, 900), GREY, np.float32)
+    left = np.arange(10) * 40.0 + 200
+    boxes = np.stack([left, np.full(10, 300.0), left + 60, np.full(10, 420.0)], axis=1).astype(np.float32)
+    found = {"boxes": boxes, "labels": np.ones(10, np.int64), "scores": np.linspace(0.99, 0.6, 10, dtype=np.float32)}
+    taken = []
+    for box in boxes.tolist():
+        taken.append(_place(box, 90, 24, (600, 900), taken))
+    assert sum(_overlap(a, b) for i, a in enumerate(taken) for b in taken[:i]) == 0
+    assert taken[0] == (200, 276, 290, 300)  # the first above its box
+    assert all(0 <= x1 < x2 <= 900 and 0 <= y1 < y2 <= 600 for x1, y1, x2, y2 in taken)
+    names = [{"label": 1, "name": "somebody", "id": 1}]
+    assert (draw_instances(image, found, names)[200:270, 200:] != 128).any()  # a second row of names above the first
+
+
+def test_a_label_stays_within_the_picture():
+    assert _place([-5, -5, 3, 3], 50, 20, (100, 200), []) == (0, 0, 50, 20)
+    assert _place([190, 90, 199, 99], 50, 20, (100, 200), []) == (150, 70, 200, 90)
+    assert _place([10, 5, 190, 99], 50, 20, (100, 200), []) == (10, 5, 60, 25)  # no room above: inside
+    assert _place([10, 5, 190, 99], 500, 20, (100, 200), []) == (0, 5, 500, 25)
+
+
+def test_letters_grow_slower_than_photographs_and_shrink_with_objects():
+    def plate(shape, height):
+        """Height and width of the label over an object of this height."""
+        image = np.full((3, *shape), GREY, np.float32)
+        box = np.array([[100, 200, 700, 200 + height]], np.float32)
+        picture = draw_instances(image, {"boxes": box, "labels": np.array([1])}, size=1)
+        rows, columns = np.nonzero((picture[:199] != 128).any(axis=2))
+        return rows.max() + 1 - rows.min(), columns.max() + 1 - columns.min()
+
+    small, large = plate((520, 1000), 300), plate((1400, 2000), 300)
+    assert 1.4 < large[1] / small[1] < 1.9  # 2.7 times the picture
+    assert plate((1400, 2000), 20)[1] < 0.6 * large[1]
 
 
 def test_grid_places_pictures_of_any_size():

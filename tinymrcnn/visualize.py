@@ -1,5 +1,5 @@
-"""The drawings that several places share: instances, grids of pictures, training curves, anchors, the bins of
-a RoI, the autograd graph.
+"""The drawings that several places share: instances (overlay.py), grids of pictures, training curves, anchors, the
+bins of a RoI, the autograd graph.
 
 Every draw_* function returns a picture, an array (H, W, 3) uint8, which write_picture saves and a notebook
 shows with PIL.Image.fromarray. Nothing here opens a window or changes matplotlib's settings. Lessons 01, 05,
@@ -15,10 +15,23 @@ from tinymrcnn.autograd import Tensor
 from tinymrcnn.autograd.tensor import outputs_first
 from tinymrcnn.backend import to_numpy
 from tinymrcnn.data.images import write_image
+from tinymrcnn.overlay import COLORS, class_color, draw_instances
 
-# Seven colours that people with any kind of colour vision tell apart (Okabe & Ito 2008), class 1 first
-COLORS = ("#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#0072b2", "#d55e00", "#f0e442")
-MASK_OPACITY = 0.45
+__all__ = [
+    "COLORS",
+    "ROLE_COLORS",
+    "class_color",
+    "describe",
+    "draw_anchors",
+    "draw_curves",
+    "draw_graph",
+    "draw_grid",
+    "draw_instances",
+    "draw_roi_grid",
+    "plot_boxes",
+    "plot_cells",
+    "write_picture",
+]
 
 # What has the same colour in every figure; lines differ in style or marker too, for print in grey
 ROLE_COLORS = {
@@ -51,78 +64,12 @@ def describe(name: str, array) -> str:
     return f"{line}, {finite.min():.6g} to {finite.max():.6g}" if finite.size else line
 
 
-def class_color(label: int) -> tuple[int, int, int]:
-    """The colour of a class (1, 2, ...), the same in every picture, as RGB in 0..255."""
-    code = COLORS[(int(label) - 1) % len(COLORS)]
-    return int(code[1:3], 16), int(code[3:5], 16), int(code[5:7], 16)
-
-
 def write_picture(path, picture) -> None:
     """Save a picture (H, W, 3) uint8 as PNG or JPEG, whole or not at all (see data.images.write_image)."""
     write_image(path, picture.transpose(2, 0, 1).astype(np.float32) / 255)
 
 
-# Instances -----------------------------------------------------------------------------------------------
-
-
-def draw_instances(image, instances: dict, categories=(), score_threshold: float = 0.5, size: int = 512):
-    """The image with its objects: masks tinted and outlined, boxes, class names and scores.
-
-    image: (3, H, W) float32 in 0..1. instances: a target or a model's output (boxes, labels, and where it has
-    them masks and scores), in the image's coordinates; a mask counts where it is >= 0.5, an object where
-    its score is >= score_threshold. categories: a data set's, for the names. size: the image is enlarged by
-    a whole factor so that its shorter side comes near this many pixels."""
-    names = {category["label"]: category["name"] for category in categories}
-    scores = instances.get("scores")
-    kept = range(len(instances["labels"])) if scores is None else np.flatnonzero(scores >= score_threshold).tolist()
-    kept = sorted(kept, key=lambda n: 0 if scores is None else scores[n].item())  # the best on top
-
-    factor = max(1, round(size / min(image.shape[1:])))
-    pixels = _enlarged(image.transpose(1, 2, 0), factor) * 255
-    line = max(2, round(min(pixels.shape[:2]) / 250))
-    for n in kept:
-        if (masks := instances.get("masks")) is not None:
-            _tint(pixels, _enlarged(masks[n] >= 0.5, factor), class_color(instances["labels"][n]), line)
-
-    canvas = Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8))
-    draw = ImageDraw.Draw(canvas)
-    font = ImageFont.load_default(max(13, round(min(canvas.size) / 26)))
-    boxes = {n: [float(side) * factor for side in instances["boxes"][n]] for n in kept}
-    for n, (x1, y1, x2, y2) in boxes.items():
-        color = class_color(instances["labels"][n])
-        draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=color, width=line)
-    for n, box in boxes.items():
-        label = int(instances["labels"][n])
-        text = names.get(label, f"class {label}")
-        _write(draw, box, text if scores is None else f"{text} {scores[n].item():.2f}", font, class_color(label))
-    return np.asarray(canvas)
-
-
-def _enlarged(array, factor: int):
-    """Every pixel of an (H, W, ...) array repeated factor x factor times."""
-    return array.repeat(factor, axis=0).repeat(factor, axis=1)
-
-
-def _tint(pixels, mask, color, line: int) -> None:
-    """Lay a colour over the pixels of a mask, lightly inside and fully along its outline, in place."""
-    inside = np.zeros_like(mask)  # the mask without its outermost `line` pixels
-    inside[line:-line, line:-line] = mask[line:-line, line:-line]
-    for axis in (0, 1):
-        for shift in (-line, line):
-            inside &= np.roll(mask, shift, axis)
-    pixels[inside] += (np.asarray(color) - pixels[inside]) * MASK_OPACITY
-    pixels[mask & ~inside] = color
-
-
-def _write(draw, box, text: str, font, color) -> None:
-    """A label on a plate of the class's colour, above the box where there is room, else inside it."""
-    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
-    width, height = right + 6, bottom + 4
-    x = min(max(box[0], 0), draw.im.size[0] - width)
-    y = box[1] - height if box[1] >= height else max(box[1], 0)
-    draw.rectangle((x, y, x + width - 1, y + height - 1), fill=color)
-    bright = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] > 120
-    draw.text((x + 3, y + 1), text, font=font, fill="black" if bright else "white")
+# Figures -------------------------------------------------------------------------------------------------
 
 
 def draw_grid(rows, titles=()):
@@ -148,9 +95,6 @@ def draw_grid(rows, titles=()):
             y += height + gap
         x += widths[c] + gap
     return np.asarray(canvas)
-
-
-# Figures -------------------------------------------------------------------------------------------------
 
 
 def _pixels(figure: Figure):

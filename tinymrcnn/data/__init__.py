@@ -1,14 +1,18 @@
 """Data sets (`len`, `dataset[i] -> (image, target)`, `categories`), image files, and training batches."""
 
 from tinymrcnn.data.coco import CocoDataset, write_coco
-from tinymrcnn.data.images import read_image, write_image
+from tinymrcnn.data.coco_names import COCO_NAMES, coco_categories
+from tinymrcnn.data.images import find_images, read_image, write_image
 from tinymrcnn.data.loader import batches, flip_horizontally
 from tinymrcnn.data.shapes import ShapesDataset
 
 __all__ = [
+    "COCO_NAMES",
     "CocoDataset",
     "ShapesDataset",
     "batches",
+    "coco_categories",
+    "find_images",
     "flip_horizontally",
     "read_image",
     "write_coco",

@@ -1,0 +1,123 @@
+"""An image with its objects drawn over it: masks, boxes, names and scores, on a toy picture as on a photograph.
+
+Lines and letters grow with the picture, and a label moves aside where another one lies. Lessons 00, 03, 05 and
+09 to 12 draw with it, through visualize.py.
+"""
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+# Seven colours that people with any kind of colour vision tell apart (Okabe & Ito 2008), class 1 first
+COLORS = ("#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#0072b2", "#d55e00", "#f0e442")
+MASK_OPACITY = 0.45
+LARGEST = 2048  # pixels of a picture's longer side
+LETTERS = 13  # pixels: smaller ones cannot be read
+
+
+def class_color(label: int) -> tuple[int, int, int]:
+    """The colour of a class (1, 2, ...), the same in every picture, as RGB in 0..255."""
+    code = COLORS[(int(label) - 1) % len(COLORS)]
+    return int(code[1:3], 16), int(code[3:5], 16), int(code[5:7], 16)
+
+
+def draw_instances(image, instances: dict, categories=(), score_threshold: float = 0.5, size: int = 512):
+    """The image with its objects: masks tinted and outlined, boxes, class names and scores.
+
+    image: (3, H, W) float32 in 0..1. instances: a target or a model's output (boxes, labels, and where it has
+    them masks and scores), in the image's coordinates; a mask counts where it is >= 0.5, an object where
+    its score is >= score_threshold. categories: a data set's, for the names. size: the image is enlarged by
+    a whole factor so that its shorter side comes near this many pixels; one beyond 2048 pixels is shrunk to them.
+
+    Colours tell the classes apart; where there is one class only, or more than there are colours, the objects."""
+    names = {category["label"]: category["name"] for category in categories}
+    labels, scores = instances["labels"], instances.get("scores")
+    kept = range(len(labels)) if scores is None else np.flatnonzero(scores >= score_threshold).tolist()
+    kept = sorted(kept, key=lambda n: 0 if scores is None else scores[n].item())  # the best on top
+    if names and not 1 < len(names) <= len(COLORS):
+        colors = {n: class_color(rank) for rank, n in enumerate(reversed(kept), start=1)}
+    else:
+        colors = {n: class_color(labels[n]) for n in kept}
+
+    pixels = _scaled(image.transpose(1, 2, 0), size) * np.float32(255)
+    height, width = pixels.shape[:2]
+    shorter = min(height, width)
+    letters = max(LETTERS, shorter / 26 if shorter <= 520 else (shorter / 1.3) ** 0.5)
+    line = max(2, round(letters / 9))
+    for n in kept:
+        if (masks := instances.get("masks")) is not None:
+            _tint(pixels, _scaled(masks[n] >= 0.5, size), colors[n], line)
+
+    canvas = Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8))
+    draw = ImageDraw.Draw(canvas)
+    scale = np.array([width / image.shape[2], height / image.shape[1]] * 2)
+    boxes = {n: (instances["boxes"][n] * scale).tolist() for n in kept}
+    for n in kept:
+        x1, y1, x2, y2 = boxes[n]
+        draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colors[n], width=line)
+
+    plates, written = [], []  # the best choose their place first, and are written last
+    for n in reversed(kept):
+        text = names.get(int(labels[n]), f"class {int(labels[n])}")
+        text = text if scores is None else f"{text} {scores[n].item():.2f}"
+        font = ImageFont.load_default(max(LETTERS, round(min(letters, (boxes[n][3] - boxes[n][1]) / 4))))
+        right, bottom = draw.textbbox((0, 0), text, font=font)[2:]
+        plates.append(_place(boxes[n], right + 6, bottom + 4, (height, width), plates))
+        written.append((plates[-1], text, font, colors[n]))
+    for (x1, y1, x2, y2), text, font, color in reversed(written):
+        draw.rectangle((x1, y1, x2 - 1, y2 - 1), fill=color)
+        bright = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] > 120
+        draw.text((x1 + 3, y1 + 1), text, font=font, fill="black" if bright else "white")
+    return np.asarray(canvas)
+
+
+def _scaled(array, size: int):
+    """An image (H, W, 3) of floats in 0..1 or a mask (H, W), enlarged by a whole factor so that the shorter side
+    comes near `size`, as far as the longer stays within LARGEST; or shrunk so that it does."""
+    height, width = array.shape[:2]
+    factor = min(round(size / min(height, width)), LARGEST // max(height, width))
+    if factor >= 1:
+        return array.repeat(factor, axis=0).repeat(factor, axis=1)
+    if max(height, width) <= LARGEST:
+        return array
+    fitted = tuple(max(1, round(side * LARGEST / max(height, width))) for side in (width, height))
+    small = np.asarray(Image.fromarray((array * 255).astype(np.uint8)).resize(fitted, Image.Resampling.BOX))
+    return small >= 128 if array.dtype == bool else small / np.float32(255)
+
+
+def _tint(pixels, mask, color, line: int) -> None:
+    """Lay a colour over the pixels of a mask, lightly inside and fully along its outline, in place."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if len(rows) == 0:
+        return
+    part = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    pixels, mask = pixels[part], mask[part]
+    inside = np.zeros_like(mask)  # the mask without its outermost `line` pixels
+    inside[line:-line, line:-line] = mask[line:-line, line:-line]
+    for axis in (0, 1):
+        for shift in (-line, line):
+            inside &= np.roll(mask, shift, axis)
+    pixels[inside] += (np.asarray(color, pixels.dtype) - pixels[inside]) * MASK_OPACITY
+    pixels[mask & ~inside] = color
+
+
+def _place(box, width: float, height: float, picture, taken: list) -> tuple:
+    """Where a label goes, (x1, y1, x2, y2): above the box if the picture has room there, or else inside; but where
+    other labels lie, the first of some places around the box that keeps clear of them, or the least covered."""
+    x1, y1, x2, y2 = box
+    above, below = y1 >= height, y2 + height <= picture[0]
+    heights = [y1 - height] * above + [y1] * (not above) + [y1 - 2 * height] * (y1 >= 2 * height)
+    heights += [y2] * below + [y1, y2 - height]
+    best = None
+    for y in heights:
+        for x in (x1, x2 - width):
+            x, y = max(0, min(x, picture[1] - width)), max(0, min(y, picture[0] - height))
+            place = x, y, x + width, y + height
+            covered = sum(_overlap(place, other) for other in taken)
+            if best is None or covered < best[0]:
+                best = covered, place
+    return best[1]
+
+
+def _overlap(a, b) -> float:
+    """The area that two rectangles share."""
+    return max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
