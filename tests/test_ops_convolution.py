@@ -196,6 +196,7 @@ def test_the_size_of_the_pieces_changes_nothing(piece, monkeypatch):
     upstream = normal(*out.shape)
     out.backward(upstream)
     monkeypatch.setattr(convolution, "PIECE", piece)
+    monkeypatch.setattr(convolution, "ROWS", min(piece, convolution.ROWS))
     again = [leaf(array) for array in arrays]
     other = conv2d(*again, **keywords)
     other.backward(upstream)
@@ -227,7 +228,8 @@ WINOGRAD = {  # name -> (image, filters, padding)
 @pytest.mark.parametrize("piece", [1 << 20, 1])
 @pytest.mark.parametrize("name", WINOGRAD)
 def test_winograd_equals_the_plain_product(name, piece, monkeypatch):
-    monkeypatch.setattr(winograd, "PIECE", piece)
+    for limit in ("TILES", "PIECE", "GRAD_TILES"):
+        monkeypatch.setattr(winograd, limit, piece)
     image, filters, padding = WINOGRAD[name]
     arrays = [normal(*image), normal(*filters), normal(filters[0])]
     results = []

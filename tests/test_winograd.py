@@ -1,6 +1,7 @@
 """Winograd's convolutions against the definition in float64, and where they are used."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,8 +9,12 @@ from operator_contract import is_channels_last
 
 from tinymrcnn.autograd import Tensor
 from tinymrcnn.backend import to_device, to_numpy
+from tinymrcnn.data import ShapesDataset
 from tinymrcnn.ops import conv2d, winograd
 from tinymrcnn.ops.convolution import correlate, correlate_input_grad, correlate_weight_grad
+from tinymrcnn.weights import load_model
+
+CHECKPOINT = Path(__file__).parent.parent / "data" / "checkpoints" / "shapes.npz"
 
 RTOL = 5e-5  # of the largest value
 
@@ -74,10 +79,11 @@ def test_against_the_definition(case):
 
 
 @pytest.mark.parametrize("case", [(2, 9, 14, 3, 5, 1), (3, 7, 10, 4, 2, 0), (1, 30, 41, 6, 6, 2)])
-@pytest.mark.parametrize("piece", [1, 5000])
-def test_piece_by_piece(monkeypatch, case, piece):
+@pytest.mark.parametrize("tiles", [1, 7, 5000])
+def test_piece_by_piece(monkeypatch, case, tiles):
     """The result does not depend on how many rows of tiles are done at a time."""
-    monkeypatch.setattr(winograd, "PIECE", piece)
+    for limit in ("TILES", "PIECE", "GRAD_TILES"):
+        monkeypatch.setattr(winograd, limit, tiles)
     test_against_the_definition(case)
 
 
@@ -236,3 +242,18 @@ def test_gradients(check_gradients, used):
 
     check_gradients("conv2d, of winograd's size", lambda x, w, b: conv2d(x, w, b, padding=1), make_inputs)
     assert used == []
+
+
+def test_the_trained_model_sees_the_same_with_and_without(monkeypatch):
+    """The rounding of the transforms changes no detection."""
+    model = load_model(CHECKPOINT)
+    images = [ShapesDataset(12, seed=1)[i][0] for i in range(12)]
+    fast = model(images)
+    monkeypatch.setattr(winograd, "enabled", False)
+    for one, other in zip(fast, model(images), strict=True):
+        sure = one["scores"] > 0.06  # below, the threshold of 0.05 may decide otherwise
+        assert sure.sum() == (other["scores"] > 0.06).sum() > 0
+        for name, tolerance in (("labels", 0), ("boxes", 0.01), ("scores", 1e-3)):
+            np.testing.assert_allclose(one[name][sure], other[name][: sure.sum()], rtol=0, atol=tolerance)
+        masks = one["masks"][sure] >= 0.5, other["masks"][: sure.sum()] >= 0.5
+        assert (masks[0] & masks[1]).sum() > 0.999 * (masks[0] | masks[1]).sum()
