@@ -11,6 +11,7 @@ from tinymrcnn.boxes import paste_masks
 from tinymrcnn.data import ShapesDataset
 from tinymrcnn.evaluation import average_precision, coco_results, evaluate, evaluate_detections
 from tinymrcnn.evaluation.average_precision import box_overlaps, mask_overlaps, match, precision_at_recalls
+from tinymrcnn.models import Config
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 SIZE = (150, 230)
@@ -284,6 +285,8 @@ def test_a_label_that_is_no_category():
 
 class Oracle:
     """A model that knows the answers, in the order in which images are asked for."""
+
+    config = Config()
 
     def __init__(self, detections, training):
         self.answers, self.training, self.batches = iter(detections), training, []

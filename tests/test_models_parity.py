@@ -4,28 +4,21 @@ Both sides sample all anchors and all proposals, so that chance decides nothing.
 
 import numpy as np
 import pytest
-from tiny_models import RESNET50_FPN, scene
+from tiny_models import scene
+from torchvision_twin import EVERYTHING, as_torch, relative_error, small_model, twin_of
 
 from tinymrcnn.models import build_model
 
 pytestmark = pytest.mark.parity
 
-NUM_CLASSES, EVERYTHING = 4, 10**6
-WIDTHS, DEPTHS, FPN, HIDDEN, MASK, POOL = (8, 8, 16, 16), (1, 2, 1, 1), 12, 20, (10, 10), 7
-SIZES = ((8,), (16,), (32,), (64,), (128,))
 LOSSES = ["loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_mask"]
 CONFIG = dict(
-    num_classes=NUM_CLASSES,
-    depths=DEPTHS,
-    widths=WIDTHS,
-    stem_width=8,
-    fpn_channels=FPN,
+    num_classes=4,
     extra_level=True,
-    anchor_sizes=SIZES,
+    anchor_sizes=((8,), (16,), (32,), (64,), (128,)),
     anchor_order="ratio",
     anchor_rounded=True,
     nominal_strides=False,
-    rpn_channels=FPN,
     rpn_samples=EVERYTHING,
     box_samples=EVERYTHING,
     rpn_pre_nms_train=60,
@@ -33,86 +26,15 @@ CONFIG = dict(
     rpn_post_nms_train=120,
     rpn_post_nms_test=80,
     aligned=False,
-    box_hidden=HIDDEN,
-    mask_layers=MASK,
-    mask_channels=8,
     crop_aligned=False,
     soft_mask_targets=True,
-    score_threshold=0.05,
 )
 
 
-def torchvision_model(block, norm, min_size, max_size):
-    """torchvision's classes with the sizes of CONFIG."""
-    import torch
-    from torch import nn
-    from torchvision.models import resnet
-    from torchvision.models.detection import MaskRCNN, faster_rcnn, mask_rcnn
-    from torchvision.models.detection.anchor_utils import AnchorGenerator
-    from torchvision.models.detection.backbone_utils import BackboneWithFPN
-    from torchvision.models.detection.rpn import RPNHead
-    from torchvision.ops import FrozenBatchNorm2d
-    from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
-
-    norm_layer = {"batch": nn.BatchNorm2d, "frozen": FrozenBatchNorm2d}[norm]
-    kind = {"basic": resnet.BasicBlock, "bottleneck": resnet.Bottleneck}[block]
-    body = resnet.ResNet(kind, [1, 1, 1, 1], norm_layer=norm_layer)
-    body.conv1, body.bn1, body.inplanes = nn.Conv2d(3, 8, 7, 2, 3, bias=False), norm_layer(8), 8
-    for i, (width, depth) in enumerate(zip(WIDTHS, DEPTHS, strict=True)):
-        if block == "bottleneck":
-            body.base_width = 64  # torchvision scales the inner width by base_width / 64
-        setattr(body, f"layer{i + 1}", body._make_layer(kind, width, depth, stride=1 if i == 0 else 2))
-    channels = [width * kind.expansion for width in WIDTHS]
-    backbone = BackboneWithFPN(
-        body, {f"layer{i + 1}": str(i) for i in range(4)}, channels, FPN, extra_blocks=LastLevelMaxPool()
-    )
-    model = MaskRCNN(
-        backbone,
-        min_size=min_size,
-        max_size=max_size,
-        rpn_anchor_generator=AnchorGenerator(SIZES, ((0.5, 1.0, 2.0),) * 5),
-        rpn_head=RPNHead(FPN, 3),
-        rpn_pre_nms_top_n_train=60,
-        rpn_pre_nms_top_n_test=60,
-        rpn_post_nms_top_n_train=120,
-        rpn_post_nms_top_n_test=80,
-        rpn_batch_size_per_image=EVERYTHING,
-        box_head=faster_rcnn.TwoMLPHead(FPN * POOL**2, HIDDEN),
-        box_predictor=faster_rcnn.FastRCNNPredictor(HIDDEN, NUM_CLASSES),
-        box_batch_size_per_image=EVERYTHING,
-        mask_head=mask_rcnn.MaskRCNNHeads(FPN, MASK, 1),
-        mask_predictor=mask_rcnn.MaskRCNNPredictor(MASK[-1], 8, NUM_CLASSES),
-    )
-    return model.to(torch.float32)
-
-
-def spread(name, shape, rng):
-    """Weights for which every part of the network has something to say."""
-    if name.endswith("running_var"):
-        return rng.uniform(0.5, 2, shape)
-    if name.endswith(("bias", "running_mean")):
-        return rng.normal(0, 0.1, shape)
-    if len(shape) == 1:
-        return rng.uniform(0.7, 1.3, shape)
-    fan_in = np.prod(shape[1:]) if "conv5_mask" not in name else shape[0]
-    # torchvision sorts proposals by the sigmoid, which must not saturate: of ties, the order is anyone's
-    small = {"rpn.head.bbox_pred.weight": 0.2, "rpn.head.cls_logits.weight": 0.2, "backbone.fpn.inner": 0.5}
-    scale = next((value for start, value in small.items() if name.startswith(start)), 1.4)
-    return rng.normal(0, scale / np.sqrt(fan_in), shape)
-
-
-def pair(block="basic", norm="batch", min_size=64, max_size=200, seed=0):
+def pair(block="basic", norm="batch", min_size=64, max_size=200):
     """(our model, torchvision's) with the same weights, in train mode."""
-    import torch
-
-    ours = build_model("shapes", **CONFIG, block=block, norm=norm, min_size=min_size, max_size=max_size)
-    theirs = torchvision_model(block, norm, min_size, max_size)
-    rng = np.random.default_rng(seed)
-    state = {name: spread(name, a.shape, rng).astype(np.float32) for name, a in ours.state_dict().items()}
-    ours.load_state_dict(state)
-    missing, unexpected = theirs.load_state_dict({k: torch.from_numpy(a) for k, a in state.items()}, strict=False)
-    assert unexpected == [] and all(name.endswith("num_batches_tracked") for name in missing)
-    return ours.train(), theirs.train()
+    ours = small_model("shapes", **CONFIG, block=block, norm=norm, min_size=min_size, max_size=max_size)
+    return ours, twin_of(ours)
 
 
 SCENES = {
@@ -132,20 +54,8 @@ def make_batch(name):
     return list(images), list(targets)
 
 
-def as_torch(images, targets):
-    import torch
-
-    wanted = ("boxes", "labels", "masks")
-    return (
-        [torch.from_numpy(image) for image in images],
-        [{name: torch.from_numpy(target[name]) for name in wanted} for target in targets],
-    )
-
-
 def close(a, b, tolerance=1e-4):
-    """Relative to the largest value."""
-    a, b = np.asarray(a, np.float64), np.asarray(b.detach().numpy(), np.float64)
-    return a.shape == b.shape and np.abs(a - b).max(initial=0) <= tolerance * max(np.abs(b).max(initial=0), 1e-3)
+    return relative_error(a, b) <= tolerance
 
 
 @pytest.mark.parametrize("name", SCENES)
@@ -216,6 +126,6 @@ def test_names_and_shapes_of_the_full_size_model():
     from torchvision.models.detection import maskrcnn_resnet50_fpn
 
     theirs = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None).state_dict()
-    ours = build_model("shapes", num_classes=91, **RESNET50_FPN).state_dict()
+    ours = build_model("torchvision_resnet50_fpn").state_dict()
     expected = {name: tuple(a.shape) for name, a in theirs.items() if not name.endswith("num_batches_tracked")}
     assert {name: array.shape for name, array in ours.items()} == expected

@@ -23,21 +23,6 @@ TINY = dict(
 C4 = dict(backbone="c4", anchor_sizes=((8, 16, 32, 64),), box_pool=4)
 C5 = dict(backbone="c5", anchor_sizes=((8, 16, 32, 64),))
 BACKBONES = {"fpn": {}, "c4": C4, "c5": C5}
-# The sizes of torchvision's maskrcnn_resnet50_fpn
-RESNET50_FPN = dict(
-    block="bottleneck",
-    depths=(3, 4, 6, 3),
-    widths=(64, 128, 256, 512),
-    stem_width=64,
-    norm="frozen",
-    fpn_channels=256,
-    extra_level=True,
-    anchor_sizes=((32,), (64,), (128,), (256,), (512,)),
-    rpn_channels=256,
-    box_hidden=1024,
-    mask_layers=(256,) * 4,
-    mask_channels=256,
-)
 
 
 def tiny_model(seed=0, dtype=np.float32, **overrides):

@@ -17,6 +17,7 @@ class Purpose(enum.IntEnum):
     FLIP = 4
     RPN_SAMPLE = 5
     ROI_SAMPLE = 6
+    RESIZE = 7
 
 
 def generator(seed: int, purpose: Purpose, step: int = 0, image: int = 0) -> np.random.Generator:

@@ -26,15 +26,10 @@ from tinymrcnn.training.trainer import make_optimizer, training_step
 
 TINY_RATE = 1e-9
 
-# As torchvision counts: anchors rounded, strides from the maps' sizes, no half pixel, soft mask targets
+# The toy model as torchvision counts: anchors rounded, strides from the maps' sizes, no half pixel, soft mask targets
 AS_TORCHVISION = dict(
-    anchor_rounded=True, nominal_strides=False, aligned=False, crop_aligned=False, soft_mask_targets=True
-)
-R50 = dict(
-    block="bottleneck", depths=(3, 4, 6, 3), widths=(64, 128, 256, 512), stem_width=64, norm="frozen",
-    fpn_channels=256, extra_level=True, anchor_sizes=((32,), (64,), (128,), (256,), (512,)), rpn_channels=256,
-    rpn_pre_nms_train=2000, rpn_pre_nms_test=1000, rpn_post_nms_train=2000, rpn_post_nms_test=1000, box_hidden=1024,
-    box_samples=512, mask_layers=(256,) * 4, mask_channels=256, num_classes=91,
+    anchor_rounded=True, nominal_strides=False, aligned=False, crop_aligned=False, soft_mask_targets=True,
+    paste_whole_pixels=True,
 )  # fmt: skip
 QUICK = dict(
     depths=(1, 1, 1, 1), widths=(8, 8, 8, 8), stem_width=8, fpn_channels=16, rpn_channels=16, box_hidden=16,
@@ -64,7 +59,7 @@ class Network:
 def networks(quick: bool = False) -> dict[str, Network]:
     """The rows by name."""
     shrunk = QUICK if quick else {}
-    r50 = replace(get_config("shapes"), **{**AS_TORCHVISION, **R50, **shrunk})
+    r50 = replace(get_config("torchvision_resnet50_fpn"), min_size=None, max_size=None, **shrunk)
     shapes = replace(get_config("shapes"), **{**AS_TORCHVISION, **shrunk})
     sgd = TrainConfig(optimizer="sgd", batch_size=1, lr=TINY_RATE)
     adamw = TrainConfig(optimizer="adamw", batch_size=2 if quick else 8, lr=TINY_RATE)
@@ -202,9 +197,9 @@ def _their_side(network: Network, setting: Setting):
     return step
 
 
-def build_theirs(config: Config, size):
+def build_theirs(config: Config, size=None):
     """torchvision's MaskRCNN with the layers of a Config with an FPN, from torchvision's own blocks, with its random
-    weights. size: of the images (h, w), which it leaves as they are, as ours does."""
+    weights. size: of the images (h, w), which it leaves as they are; without it images are resized as in the Config."""
     from torchvision.models.detection import MaskRCNN
     from torchvision.models.detection.anchor_utils import AnchorGenerator
     from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
@@ -213,13 +208,14 @@ def build_theirs(config: Config, size):
     from torchvision.ops import MultiScaleRoIAlign
 
     c, width = config, config.fpn_channels
+    min_size, max_size = (c.min_size, c.max_size) if size is None else (min(size), max(size))
     ratios = (c.aspect_ratios,) * len(c.anchor_sizes)
     maps = ["0", "1", "2", "3"]
     return MaskRCNN(
         _their_backbone(c),
-        min_size=min(size),
-        max_size=max(size),
-        _skip_resize=True,  # in training; at inference it resamples to the same size
+        min_size=min_size,
+        max_size=max_size,
+        _skip_resize=size is not None,  # in training; at inference it resamples to the same size
         image_mean=c.pixel_mean,
         image_std=c.pixel_std,
         rpn_anchor_generator=AnchorGenerator(c.anchor_sizes, ratios),
@@ -253,7 +249,7 @@ def _their_backbone(c: Config):
     from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
     block = {"basic": BasicBlock, "bottleneck": Bottleneck}[c.block]
-    norm = {"batch": nn.BatchNorm2d, "frozen": FrozenBatchNorm2d}[c.norm]
+    norm = functools.partial({"batch": nn.BatchNorm2d, "frozen": FrozenBatchNorm2d}[c.norm], eps=c.norm_eps)
     channels, widths, layers = c.stem_width, [], OrderedDict()
     layers["conv1"] = nn.Conv2d(3, channels, 7, 2, 3, bias=False)
     layers["bn1"], layers["relu"], layers["maxpool"] = norm(channels), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)

@@ -47,12 +47,14 @@ def crop_masks(masks, boxes, size: int, aligned: bool = True, index=None):
     return roi_align_unchecked(features, rois, size, aligned=aligned).data[:, 0]
 
 
-def paste_masks(masks, boxes, size) -> np.ndarray:
+def paste_masks(masks, boxes, size, whole_pixels: bool = False) -> np.ndarray:
     """Masks of m x m cells, (N, m, m) floats, stretched over their boxes (N, 4) in an image of `size` (h, w).
 
     Every pixel takes the bilinear sample of the mask at the place where the pixel's centre falls on the grid,
     with zeros outside of the grid: over the box from x1 to x2, x lies at cell (x - x1) / (x2 - x1) * m - 0.5.
     A box without a positive size, or outside of the image, pastes nothing.
+    whole_pixels=True pastes as torchvision does: the mask with a rim of one cell of zeros, over the box that is as
+    much larger, from its first whole pixel to its last.
 
     Returns (N, h, w) on the host, in the dtype of the masks, as soft as they are. For many masks in a large
     image paste one at a time (a slice of one). Raises ValueError for wrong shapes and for boxes that are not
@@ -64,10 +66,21 @@ def paste_masks(masks, boxes, size) -> np.ndarray:
     check_finite(boxes)
     _check_pairs(masks, boxes)
     image = np.zeros((len(masks), *size), masks.dtype)
+    if whole_pixels:
+        masks, boxes = np.pad(masks, ((0, 0), (1, 1), (1, 1))), _whole_pixels(boxes, masks.shape[1:])
     if image.size:
         # a rim of zeros, so that a sample beyond the outermost cells' centres fades out
         _paste(np.pad(masks, ((0, 0), (1, 1), (1, 1))), boxes.astype(np.float64), image)
     return image
+
+
+def _whole_pixels(boxes, cells):
+    """Boxes of (height, width) cells, enlarged by a cell on each side, as the whole pixels between their corners,
+    which are cut towards zero, the last pixel included."""
+    half_sizes, centres = (boxes[:, 2:] - boxes[:, :2]) * 0.5, (boxes[:, 2:] + boxes[:, :2]) * 0.5
+    height, width = cells
+    half_sizes *= np.array([(width + 2) / width, (height + 2) / height], boxes.dtype)
+    return np.trunc(np.concatenate([centres - half_sizes, centres + half_sizes], axis=1)) + [0, 0, 1, 1]
 
 
 @scalar

@@ -37,7 +37,8 @@ def evaluate(model, dataset, batch_size: int = 8, progress: bool = True) -> dict
     training = model.training
     model.eval()
     try:
-        return _metrics(_detect(model, dataset, batch_size, progress), dataset.categories)
+        pairs = _detect(model, dataset, batch_size, progress)
+        return _metrics(pairs, dataset.categories, model.config.paste_whole_pixels)
     finally:
         model.train(training)
 
@@ -51,12 +52,15 @@ def evaluate_detections(detections: list[dict], dataset) -> dict[str, float]:
     return _metrics(pairs, dataset.categories)
 
 
-def coco_results(detections: list[dict], image_ids: list[int], sizes: list, categories: list[dict]) -> list[dict]:
+def coco_results(
+    detections: list[dict], image_ids: list[int], sizes: list, categories: list[dict], whole_pixels: bool = False
+) -> list[dict]:
     """Detections as the records of COCO's results JSON: image_id, category_id, bbox, score, segmentation.
 
     detections: one dict an image, host arrays: boxes (N, 4) float32 in the image, labels (N,) int64, scores
     (N,) float32, and masks (N, m, m), probabilities that are pasted here and cut at 0.5, or no masks. sizes: (h, w) of
-    each image. categories: see tinymrcnn.data. Raises ValueError for a label that is no category."""
+    each image. categories: see tinymrcnn.data. whole_pixels: how to paste, the model's Config.paste_whole_pixels.
+    Raises ValueError for a label that is no category."""
     ids = {category["label"]: category["id"] for category in categories}
     records = []
     for detection, image_id, size in zip(detections, image_ids, sizes, strict=True):
@@ -70,7 +74,8 @@ def coco_results(detections: list[dict], image_ids: list[int], sizes: list, cate
                 "score": detection["scores"][n].item(),
             }
             if "masks" in detection:
-                pasted = paste_masks(detection["masks"][n : n + 1], detection["boxes"][n : n + 1], size)
+                one = slice(n, n + 1)
+                pasted = paste_masks(detection["masks"][one], detection["boxes"][one], size, whole_pixels)
                 record["segmentation"] = encode_mask(pasted[0] >= 0.5)
             records.append(record)
     return records
@@ -86,14 +91,16 @@ def _detect(model, dataset, batch_size: int, progress: bool) -> Iterator[tuple[d
             bar.update(len(batch))
 
 
-def _metrics(pairs: Iterable[tuple[dict, dict]], categories: list[dict]) -> dict[str, float]:
+def _metrics(
+    pairs: Iterable[tuple[dict, dict]], categories: list[dict], whole_pixels: bool = False
+) -> dict[str, float]:
     """The metrics of (target, detection) pairs, which are read one by one."""
     images, annotations, results, kinds = [], [], [], ()
     for target, detection in pairs:
         image_id, size = target["image_id"], target["masks"].shape[1:]
         images.append({"id": image_id, "height": size[0], "width": size[1]})
         annotations += annotations_of(target, categories, len(annotations) + 1)
-        results += coco_results([detection], [image_id], [size], categories)
+        results += coco_results([detection], [image_id], [size], categories, whole_pixels)
         kinds = ("bbox", "segm") if "masks" in detection else ("bbox",)
     if not images:
         raise ValueError("The data set holds no image, so there is nothing to evaluate.")

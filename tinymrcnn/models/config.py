@@ -32,9 +32,14 @@ class Config:
     # Images (transform.py): None keeps the native size
     min_size: int | None = None
     max_size: int | None = None
+    train_min_sizes: tuple[int, ...] = ()  # in training the shorter side is one of these, drawn for every image
+    resize: str = "float"  # bilinear, two pixels a side, of normalised floats; "pillow": antialiased, of 8-bit pixels
+    round_sizes: bool = False  # resized sides to the nearest pixel (detectron2), else down (torchvision)
+    channel_order: str = "rgb"  # of the network's input, and of mean and std; or "bgr"
+    pixel_scale: float = 1.0  # the brightest pixel, before the mean is subtracted; 255 in detectron2
     pixel_mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     pixel_std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    size_divisible: int = 32
+    size_divisible: int = 32  # a batch is padded to a multiple; 1: only to its largest image
 
     # Backbone (resnet.py, fpn.py): "fpn" P2..P5; "c4" the third stage, the fourth is run on RoIs; "c5" the fourth
     backbone: str = "fpn"
@@ -43,6 +48,7 @@ class Config:
     widths: tuple[int, ...] = (16, 32, 64, 128)  # of the 3x3 convolutions of each stage
     stem_width: int = 16
     norm: str = "batch"  # "batch", "frozen" or "group"
+    norm_eps: float = 1e-5  # added to the variance; 0 in torchvision's published models
     stride_in_1x1: bool = False  # the original bottleneck strides its first 1x1 convolution, v1.5 the 3x3
     fpn_channels: int = 64
     extra_level: bool = False  # P6, for the RPN only
@@ -51,7 +57,7 @@ class Config:
     anchor_sizes: tuple[tuple[float, ...], ...] = ((16,), (32,), (64,), (128,))
     aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     anchor_order: str = "size"  # which of size and ratio is the outer loop within a cell
-    anchor_rounded: bool = False
+    anchor_rounded: bool = False  # half widths and heights to whole pixels, as torchvision does
     nominal_strides: bool = True  # else padded size // map size, as torchvision does
     rpn_channels: int = 64
     rpn_fg_iou: float = 0.7
@@ -59,6 +65,7 @@ class Config:
     rpn_samples: int = 256
     rpn_positive_fraction: float = 0.5
     rpn_box_beta: float = 1 / 9  # of the smooth L1 loss; 0 is L1
+    rpn_fixed_count: bool = False  # its losses are divided by rpn_samples an image even where fewer were drawn
     rpn_pre_nms_train: int = 500  # per level
     rpn_pre_nms_test: int = 500
     rpn_post_nms_train: int = 250  # over all levels
@@ -72,6 +79,7 @@ class Config:
     sampling_ratio: int = 2
     canonical_size: float = 224.0  # an object of this size goes to ...
     canonical_level: int = 4  # ... this level (FPN, formula 1)
+    level_epsilon: tuple[float, float] = (0.0, 1e-6)  # against rounding, added within the formula's logarithm and to it
 
     # Box branch (box_branch.py)
     box_pool: int = 7
@@ -86,6 +94,7 @@ class Config:
     box_nms: float = 0.5
     max_detections: int = 100
     min_box_size: float = 1e-2
+    clip_results: bool = False  # boxes are clipped once more, and empty ones dropped, in the original image
 
     # Mask branch (mask_branch.py)
     masks: bool = True  # without it the model is Faster R-CNN
@@ -96,9 +105,12 @@ class Config:
     class_agnostic_masks: bool = False
     crop_aligned: bool = True  # mask targets cut exactly at the box; torchvision's lie half a pixel off
     soft_mask_targets: bool = False  # torchvision trains on the interpolated crop, others on crop >= 0.5
+    paste_whole_pixels: bool = False  # torchvision stretches a mask over the box's whole pixels, others over the box
 
     def __post_init__(self):
         choices = {
+            "resize": ("float", "pillow"),
+            "channel_order": ("rgb", "bgr"),
             "backbone": ("fpn", "c4", "c5"),
             "block": ("basic", "bottleneck"),
             "norm": ("batch", "frozen", "group"),

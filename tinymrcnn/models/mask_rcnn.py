@@ -14,7 +14,7 @@ import numpy as np
 
 from tinymrcnn.autograd import Tensor, cat, no_grad
 from tinymrcnn.backend import backend_of, to_device, to_numpy
-from tinymrcnn.boxes import AnchorGenerator, BoxCoder, paste_masks
+from tinymrcnn.boxes import AnchorGenerator, BoxCoder, clip_boxes_to_image, paste_masks
 from tinymrcnn.models.box_branch import BoxHead, BoxPredictor, RoISamples, box_loss, decode_detections, sample_rois
 from tinymrcnn.models.config import Config
 from tinymrcnn.models.fpn import FPN
@@ -79,6 +79,9 @@ class MaskRCNN(Module):
             self.roi_heads.mask_predictor = MaskPredictor(mask_channels, c.mask_channels, num_masks)
         self.rpn_coder, self.box_coder = BoxCoder(), BoxCoder(c.box_weights)
         self.roi_op = make_roi_op(c.roi_op, c.sampling_ratio, c.aligned)
+        for module in self.modules():
+            if hasattr(module, "eps"):
+                module.eps = c.norm_eps
         self.initialize(seed)
 
     @property
@@ -91,9 +94,16 @@ class MaskRCNN(Module):
     def transform(self, images, targets=None) -> Batch:
         """Images of any sizes, (3, H, W) floats in 0..1 on the host, and their targets, as one Batch."""
         c = self.config
-        resize = c.pixel_mean, c.pixel_std, c.min_size, c.max_size, c.size_divisible
+        drawn = self.training and targets is not None and c.train_min_sizes
+        min_size = self._draw_min_size if drawn else c.min_size
+        sizes = c.pixel_mean, c.pixel_std, min_size, c.max_size, c.size_divisible
+        family = c.channel_order, c.pixel_scale, c.resize, c.round_sizes
         dtype = np.dtype(next(self.parameters()).dtype)
-        return make_batch(images, targets, *resize, c.num_classes, c.masks, self.device, dtype)
+        return make_batch(images, targets, *sizes, c.num_classes, c.masks, self.device, dtype, *family)
+
+    def _draw_min_size(self, image_id: int) -> int:
+        rng = generator(self.seed, Purpose.RESIZE, self.step, image_id)
+        return int(rng.choice(self.config.train_min_sizes))
 
     def features(self, batch: Batch) -> list[Tensor]:
         """The feature maps (N, C, H_l, W_l) that the branches read, finest first: P2..P5 or the one of C4 or C5."""
@@ -122,6 +132,9 @@ class MaskRCNN(Module):
             boxes = [target["boxes"] for target in targets]
             beta = self.config.rpn_box_beta
             objectness, box = rpn_loss(logits, deltas, anchors, boxes, drawn, self.rpn_coder, beta)
+            if self.config.rpn_fixed_count:
+                count = self.config.rpn_samples * len(drawn)
+                objectness, box = (objectness[0], count), (box[0], count)
             losses = {"loss_objectness": objectness, "loss_rpn_box_reg": box}
             self.counts["positive_anchors"] = sum(len(s.positives) for s in drawn)
         proposals = [] if samples else self._decode_proposals(logits.data, deltas.data, anchors, level_sizes, batch)
@@ -165,7 +178,8 @@ class MaskRCNN(Module):
         c = self.config
         features = features[:NUM_ROI_LEVELS]
         scales = [1 / stride for stride in STRIDES[c.backbone][: len(features)]]
-        pooled = pool_rois(features, rois, scales, size, self.roi_op, c.canonical_size, c.canonical_level)
+        level_rule = c.canonical_size, c.canonical_level, c.level_epsilon
+        pooled = pool_rois(features, rois, scales, size, self.roi_op, *level_rule)
         return self.roi_heads.layer4(pooled) if c.backbone == "c4" else pooled
 
     def box_branch(self, features, batch: Batch, rois, samples: list[RoISamples] | None = None):
@@ -227,16 +241,20 @@ class MaskRCNN(Module):
         results = self._rescale(detections, batch)
         for result, size in zip(results, batch.original_sizes, strict=True):
             if "masks" in result:
-                result["masks"] = paste_masks(result["masks"], result["boxes"], size)
+                result["masks"] = paste_masks(result["masks"], result["boxes"], size, self.config.paste_whole_pixels)
         return results
 
-    @staticmethod
-    def _rescale(detections, batch: Batch) -> list[dict]:
+    def _rescale(self, detections, batch: Batch) -> list[dict]:
         results = []
         for detection, (h, w), (full_h, full_w) in zip(detections, batch.sizes, batch.original_sizes, strict=True):
             result = {name: to_numpy(array) for name, array in detection.items()}
             scale = np.array([full_w / w, full_h / h] * 2, result["boxes"].dtype)
-            results.append({**result, "boxes": result["boxes"] * scale})
+            result["boxes"] = result["boxes"] * scale
+            if self.config.clip_results:
+                result["boxes"] = boxes = clip_boxes_to_image(result["boxes"], (full_h, full_w))
+                kept = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+                result = {name: array[kept] for name, array in result.items()}
+            results.append(result)
         return results
 
     # The whole

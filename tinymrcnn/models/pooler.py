@@ -14,15 +14,16 @@ from tinymrcnn.roi.roi_warp import roi_warp_unchecked
 from tinymrcnn.roi.rois import boxes_to_rois
 
 
-def assign_levels(boxes, scales, canonical_size: float = 224.0, canonical_level: int = 4):
+def assign_levels(boxes, scales, canonical_size: float = 224.0, canonical_level: int = 4, epsilon=(0.0, 1e-6)):
     """The index into `scales` for every box: (R, 4) -> (R,) int64.
 
-    scales: cells per pixel of every level, finest first (1/4, 1/8, ...)."""
+    scales: cells per pixel of every level, finest first (1/4, 1/8, ...). epsilon: what is added within the logarithm
+    and to it, which keeps an RoI of exactly the canonical size on its level in spite of rounding."""
     xp = array_module(boxes)
     finest = round(-math.log2(scales[0]))
     area = xp.maximum((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]), 1e-12)
-    # 1e-6 keeps an RoI of exactly the canonical size on its level in spite of rounding
-    level = xp.floor(canonical_level + xp.log2(xp.sqrt(area) / canonical_size) + 1e-6)
+    inside, outside = epsilon
+    level = xp.floor(canonical_level + xp.log2(xp.sqrt(area) / canonical_size + inside) + outside)
     return xp.clip(level - finest, 0, len(scales) - 1).astype(xp.int64)
 
 
@@ -35,7 +36,9 @@ def make_roi_op(roi_op: str, sampling_ratio: int, aligned: bool):
     return lambda features, rois, size, scale: roi_align_unchecked(features, rois, size, scale, sampling_ratio, aligned)
 
 
-def pool_rois(features, boxes, scales, output_size: int, roi_op, canonical_size=224.0, canonical_level=4) -> Tensor:
+def pool_rois(
+    features, boxes, scales, output_size: int, roi_op, canonical_size=224.0, canonical_level=4, epsilon=(0.0, 1e-6)
+) -> Tensor:
     """Cut every RoI out of the level that suits it.
 
     features: the maps (N, C, H_l, W_l), finest first. boxes: per image (R_i, 4) in pixels of the padded images.
@@ -44,7 +47,7 @@ def pool_rois(features, boxes, scales, output_size: int, roi_op, canonical_size=
     rois = boxes_to_rois(boxes)
     if len(features) == 1:
         return roi_op(features[0], rois, output_size, scales[0])
-    levels = assign_levels(rois[:, 1:], scales, canonical_size, canonical_level)
+    levels = assign_levels(rois[:, 1:], scales, canonical_size, canonical_level, epsilon)
     rows = [xp.flatnonzero(levels == level) for level in range(len(features))]
     parts = [roi_op(f, rois[r], output_size, s) for f, r, s in zip(features, rows, scales, strict=True)]
     return _interleave(parts, rows)

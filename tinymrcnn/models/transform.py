@@ -1,15 +1,20 @@
 """Images of any sizes to one batch, with the targets scaled along; and the checks of what the user handed in.
 
 Resized so that the shorter side is min_size unless the longer one would exceed max_size (paper, section 3.1),
-normalised, padded at the right and the bottom to a common size.
+normalised, padded at the right and the bottom to a common size. The public models differ in each of these steps:
+
+                    torchvision                              detectron2
+    resized         the normalised floats, bilinearly        the 8-bit pixels, by Pillow, antialiased
+    resized sizes   rounded down                             rounded to the nearest pixel
+    channels        RGB, 0 to 1, mean and standard deviation BGR, 0 to 255, mean only
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
-from tinymrcnn import ops
-from tinymrcnn.autograd import Tensor, no_grad
+from tinymrcnn.autograd import Tensor
 from tinymrcnn.backend import channels_first, to_device
 
 
@@ -40,21 +45,34 @@ def make_batch(
     needs_masks=False,
     device="cpu",
     dtype=None,
+    channel_order="rgb",
+    pixel_scale=1.0,
+    resize="float",
+    round_sizes=False,
 ):
     """Check, normalise, resize, pad and move a list of images, and their targets if there are any.
 
-    images: (3, H, W) float arrays in 0..1. targets: a dict an image (see check_target). min_size: None keeps the
-    sizes. needs_masks: whether targets must have masks. Raises ValueError that names the image, and the object in
-    it, for anything malformed."""
+    images: (3, H, W) float arrays in 0..1, RGB. targets: a dict an image (see check_target). min_size: None keeps the
+    sizes; a function of the image_id draws one. needs_masks: whether targets must have masks. mean, std: of the
+    channels in channel_order ("rgb" or "bgr"), of pixels from 0 to pixel_scale. resize: "float", of the normalised
+    image, or "pillow", of its 8-bit pixels. Raises ValueError that names the image, and the object in it, for
+    anything malformed."""
     check_images(images)
     if targets is not None and len(targets) != len(images):
         raise ValueError(f"There are {len(images)} images but {len(targets)} targets.")
     dtype = dtype or images[0].dtype
-    mean, std = (np.asarray(values, dtype).reshape(3, 1, 1) for values in (mean, std))
     original_sizes = [image.shape[1:] for image in images]
-    resized = [(image.astype(dtype) - mean) / std for image in images]
-    if min_size is not None:
-        resized = [_resize(image, resized_size(image.shape[1:], min_size, max_size)) for image in resized]
+    for i, target in enumerate(targets or ()):
+        check_target(target, i, original_sizes[i], num_classes, needs_masks)
+    ids = [int(target.get("image_id", i)) for i, target in enumerate(targets or [{}] * len(images))]
+    resized = []
+    for image, before, image_id in zip(images, original_sizes, ids, strict=True):
+        shorter = min_size(image_id) if callable(min_size) else min_size
+        after = before if shorter is None else resized_size(before, shorter, max_size, round_sizes)
+        if resize == "pillow":
+            image = _resize_bytes(image, after)
+        image = normalize(image.astype(dtype), mean, std, channel_order, pixel_scale)
+        resized.append(image if resize == "pillow" else _resize(image, after))
     sizes = [image.shape[1:] for image in resized]
     height, width = (-(-max(side) // size_divisible) * size_divisible for side in zip(*sizes, strict=True))
     padded = np.zeros((len(images), height, width, 3), dtype)
@@ -62,26 +80,58 @@ def make_batch(
         canvas[:h, :w] = image.transpose(1, 2, 0)
     moved = None
     if targets is not None:
-        moved = []
-        for i, target in enumerate(targets):
-            check_target(target, i, original_sizes[i], num_classes, needs_masks)
-            moved.append(_move_target(target, original_sizes[i], sizes[i], device, dtype))
-    ids = [int(target.get("image_id", i)) for i, target in enumerate(targets or [{}] * len(images))]
+        moved = [
+            _move_target(target, before, after, device, dtype)
+            for target, before, after in zip(targets, original_sizes, sizes, strict=True)
+        ]
     return Batch(Tensor(to_device(channels_first(padded), device)), sizes, original_sizes, ids, moved)
 
 
-def resized_size(size, min_size: int, max_size: int | None) -> tuple[int, int]:
+def normalize(image, mean, std, channel_order: str = "rgb", pixel_scale: float = 1.0):
+    """(3, H, W) RGB in 0..1 as the network wants it: channels in its order, scaled, less the mean, over std."""
+    if channel_order == "bgr":
+        image = image[::-1]
+    if pixel_scale != 1:
+        image = image * pixel_scale
+    mean, std = (np.asarray(values, image.dtype).reshape(3, 1, 1) for values in (mean, std))
+    return (image - mean) / std
+
+
+def resized_size(size, min_size: int, max_size: int | None, rounded: bool = False) -> tuple[int, int]:
     """(height, width) scaled so that the shorter side is min_size or, if that is less, the longer max_size; rounded
-    down, as torchvision does."""
+    down, as torchvision does, or to the nearest pixel, as detectron2 does."""
     scale = min_size / min(size)
+    if rounded:  # in two steps, as detectron2 computes it
+        sides = [scale * side for side in size]
+        shrunk = 1.0 if max_size is None or max(sides) <= max_size else max_size / max(sides)
+        return tuple(max(1, int(side * shrunk + 0.5)) for side in sides)
     if max_size is not None:
         scale = min(scale, max_size / max(size))
     return tuple(max(1, int(side * scale)) for side in size)
 
 
 def _resize(image, size):
-    with no_grad():
-        return ops.interpolate(Tensor(image[None]), size=size, mode="bilinear").data[0]
+    """Bilinear: every pixel between the two nearest of each axis, whose centres are half a pixel from their edges."""
+    for axis in (1, 2):
+        before, after = image.shape[axis], size[axis - 1]
+        if before == after:
+            continue
+        # in the image's own dtype, as torch does it
+        step = image.dtype.type(before) / image.dtype.type(after)
+        at = np.clip((np.arange(after, dtype=image.dtype) + 0.5) * step - 0.5, 0, before - 1)
+        low = np.minimum(at.astype(np.int64), max(before - 2, 0))
+        share = (at - low).reshape((-1, 1) if axis == 1 else (-1,))
+        high = np.minimum(low + 1, before - 1)
+        image = image.take(low, axis) * (1 - share) + image.take(high, axis) * share
+    return image
+
+
+def _resize_bytes(image, size):
+    """By Pillow, which averages over all pixels that a new one covers; in 8 bits a channel before and after."""
+    pixels = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
+    height, width = size
+    resized = Image.fromarray(np.ascontiguousarray(pixels)).resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(resized).transpose(2, 0, 1) / 255.0
 
 
 def _move_target(target, before, after, device, dtype) -> dict:

@@ -1,0 +1,69 @@
+"""A small Mask R-CNN and torchvision's twin of it, with the same weights: what the parity tests share.
+
+The twin is made of torchvision's own classes, so that it runs the code of maskrcnn_resnet50_fpn, and only its widths
+and depths are smaller. Random weights give near-uniform scores, so `spread` draws larger ones: the predictors' logits
+differ by units, and detections are distinct."""
+
+import numpy as np
+
+from tinymrcnn.bench.networks import build_theirs
+from tinymrcnn.models import build_model
+
+SMALL = dict(
+    depths=(1, 2, 1, 1), widths=(8, 8, 16, 16), stem_width=8, fpn_channels=12, rpn_channels=12, box_hidden=20,
+    mask_layers=(10, 10), mask_channels=8,
+)  # fmt: skip
+EVERYTHING = 10**6  # as a sample's size: then chance decides nothing
+
+
+def spread(name, shape, rng):
+    """Weights for which every part of the network has something to say."""
+    if name.endswith("running_var"):
+        return rng.uniform(0.5, 2, shape)
+    if name.endswith(("bias", "running_mean")):
+        return rng.normal(0, 0.1, shape)
+    if len(shape) == 1:
+        return rng.uniform(0.7, 1.3, shape)
+    fan_in = np.prod(shape[1:]) if "conv5_mask" not in name else shape[0]
+    # torchvision sorts proposals by the sigmoid, which must not saturate: of ties, the order is anyone's
+    small = {"rpn.head.bbox_pred.weight": 0.2, "rpn.head.cls_logits.weight": 0.2, "backbone.fpn.inner": 0.5}
+    scale = next((value for start, value in small.items() if name.startswith(start)), 1.4)
+    return rng.normal(0, scale / np.sqrt(fan_in), shape)
+
+
+def small_model(preset="torchvision_resnet50_fpn", seed=0, **overrides):
+    """Our model, in train mode, with few channels and spread weights."""
+    model = build_model(preset, **{**SMALL, **overrides})
+    rng = np.random.default_rng(seed)
+    model.load_state_dict(
+        {name: spread(name, a.shape, rng).astype(np.float32) for name, a in model.state_dict().items()}
+    )
+    return model.train()
+
+
+def twin_of(model, dtype=np.float32):
+    """torchvision's model with the weights of ours, in train mode."""
+    import torch
+
+    theirs = build_theirs(model.config).to(torch.float64 if dtype == np.float64 else torch.float32)
+    state = {name: torch.from_numpy(array) for name, array in model.state_dict().items()}
+    missing, unexpected = theirs.load_state_dict(state, strict=False)
+    assert unexpected == [] and all(name.endswith("num_batches_tracked") for name in missing)
+    return theirs.train()
+
+
+def as_torch(images, targets):
+    import torch
+
+    wanted = ("boxes", "labels", "masks")
+    return (
+        [torch.from_numpy(image) for image in images],
+        [{name: torch.from_numpy(target[name]) for name in wanted} for target in targets],
+    )
+
+
+def relative_error(a, b) -> float:
+    """The largest difference of arrays of one shape, relative to b's largest value."""
+    a, b = np.asarray(a, np.float64), np.asarray(b.detach() if hasattr(b, "detach") else b, np.float64)
+    assert a.shape == b.shape
+    return float(np.abs(a - b).max(initial=0) / max(np.abs(b).max(initial=0), 1e-3))

@@ -1,0 +1,139 @@
+"""What every preset costs, and where its weights are: `tinymrcnn models`.
+
+A model is counted without being computed: the operators are replaced by stand-ins that know only shapes. The counts
+are those of watch.counting_operations; a test compares the two.
+"""
+
+import contextlib
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinymrcnn import ops
+from tinymrcnn.autograd import Tensor, no_grad
+from tinymrcnn.bench.watch import replaced
+from tinymrcnn.models import MaskRCNN, list_presets
+from tinymrcnn.models.config import Config
+from tinymrcnn.models.presets import PUBLIC_FILES, get_config
+from tinymrcnn.nn import layers
+
+SIZE = (800, 1088)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one model: its parameters (without the constants of frozen normalisation), and the operations of one
+    inference, 2 for a multiplication and an addition; of each how much is the mask branch's."""
+
+    parameters: int
+    operations: int
+    mask_parameters: int
+    mask_operations: int
+
+
+def cost_of(config: Config, size=SIZE) -> Cost:
+    """What a model costs on one image (h, w), with as many proposals and detections as its Config allows.
+
+    The convolutions and the fully connected layers are counted. Without the masks' share it is Faster R-CNN's."""
+    with without_drawing(), no_grad(), _counting() as count:
+        model = MaskRCNN(config).eval()
+        batch = model.transform([np.zeros((3, *size), np.float32)])
+        features = model.features(batch)
+        model.rpn.head(features)
+        total = count()
+        # the branches do the same for every RoI
+        box = np.array([[0, 0, 64, 64]], np.float32)
+        model.box_branch(features, batch, [box])
+        total += config.rpn_post_nms_test * count()
+        masks = 0
+        if config.masks:
+            model.mask_branch(features, batch, [{"boxes": box, "labels": np.ones(1, np.int64)}])
+            masks = config.max_detections * count()
+    parameters = {name: parameter.size for name, parameter in model.named_parameters()}
+    of_masks = sum(number for name, number in parameters.items() if name.startswith("roi_heads.mask_"))
+    return Cost(sum(parameters.values()), total + masks, of_masks, masks)
+
+
+def print_presets() -> int:
+    """Print the table of all presets, and the public files."""
+    print(f"{'':<28}{'parameters (millions)':>24}{f'GFLOPs at {SIZE[0]}x{SIZE[1]}':>24}")
+    print(f"{'preset':<28}" + 2 * f"{'Mask R-CNN':>12}{'Faster':>12}")
+    for name in list_presets():
+        cost = cost_of(get_config(name))
+        columns = (
+            cost.parameters / 1e6, (cost.parameters - cost.mask_parameters) / 1e6,
+            cost.operations / 1e9, (cost.operations - cost.mask_operations) / 1e9,
+        )  # fmt: skip
+        print(f"{name:<28}" + "".join(f"{value:>12.2f}" for value in columns[:2])
+              + "".join(f"{value:>12.1f}" for value in columns[2:]))  # fmt: skip
+    print("\nFaster R-CNN is the preset with masks=False. The operations are those of one image with as many proposals")
+    print("and detections as the preset allows, 2 for a multiplication and an addition.\n\nPublic weights:")
+    for name in list_presets():
+        if name in PUBLIC_FILES:
+            mask, faster = PUBLIC_FILES[name]
+            print(f"  {name}\n    Mask R-CNN    {mask}\n    Faster R-CNN  {faster}")
+    print("  shapes: in data/checkpoints of the repository. The others have none.")
+    return 0
+
+
+def without_drawing():
+    """Within this block the weights of new models stay 0: drawing millions of them takes seconds."""
+    return replaced(layers._Weighted, "reset_parameters", lambda self, rng: None)
+
+
+@contextlib.contextmanager
+def _counting():
+    """Within this block the operators compute nothing. Yields a function that returns the operations since it was
+    last called."""
+    total = 0
+
+    def nothing(*shape) -> Tensor:
+        return Tensor(np.broadcast_to(np.float32(0), shape))
+
+    def sides(x, weight, stride, padding, dilation):
+        lengths = zip(x.shape[2:], weight.shape[2:], strict=True)
+        return [(n + 2 * padding - dilation * (k - 1) - 1) // stride + 1 for n, k in lengths]
+
+    def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, relu=False):
+        nonlocal total
+        out = nothing(len(x), len(weight), *sides(x, weight, stride, padding, dilation))
+        total += 2 * out.size * math.prod(weight.shape[1:])
+        return out
+
+    def conv_transpose2d(x, weight, bias=None, stride=1, relu=False):
+        nonlocal total
+        total += 2 * x.size * math.prod(weight.shape[1:])
+        lengths = zip(x.shape[2:], weight.shape[2:], strict=True)
+        return nothing(len(x), weight.shape[1], *((n - 1) * stride + k for n, k in lengths))
+
+    def linear(x, weight, bias=None):
+        nonlocal total
+        total += 2 * len(x) * weight.size
+        return nothing(len(x), len(weight))
+
+    def max_pool2d(x, kernel_size, stride=None, padding=0):
+        kernel = np.empty((1, 1, kernel_size, kernel_size))
+        return nothing(*x.shape[:2], *sides(x, kernel, stride or kernel_size, padding, 1))
+
+    stand_ins = {
+        "conv2d": conv2d,
+        "conv_transpose2d": conv_transpose2d,
+        "linear": linear,
+        "max_pool2d": max_pool2d,
+        "interpolate": lambda x, size: nothing(*x.shape[:2], *size),
+        "add_relu": lambda x, y: x,
+        "relu": lambda x: x,
+        "batch_norm": lambda x, *settings: x,
+        "group_norm": lambda x, *settings: x,
+    }
+
+    def count() -> int:
+        nonlocal total
+        counted, total = total, 0
+        return counted
+
+    with contextlib.ExitStack() as stack:
+        for name, stand_in in stand_ins.items():
+            stack.enter_context(replaced(ops, name, stand_in))
+        yield count
