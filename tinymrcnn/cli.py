@@ -120,6 +120,12 @@ def _data_shapes(args) -> int:
     return 0
 
 
+def _models(args) -> int:
+    from tinymrcnn.bench.presets import print_presets
+
+    return print_presets()
+
+
 def _bench(args) -> int:
     from tinymrcnn.bench.command import run_bench
 
@@ -211,6 +217,8 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs, not how fast")
     bench.add_argument("--profile", action="store_true", help="with train: operator by operator, as table and picture")
     bench.add_argument("--out", metavar="FILE", help="the JSON file (default: in data/results)")
+
+    command(commands, "models", _models, "list the presets: parameters, operations, and the public files that fit")
 
     command(commands, "doctor", lambda args: run_doctor(), "examine this machine: versions, threads, BLAS, GPU")
     return parser
