@@ -113,6 +113,14 @@ def test_conv2d_equals_the_definition(name):
     assert np.allclose(without.data, expected - arrays[2][:, None, None], rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_the_definition_to_read(name):
+    (image, filters, _), keywords = conv_inputs(name)
+    settings = dict(stride=1, padding=0, dilation=1) | keywords
+    out = convolution.definition(image.transpose(0, 2, 3, 1), filters, **settings)
+    assert np.allclose(out.transpose(0, 3, 1, 2), plain_conv2d(image, filters, 0 * filters[:, 0, 0, 0], **keywords))
+
+
 @pytest.mark.parametrize("name", TRANSPOSED)
 def test_conv_transpose2d_equals_the_definition(name):
     arrays, stride = transposed_inputs(name)

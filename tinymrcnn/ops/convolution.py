@@ -75,6 +75,21 @@ def _as_matrix(filters):
     return filters.transpose(0, 2, 3, 1).reshape(filters.shape[0], -1)
 
 
+def definition(image, filters, stride, padding, dilation):
+    """What correlate computes, pixel by pixel: for reading, and a reference for the tests."""
+    xp = array_module(image, filters)
+    kernel = filters.shape[2:]
+    height, width = _out_size(image.shape[1:3], kernel, stride, padding, dilation)
+    image = xp.pad(image, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    out = xp.empty((len(image), height, width, len(filters)), image.dtype)
+    for i in range(height):
+        for j in range(width):
+            y, x = (stride * at + dilation * xp.arange(size) for at, size in zip((i, j), kernel, strict=True))
+            window = image[:, y[:, None], x]  # (N, kernel_h, kernel_w, C)
+            out[:, i, j] = xp.tensordot(window, filters, axes=((1, 2, 3), (2, 3, 1)))
+    return out
+
+
 def _is_pointwise(kernel, stride, padding) -> bool:
     return tuple(kernel) == (1, 1) and stride == 1 and padding == 0
 
@@ -115,7 +130,8 @@ def _windows(image, size, kernel, stride, padding, dilation, channels, together=
 
 
 def correlate(image, filters, stride, padding, dilation, bias=None, relu=False):
-    """The forward pass on arrays: (N, H, W, C) and (O, C, kh, kw) -> (N, out_h, out_w, O), C-contiguous."""
+    """definition(), fast, plus bias (O,), and through a ReLU if so said: (N, H, W, C) and (O, C, kh, kw) to
+    (N, out_h, out_w, O), C-contiguous."""
     xp = array_module(image, filters)
     if winograd.fits(image, filters.shape, stride, padding, dilation):
         return winograd.correlate(image, filters, padding, bias, relu)
