@@ -1,4 +1,4 @@
-"""Weights: our own checkpoint file."""
+"""Weights: our own checkpoint file, and the public files of torchvision and detectron2."""
 
 from tinymrcnn.weights.checkpoint import (
     Checkpoint,
@@ -6,13 +6,14 @@ from tinymrcnn.weights.checkpoint import (
     environment,
     load_checkpoint,
     load_model,
-    load_weights,
     save_checkpoint,
 )
+from tinymrcnn.weights.public_weights import WeightsReport, load_weights
 
 __all__ = [
     "Checkpoint",
     "CheckpointError",
+    "WeightsReport",
     "environment",
     "load_checkpoint",
     "load_model",

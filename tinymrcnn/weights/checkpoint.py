@@ -23,6 +23,8 @@ from threadpoolctl import threadpool_info
 
 from tinymrcnn import __version__, kernels
 from tinymrcnn.models import Config, MaskRCNN, TrainConfig
+from tinymrcnn.weights.pickles import PickleError
+from tinymrcnn.weights.torch_files import open_zip
 
 FORMAT = "tinymrcnn checkpoint"
 
@@ -124,6 +126,10 @@ def load_checkpoint(path) -> Checkpoint:
             )
         raise CheckpointError(f"The file '{path}' is no checkpoint of tinymrcnn (it begins with {start!r}).")
     try:
+        open_zip(path).close()  # refuses what is compressed
+    except PickleError as error:
+        raise CheckpointError(f"The checkpoint '{path}' is refused. {error}") from error
+    try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files} if "metadata" in file.files else {}
             metadata = json.loads(arrays.pop("metadata").item()) if arrays else {}
@@ -164,12 +170,6 @@ def _settings(kind, fields: dict):
 
 def _tuples(value):
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
-
-
-def load_weights(model, path) -> None:
-    """Copy the weights of a checkpoint into a model of the same architecture. Raises as load_checkpoint does,
-    and CheckpointError, listing the entries, where the weights do not fit."""
-    _fill(model, load_checkpoint(path), path)
 
 
 def _fill(model, checkpoint: Checkpoint, path) -> None:
