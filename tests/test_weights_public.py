@@ -1,0 +1,419 @@
+"""Public weights into a model: every name finds its place, the background comes first, and what does not fit is told.
+
+The translation into detectron2's names is written down here a second time, the other way round, and the published
+lists of names and shapes are compared where they are at hand."""
+
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_models import BACKBONES, tiny_model
+from weight_files import tensors, write_detectron2, write_legacy, write_zip
+
+from tinymrcnn.models import build_model
+from tinymrcnn.weights import CheckpointError, load_weights, public_weights, save_checkpoint
+
+LISTS = Path(__file__).resolve().parents[2] / "shared" / "reference" / "state_dicts"
+TORCHVISION = dict(norm="frozen", block="bottleneck", anchor_rounded=True, aligned=False, num_classes=5)
+DETECTRON2 = dict(
+    norm="frozen", block="bottleneck", stride_in_1x1=True, channel_order="bgr", pixel_scale=255.0, num_classes=5
+)
+BOX, MASK = "roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits."
+
+
+def public_state(model, seed=7):
+    """Random arrays, all different, under the model's own names."""
+    rng = np.random.default_rng(seed)
+    return {name: rng.normal(size=array.shape).astype(np.float32) for name, array in model.state_dict().items()}
+
+
+def old_torchvision_name(name):
+    if name.startswith("backbone.fpn."):
+        return name.replace(".0.weight", ".weight").replace(".0.bias", ".bias")
+    if name.startswith("roi_heads.mask_head."):
+        index, _, rest = name.removeprefix("roi_heads.mask_head.").split(".")
+        return f"roi_heads.mask_head.mask_fcn{int(index) + 1}.{rest}"
+    return name.replace("rpn.head.conv.0.0.", "rpn.head.conv.")
+
+
+def detectron2_name(name, backbone):
+    bottom_up = "backbone.bottom_up." if backbone == "fpn" else "backbone."
+    part = name.split(".")
+    if name.startswith("backbone.fpn."):
+        kind = {"inner_blocks": "lateral", "layer_blocks": "output"}[part[2]]
+        return f"backbone.fpn_{kind}{int(part[3]) + 2}.{part[5]}"
+    if part[1] in ("body", "layer4"):
+        if name.startswith("backbone.body.conv1"):
+            return f"{bottom_up}stem.conv1.{part[3]}"
+        if name.startswith("backbone.body.bn1"):
+            return f"{bottom_up}stem.conv1.norm.{part[3]}"
+        stage = "roi_heads.res5" if name.startswith("roi_heads.") else f"{bottom_up}res{int(part[2][-1]) + 1}"
+        block, *layer, kind = part[2 if name.startswith("roi_heads.") else 3 :]
+        if layer[0] == "downsample":
+            return f"{stage}.{block}.shortcut{'.norm' if layer[1] == '1' else ''}.{kind}"
+        norm = ".norm" if layer[0].startswith("bn") else ""
+        return f"{stage}.{block}.conv{layer[0][-1]}{norm}.{kind}"
+    if name.startswith("roi_heads.mask_head."):
+        return f"roi_heads.mask_head.mask_fcn{int(part[2]) + 1}.{part[4]}"
+    for ours, theirs in {
+        "rpn.head.conv.0.0": "proposal_generator.rpn_head.conv",
+        "rpn.head.cls_logits": "proposal_generator.rpn_head.objectness_logits",
+        "rpn.head.bbox_pred": "proposal_generator.rpn_head.anchor_deltas",
+        "box_head.fc6": "box_head.fc1",
+        "box_head.fc7": "box_head.fc2",
+        "mask_predictor.conv5_mask": "mask_head.deconv",
+        "mask_predictor.mask_fcn_logits": "mask_head.predictor",
+    }.items():
+        name = name.replace(ours, theirs)
+    return name
+
+
+def detectron2_state(state, backbone, agnostic=False):
+    """The same weights as detectron2 has them: its names, the background last, nothing for its box and mask."""
+    theirs = {}
+    for name, array in state.items():
+        if name.startswith(BOX + "cls_score"):
+            array = np.concatenate([array[1:], array[:1]])
+        elif name.startswith(BOX + "bbox_pred"):
+            array = array[4:]
+        elif name.startswith(MASK) and not agnostic:
+            array = array[1:]
+        theirs[detectron2_name(name, backbone)] = array
+    return theirs
+
+
+def assert_loaded(model, state, skip=()):
+    for name, array in model.state_dict().items():
+        if name not in skip:
+            assert np.array_equal(array, state[name]), name
+
+
+def refused(model, path, message):
+    before = model.state_dict()
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load_weights(model, path)
+    assert str(path) in str(caught.value)
+    assert_loaded(model, before)
+    return str(caught.value)
+
+
+@pytest.fixture
+def torchvision(tmp_path):
+    """(path, state): weights that fit tiny_model(**TORCHVISION)."""
+    state = public_state(tiny_model(**TORCHVISION))
+    return write_zip(tmp_path / "w.pth", tensors(state)), state
+
+
+# Names and classes
+
+
+@pytest.mark.parametrize("write", [write_zip, write_legacy])
+@pytest.mark.parametrize("old", [False, True], ids=["new names", "old names"])
+def test_torchvision(tmp_path, write, old):
+    model = tiny_model(**TORCHVISION)
+    state = public_state(model)
+    file = {old_torchvision_name(name): array for name, array in state.items()} if old else dict(state)
+    assert old == (file.keys() != state.keys())
+    file["backbone.body.bn1.num_batches_tracked"] = np.array(3, np.int64)
+    report = load_weights(model, write(tmp_path / "w.pth", tensors(file)))
+    assert_loaded(model, state)
+    assert report.family == "torchvision" and set(report.loaded) == set(state) and report.classes == (5, 5)
+    assert (report.kept, report.left_out, report.notes) == ((), ("backbone.body.bn1.num_batches_tracked",), ())
+    assert str(report) == f"Loaded {len(state)} arrays of weights from '{tmp_path / 'w.pth'}' (names of torchvision)."
+
+
+@pytest.mark.parametrize("masks", [True, False], ids=["mask", "faster"])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_detectron2(tmp_path, backbone, masks):
+    model = tiny_model(**DETECTRON2, **BACKBONES[backbone], masks=masks)
+    state = public_state(model)
+    for name in (BOX + "bbox_pred.weight", BOX + "bbox_pred.bias", MASK + "weight", MASK + "bias"):
+        if name in state:  # detectron2 has nothing for the background
+            state[name][: 4 if "bbox" in name else 1] = 0
+    file = detectron2_state(state, backbone)
+    assert not any("layer" in name or "inner" in name or "fc6" in name for name in file)
+    file |= {"pixel_mean": np.zeros((3, 1, 1)), "proposal_generator.anchor_generator.cell_anchors.0": np.zeros((3, 4))}
+    for protocol in (2, 5):
+        model = tiny_model(**DETECTRON2, **BACKBONES[backbone], masks=masks)
+        report = load_weights(model, write_detectron2(tmp_path / "w.pkl", file, protocol))
+        assert_loaded(model, state)
+        assert report.family == "detectron2" and report.classes == (5, 5) and report.notes == ()
+        assert len(report.left_out) == 2 and len(report.loaded) == len(state) == len(file) - 2
+    # as its trainer saves it
+    load_weights(model, write_zip(tmp_path / "w.pth", {"model": tensors(file), "iteration": 3}))
+    assert_loaded(model, state)
+
+
+def test_background_first():
+    rng = np.random.default_rng(0)
+    theirs = {
+        BOX + "cls_score.weight": rng.normal(size=(4, 2)), BOX + "cls_score.bias": np.array([1.0, 2, 3, 9]),
+        BOX + "bbox_pred.weight": rng.normal(size=(12, 2)), BOX + "bbox_pred.bias": np.arange(12.0),
+        MASK + "weight": rng.normal(size=(3, 5, 1, 1)), MASK + "bias": np.array([5.0, 6, 7]),
+    }  # fmt: skip
+    ours = public_weights.background_first(theirs)
+    assert ours[BOX + "cls_score.bias"].tolist() == [9, 1, 2, 3]
+    assert np.array_equal(ours[BOX + "cls_score.weight"], theirs[BOX + "cls_score.weight"][[3, 0, 1, 2]])
+    assert ours[BOX + "bbox_pred.bias"].tolist() == [0, 0, 0, 0, *range(12)]
+    assert ours[MASK + "bias"].tolist() == [0, 5, 6, 7]
+    assert not ours[MASK + "weight"][0].any() and np.array_equal(ours[MASK + "weight"][1:], theirs[MASK + "weight"])
+    x = rng.normal(size=2)
+    scores, boxes = (ours[BOX + kind + ".weight"] @ x for kind in ("cls_score", "bbox_pred"))
+    assert np.array_equal(scores[1:], (theirs[BOX + "cls_score.weight"] @ x)[:3])
+    assert np.array_equal(boxes.reshape(4, 4)[1:], (theirs[BOX + "bbox_pred.weight"] @ x).reshape(3, 4))
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_class_agnostic_masks(tmp_path, classes):
+    settings = dict(DETECTRON2, num_classes=classes, class_agnostic_masks=True)
+    model = tiny_model(**settings)
+    state = public_state(model)
+    state[BOX + "bbox_pred.weight"][:4] = state[BOX + "bbox_pred.bias"][:4] = 0
+    load_weights(model, write_detectron2(tmp_path / "w.pkl", detectron2_state(state, "fpn", agnostic=True)))
+    assert_loaded(model, state)
+
+
+# Other classes, no mask branch, other conventions
+
+
+@pytest.mark.parametrize("family", ["torchvision", "detectron2", "tinymrcnn"])
+def test_another_number_of_classes(tmp_path, family):
+    settings = DETECTRON2 if family == "detectron2" else TORCHVISION
+    source = tiny_model(**settings)
+    state = public_state(source)
+    path = tmp_path / "w"
+    if family == "torchvision":
+        write_zip(path, tensors(state))
+    elif family == "detectron2":
+        write_detectron2(path, detectron2_state(state, "fpn"))
+    else:
+        source.load_state_dict(state)
+        save_checkpoint(path, source)
+    model = tiny_model(seed=1, **{**settings, "num_classes": 3})
+    before = model.state_dict()
+    report = load_weights(model, path)
+    kept = {prefix + kind for prefix in (BOX + "cls_score.", BOX + "bbox_pred.", MASK) for kind in ("weight", "bias")}
+    assert set(report.kept) == kept and report.family == family and report.classes == (5, 3)
+    assert set(report.loaded) == set(state) - kept
+    assert_loaded(model, {**state, **{name: before[name] for name in kept}})
+    assert "The file knows 5 classes, the model 3 (background included): the predictors keep" in str(report)
+    assert BOX + "cls_score.weight" in str(report) and report.notes == ()
+
+
+def test_other_classes_excuse_no_other_shape(tmp_path, torchvision):
+    path, state = torchvision
+    message = refused(tiny_model(**{**TORCHVISION, "num_classes": 3, "mask_channels": 6}), path, "does not fit")
+    assert "wrong shape" in message and MASK + "weight" in message and MASK + "bias" not in message
+    state[MASK + "bias"] = state[MASK + "bias"][:4]
+    refused(tiny_model(**TORCHVISION), write_zip(path, tensors(state)), "wrong shape roi_heads.mask_predictor")
+    del state[BOX + "cls_score.bias"]
+    refused(tiny_model(**TORCHVISION), write_zip(path, tensors(state)), r"missing +roi_heads\.box_predictor\.cls_score")
+
+
+def test_a_model_without_masks(torchvision):
+    path, state = torchvision
+    model = tiny_model(**TORCHVISION, masks=False)
+    report = load_weights(model, path)
+    assert_loaded(model, state)
+    assert set(state) - set(report.left_out) == set(report.loaded) == set(model.state_dict())
+    assert f"The model has no mask branch: {len(report.left_out)} arrays" in str(report)
+    # the other way round something is missing
+    mask_rcnn = tiny_model(**TORCHVISION)
+    refused(mask_rcnn, write_zip(path, tensors(public_state(model))), r"missing +roi_heads\.mask_head\.0\.0\.weight")
+
+
+def test_other_conventions_are_told(tmp_path, torchvision):
+    path, state = torchvision
+    report = load_weights(tiny_model(**DETECTRON2), path)
+    assert len(report.notes) == 5
+    assert "Warning: the weights were trained with stride_in_1x1 = False, the model has True" in str(report)
+    model = tiny_model(**TORCHVISION)
+    model.load_state_dict(state)
+    save_checkpoint(tmp_path / "own.npz", model)
+    notes = load_weights(tiny_model(**{**TORCHVISION, "aligned": True}), tmp_path / "own.npz").notes
+    assert len(notes) == 1 and "trained with aligned = False" in notes[0]
+
+
+def test_our_own_file(tmp_path):
+    model, other = tiny_model(seed=1), tiny_model(seed=2)
+    save_checkpoint(tmp_path / "own.pth", model)  # known by its content, not its name
+    report = load_weights(other, tmp_path / "own.pth")
+    assert_loaded(other, model.state_dict())
+    assert report.family == "tinymrcnn" and report.notes == report.kept == report.left_out == ()
+
+
+def test_other_floats(tmp_path):
+    model = tiny_model(**TORCHVISION)
+    state = {name: array.astype(np.float64) for name, array in public_state(model).items()}
+    load_weights(model, write_zip(tmp_path / "w.pth", tensors(state)))
+    assert_loaded(model, {name: array.astype(np.float32) for name, array in state.items()})
+    assert all(array.dtype == np.float32 for array in model.state_dict().values())
+    half = {name: array.astype(np.float16) for name, array in state.items()}
+    load_weights(model, write_zip(tmp_path / "w.pth", tensors(half)))
+    assert_loaded(model, half)
+
+
+# What does not fit
+
+
+def test_the_table(tmp_path, torchvision):
+    path, state = torchvision
+    del state["rpn.head.cls_logits.bias"]
+    state["extra\x1b[31m"] = np.zeros((2, 3), np.float32)
+    state["roi_heads.box_head.fc7.bias"] = np.zeros(9, np.float32)
+    message = refused(tiny_model(**TORCHVISION), write_zip(path, tensors(state)), r"does not fit the model \(shapes\)")
+    lines = [line.split() for line in message.splitlines()[1:]]
+    assert lines == [
+        ["entry", "in", "the", "file", "in", "the", "model"],
+        ["wrong", "shape", "roi_heads.box_head.fc7.bias", "(9,)", "(8,)"],
+        ["missing", "rpn.head.cls_logits.bias", "-", "(3,)"],
+        ["unexpected", r"extra\x1b[31m", "(2,", "3)", "-"],
+    ]
+    columns = [line.index(word) for line, word in zip(message.splitlines()[2:], ("(9,)", "-  ", "(2,"), strict=True)]
+    assert len(set(columns)) == 1  # a table: the columns stand below each other
+
+
+def test_a_long_table_is_cut(tmp_path, torchvision):
+    path, state = torchvision
+    state |= {f"extra.{i}": np.zeros(1, np.float32) for i in range(50)}
+    message = refused(tiny_model(**TORCHVISION, depths=(1, 1, 4, 1)), write_zip(path, tensors(state)), "does not fit")
+    assert "unexpected ... and 38 more" in message and len(message.splitlines()) == 2 + 13 + 13
+    deeper = refused(tiny_model(**DETECTRON2, **BACKBONES["c4"]), path, "Does the preset belong to the file?")
+    assert "wrong shape" in deeper
+
+
+def test_numbers_that_cannot_be_weights(tmp_path, torchvision):
+    path, state = torchvision
+    name = "backbone.body.layer2.0.conv1.weight"
+    for wrong in (np.nan, np.inf, -np.inf):
+        changed = {**state, name: state[name].copy()}
+        changed[name][1, 2] = wrong
+        refused(tiny_model(**TORCHVISION), write_zip(path, tensors(changed)), rf"{name} \(float32\).*not finite")
+    for array in (np.full(state[name].shape, 1e39), np.ones(state[name].shape, np.int64)):
+        refused(
+            tiny_model(**TORCHVISION), write_zip(path, tensors({**state, name: array})), rf"{name} \((float|int)64\)"
+        )
+
+
+# What is no file of weights
+
+
+def test_missing_empty_and_foreign_files(tmp_path):
+    model, path = tiny_model(), tmp_path / "w.pth"
+    for name in (path, tmp_path):
+        with pytest.raises(FileNotFoundError, match="There is no file of weights"):
+            load_weights(model, name)
+    for content, message in (
+        (b"", "is empty"),
+        (b"<!DOCTYPE html><html>Not found</html>", "is a web page and holds no weights.*download the file again"),
+        (b"\n\n<html>", "is a web page"),
+        (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code>', "is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "no file of weights in a format that is known"),
+        (b"cos\nsystem\n(S'true'\ntR.", r"no file of weights in a format that is known here \(it begins with b.cos"),
+        (b"\x1f\x8b\x08" + bytes(50), "no file of weights in a format"),
+        (b"PK\x03\x04" + bytes(500), "truncated or damaged"),
+        (b"\x80", "ends in the middle"),
+    ):
+        path.write_bytes(content)
+        refused(model, path, rf"w\.pth' is refused\. It.*{message}")
+
+
+def test_files_that_hold_something_else(tmp_path):
+    model, path = tiny_model(), tmp_path / "w.pkl"
+    for value, message in (
+        ([1, 2], "holds no named arrays, but a list"),
+        ({}, "holds no named arrays, but a dict"),
+        (3, "holds no named arrays, but a int"),
+        ({"epoch": 3, "net\n": {}}, r"no dictionary of named arrays; the entries that it has are: 'epoch', 'net\\n'"),
+        ({1: np.zeros(3)}, "no dictionary of named arrays"),
+        ({"model": {"a": [np.zeros(3)]}}, "no dictionary of named arrays; the entries that it has are: 'a'"),
+        ({"conv1.weight": np.zeros(3), "fc.bias": np.zeros(3)}, "Its names are neither.*'conv1.weight', 'fc.bias'"),
+    ):
+        path.write_bytes(pickle.dumps(value))
+        refused(model, path, message)
+    same = {"backbone.body.a": np.zeros(3), "rpn.head.conv.bias": np.zeros(3), "rpn.head.conv.0.0.bias": np.zeros(3)}
+    path.write_bytes(pickle.dumps(same))
+    refused(model, path, r"'rpn\.head\.conv\.0\.0\.bias' twice, under an old and a new name")
+
+
+def test_a_trap_is_named_and_not_sprung(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "sprung"),)
+
+    path = tmp_path / "model_final.pkl"
+    path.write_bytes(pickle.dumps({"model": {"backbone.stem.conv1.weight": Trap()}, "__author__": "Detectron2"}))
+    refused(tiny_model(), path, rf"model_final\.pkl' is refused\. It asks for the Python object '{os.mkdir.__module__}")
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_a_compressed_checkpoint_of_our_own(tmp_path):
+    path = tmp_path / "own.npz"
+    np.savez_compressed(path, metadata=np.array("{}"), **{"weights/a": np.zeros(10**6)})
+    refused(tiny_model(), path, "compressed archive")
+
+
+# The published lists
+
+
+def listed(name, column=0):
+    """{name: shape} of a list of names and shapes; column 2: the old names."""
+    entries = {}
+    for line in (LISTS / name).read_text().splitlines():
+        if not line.startswith("#"):
+            fields = line.split("\t")
+            key = fields[column] if len(fields) > column and column != 0 else fields[0]
+            entries[key] = tuple(int(size) for size in fields[1].strip("()").split(",") if size.strip())
+    return entries
+
+
+@pytest.mark.skipif(not LISTS.is_dir(), reason="the lists of published names are not at hand")
+@pytest.mark.parametrize(
+    "preset, file, column, count",
+    [
+        ("torchvision_resnet50_fpn", "torchvision_maskrcnn_r50fpn_keys.txt", 0, 307),
+        ("torchvision_resnet50_fpn", "torchvision_maskrcnn_r50fpn_keys.txt", 2, 307),
+        ("detectron2_resnet50_fpn", "detectron2_mask_rcnn_R_50_FPN_3x_keys.txt", 0, 307),
+        ("detectron2_resnet50_c4", "detectron2_mask_rcnn_R_50_C4_3x_keys.txt", 0, 279),
+    ],
+)
+def test_every_published_entry_finds_its_place(tmp_path, preset, file, column, count):
+    """Full size: the file is filled with small numbers that depend on the entry, and all of them arrive."""
+    shapes = listed(file, column)
+    assert len(shapes) == count
+    values = {name: np.float32(i / 1000) for i, name in enumerate(shapes, start=1)}
+    state = {name: np.full(shape, values[name]) for name, shape in shapes.items()}
+    if preset.startswith("detectron2"):
+        path = write_detectron2(tmp_path / "w.pkl", state)
+    else:
+        path = write_zip(tmp_path / "w.pth", tensors(state))
+    model = build_model(preset)
+    report = load_weights(model, path)
+    path.unlink()
+    assert len(report.loaded) == count and report.kept == report.left_out == report.notes == ()
+    for name, array in model.state_dict().items():
+        if preset.startswith("detectron2"):
+            name = detectron2_name(name, "c4" if preset.endswith("c4") else "fpn")
+        elif column == 2:
+            name = old_torchvision_name(name)
+        assert array.flat[-1] == values.pop(name)
+    assert not values
+
+
+# torchvision itself
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("new", [True, False], ids=["zip", "legacy"])
+def test_torchvision_s_own_model(tmp_path, new):
+    torch = pytest.importorskip("torch")
+    detection = pytest.importorskip("torchvision").models.detection
+    torch.manual_seed(0)
+    twin = detection.maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=91)
+    torch.save(twin.state_dict(), tmp_path / "w.pth", _use_new_zipfile_serialization=new)
+    model = build_model("torchvision_resnet50_fpn")
+    report = load_weights(model, tmp_path / "w.pth")
+    assert len(report.loaded) == 307 and len(report.left_out) == 53 and report.notes == report.kept == ()
+    assert_loaded(model, {name: tensor.numpy() for name, tensor in twin.state_dict().items()})
