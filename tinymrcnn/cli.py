@@ -38,6 +38,7 @@ def main(argv: list[str] | None = None) -> int:
 def _train(args) -> int:
     from tinymrcnn.training.command import run_training
 
+    _check_weights(args)
     out, metrics, images = run_training(args)
     _print_metrics(metrics, images)
     print(f"Look at {out / 'predictions.png'} and {out / 'curves.png'}. Use the model:")
@@ -73,41 +74,22 @@ def _print_metrics(metrics: dict, images: int) -> None:
 
 
 def _predict(args) -> int:
-    import numpy as np
+    from tinymrcnn.prediction import run_predict
 
-    from tinymrcnn.data import read_image
-    from tinymrcnn.data.coco import decode_mask
-    from tinymrcnn.evaluation import coco_results
-    from tinymrcnn.visualize import draw_instances, write_picture
-    from tinymrcnn.weights import load_model
+    _check_weights(args)
+    if args.preset and not args.weights:
+        raise ValueError(f"--preset {args.preset} needs --weights FILE; `tinymrcnn models` says where to get one.")
+    args.weights = args.weights or SHIPPED
+    return run_predict(args)
 
-    model, out = load_model(args.checkpoint, args.device), Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
-    records, pictures, skipped = [], set(), 0
-    for image_id, name in enumerate(args.images, start=1):
-        try:
-            image = read_image(name)
-        except (ValueError, OSError) as error:
-            print(f"tinymrcnn: skipped: {error}", file=sys.stderr)
-            skipped += 1
-            continue
-        size = image.shape[1:]
-        (found,) = model.detect([image])
-        results = coco_results([found], [image_id], [size], model.categories)
-        if "masks" in found:
-            masks = [decode_mask(result["segmentation"], *size) for result in results]
-            found["masks"] = np.stack(masks) if masks else np.zeros((0, *size), np.uint8)
-        records += [{**result, "file_name": name} for result in results]
-        picture = out / f"{Path(name).stem}_predicted.png"
-        if picture in pictures:  # two images of one name from different folders
-            picture = out / f"{Path(name).stem}_{image_id}_predicted.png"
-        pictures.add(picture)
-        write_picture(picture, draw_instances(image, found, model.categories, args.threshold))
-        count = int((found["scores"] >= args.threshold).sum())
-        print(f"{picture}: {count} object{'' if count == 1 else 's'} with a score of {args.threshold} or more")
-    (out / "detections.json").write_text(json.dumps(records) + "\n", encoding="utf-8")
-    print(f"{out / 'detections.json'}: all {len(records)} detections in COCO's format")
-    return 1 if skipped else 0
+
+def _check_weights(args) -> None:
+    """Raise ValueError for public weights without the preset that they belong to."""
+    if args.weights and not args.preset and Path(args.weights).suffix in (".pth", ".pt", ".pkl"):
+        raise ValueError(
+            f"'{args.weights}' does not say which model it belongs to: name it with --preset, such as "
+            "torchvision_resnet50_fpn or detectron2_resnet50_fpn."
+        )
 
 
 def _data_shapes(args) -> int:
@@ -155,9 +137,14 @@ def _parser() -> argparse.ArgumentParser:
         "  tinymrcnn train --quick               a first picture in about two minutes\n"
         "  tinymrcnn train --resume runs/shapes  go on where a run was interrupted\n"
         "  tinymrcnn train --set roi_op=roi_pool --set lr=5e-4\n"
-        "  tinymrcnn train --data train/ train.json --val val/ val.json",
+        "  tinymrcnn train --data train/ train.json --val val/ val.json\n"
+        "  tinymrcnn train --preset torchvision_resnet50_fpn --weights FILE.pth --freeze-at 2 --steps 500",
     )  # fmt: skip
-    train.add_argument("--preset", help="which model (default: shapes)")
+    train.add_argument("--preset", help="which model (default: that of the weights, or shapes)")
+    train.add_argument("--weights", metavar="FILE", help="fine-tune: start from a checkpoint or public weights")
+    train.add_argument(
+        "--freeze-at", type=int, metavar="N", help="with --weights: freeze the first N stages: stem, layer1, ..."
+    )
     pair = {"nargs": 2, "metavar": ("IMAGES", "ANNOTATIONS")}
     train.add_argument("--data", **pair, help="train on a COCO data set: a folder of images and a JSON file")
     train.add_argument("--val", **pair, help="the images to preview and evaluate on; needed with --data")
@@ -183,11 +170,14 @@ def _parser() -> argparse.ArgumentParser:
 
     predict = command(
         commands, "predict", _predict, "find the objects in images: pictures and a COCO results file",
-        "  tinymrcnn predict photo.jpg\n"
-        "  tinymrcnn predict val/*.png --checkpoint runs/shapes/model.npz --threshold 0.7 --out found",
+        "  tinymrcnn predict photo.jpg --preset torchvision_resnet50_fpn --weights FILE.pth\n"
+        "  tinymrcnn predict photos/ 'more/*.png' --weights runs/shapes/model.npz --threshold 0.7 --out found",
     )  # fmt: skip
-    predict.add_argument("images", nargs="+", metavar="IMAGE")
-    predict.add_argument("--checkpoint", default=SHIPPED, metavar="FILE", help="(default: the one in data/checkpoints)")
+    predict.add_argument("images", nargs="+", metavar="IMAGE", help="an image, a folder of them, or a pattern")
+    predict.add_argument("--preset", help="the model that a public file of weights belongs to")
+    predict.add_argument(
+        "--weights", "--checkpoint", metavar="FILE", help="(default: the toy model in data/checkpoints)"
+    )
     predict.add_argument("--threshold", type=float, default=0.5, help="the least score to draw (default: 0.5)")
     _add_device(predict)
     predict.add_argument("--out", default="predictions", metavar="DIR", help="(default: predictions)")

@@ -1,7 +1,7 @@
 """What `tinymrcnn train` does with its options: the model, the settings, the data and the folder of a run.
 
-A new run takes them from the options and notes in data.json where its data come from; a resumed one takes
-them from its folder.
+A new run takes them from the options and notes in data.json where its data come from and what it started with; a
+resumed one takes them from its folder. Fine-tuning, as lesson 15 does it: --weights, and with it --freeze-at.
 """
 
 import ast
@@ -14,11 +14,16 @@ from pathlib import Path
 from tinymrcnn.data import CocoDataset, ShapesDataset
 from tinymrcnn.models import Config, MaskRCNN, TrainConfig, build_model
 from tinymrcnn.models.config import replace
+from tinymrcnn.models.presets import get_config
+from tinymrcnn.training.freezing import freeze_stages
 from tinymrcnn.training.trainer import CHECKPOINT, load_run, train
+from tinymrcnn.weights import load_checkpoint, load_weights
 
 TRAIN_IMAGES, TEST_IMAGES = 20_000, 500  # shapes with the seeds 0 and 1; 1,800 steps of 8 see most of them once
 QUICK = {"steps": 300, "warmup_steps": 30, "checkpoint_every": 50, "preview_every": 50}
 QUICK_TEST_IMAGES = 100
+FULL_SIZE = {"batch_size": 2}  # as in the paper, on each of its GPUs
+FINE_TUNING = {"lr": 1e-4}  # good weights need small steps
 
 
 def run_training(args) -> tuple[Path, dict, int]:
@@ -28,8 +33,10 @@ def run_training(args) -> tuple[Path, dict, int]:
     model, config, dataset, held_out, out = _resumed_run(args) if args.resume else _new_run(args)
     model.to(args.device)
     parameters = sum(parameter.size for parameter in model.parameters())
+    frozen = parameters - sum(parameter.size for parameter in model.parameters() if parameter.requires_grad)
+    size = f"{parameters:,} parameters" + (f", {frozen:,} of them frozen" if frozen else "")
     print(
-        f"Training '{model.config.preset}' ({parameters:,} parameters) on the {model.device}: {config.steps} steps "
+        f"Training '{model.config.preset}' ({size}) on the {model.device}: {config.steps} steps "
         f"of {config.batch_size} images out of {len(dataset)}, seed {config.seed}.\nEverything goes to '{out}'; "
         f"'{out / 'preview.png'}' shows what it has learned so far."
     )
@@ -41,16 +48,26 @@ def run_training(args) -> tuple[Path, dict, int]:
 def _new_run(args):
     if bool(args.data) != bool(args.val):
         raise ValueError("--data and --val go together: images to train on, and others to evaluate on.")
+    if args.freeze_at and not args.weights:
+        raise ValueError("--freeze-at keeps the first stages as they are, so it needs --weights FILE to start from.")
     source = {
         "data": args.data and [str(Path(path).resolve()) for path in args.data],
         "val": args.val and [str(Path(path).resolve()) for path in args.val],
         "test_images": QUICK_TEST_IMAGES if args.quick else TEST_IMAGES,
+        "weights": args.weights and str(Path(args.weights).resolve()),
+        "freeze_at": args.freeze_at or 0,
     }
-    preset = args.preset or "shapes"
-    model_fields, config = _settings(args)
+    if args.weights and not args.preset:
+        start = load_checkpoint(args.weights).config
+    else:
+        start = get_config(args.preset or "shapes")
+    model_fields, config = _settings(args, start)
     dataset, held_out = _datasets(source)
-    model = build_model(preset, len(dataset.categories) + 1, config.seed, **model_fields)
-    out = Path(args.out) if args.out else _free_folder(Path("runs") / preset)
+    model = build_model(start, len(dataset.categories) + 1, config.seed, **model_fields)
+    if args.weights:
+        print(load_weights(model, args.weights))
+    freeze_stages(model, source["freeze_at"])
+    out = Path(args.out) if args.out else _free_folder(Path("runs") / start.preset)
     if (out / CHECKPOINT).exists():
         raise FileExistsError(f"'{out}' holds a run already: resume it with --resume {out}, or name another --out.")
     out.mkdir(parents=True, exist_ok=True)
@@ -59,7 +76,7 @@ def _new_run(args):
 
 
 def _resumed_run(args):
-    names = ("preset", "data", "val", "quick", "steps", "batch_size", "seed", "out", "set")
+    names = ("preset", "weights", "freeze_at", "data", "val", "quick", "steps", "batch_size", "seed", "out", "set")
     if given := [f"--{name.replace('_', '-')}" for name in names if getattr(args, name) not in (None, False)]:
         raise ValueError(f"A resumed run keeps its settings; leave out {', '.join(given)}, or start a new run.")
     out = Path(args.resume)
@@ -69,6 +86,7 @@ def _resumed_run(args):
     except (OSError, ValueError) as error:
         raise ValueError(f"'{out / 'data.json'}' should tell which data the run uses: {error}") from error
     model = MaskRCNN(checkpoint.config, checkpoint.seed)
+    freeze_stages(model, source.get("freeze_at", 0))
     return model, checkpoint.train_config, *_datasets(source), out
 
 
@@ -91,10 +109,13 @@ def _free_folder(folder: Path) -> Path:
 # Settings ------------------------------------------------------------------------------------------------
 
 
-def _settings(args) -> tuple[dict, TrainConfig]:
-    """The fields of Config to replace, and the TrainConfig, from --quick, the options and --set, in this order."""
+def _settings(args, start: Config) -> tuple[dict, TrainConfig]:
+    """The fields of Config to replace, and the TrainConfig, from what is trained (start: its Config before the
+    replacement), --quick, the options and --set, in this order."""
+    train_fields = FULL_SIZE if start.min_size else {}
+    train_fields = train_fields | (FINE_TUNING if args.weights else {}) | (QUICK if args.quick else {})
     options = {"steps": args.steps, "batch_size": args.batch_size, "seed": args.seed}
-    train_fields = (QUICK if args.quick else {}) | {name: value for name, value in options.items() if value is not None}
+    train_fields |= {name: value for name, value in options.items() if value is not None}
     model_fields = {}
     of_model = {field.name: field.type for field in dataclasses.fields(Config)}
     del of_model["preset"], of_model["num_classes"]  # --preset and the data say these

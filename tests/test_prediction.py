@@ -1,0 +1,195 @@
+"""`tinymrcnn predict`: which images it finds, which model a file of weights holds, what it draws and writes."""
+
+import json
+import os
+import pickle
+import signal
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_models import scene, tiny_model
+
+from tinymrcnn import prediction
+from tinymrcnn.cli import main
+from tinymrcnn.data import COCO_NAMES, ShapesDataset, coco_categories, find_images, read_image
+from tinymrcnn.data.coco import decode_mask
+from tinymrcnn.models import presets
+from tinymrcnn.models.config import replace
+from tinymrcnn.prediction import detect, load_predictor
+from tinymrcnn.weights import CheckpointError, save_checkpoint
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def public(monkeypatch):
+    """public(**fields): the path of a file of weights as the public ones are, without Config and categories, for the
+    preset "tiny", which has torchvision's 91 classes and keeps every detection."""
+    of_preset = {"num_classes": 91, "score_threshold": 0.0}
+    config = replace(tiny_model().config, preset="tiny", **of_preset)
+    monkeypatch.setitem(presets.PRESETS, "tiny", config)
+
+    def write(**fields):
+        with open("weights.pkl", "wb") as file:
+            pickle.dump({"model": tiny_model(seed=3, **{**of_preset, **fields}).state_dict()}, file, protocol=2)
+        return "weights.pkl"
+
+    return write
+
+
+def photograph(path, size=(40, 60), seed=0):
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)).save(path)
+
+
+def test_names_of_coco():
+    assert len(COCO_NAMES) == 80 and (min(COCO_NAMES), max(COCO_NAMES)) == (1, 90)
+    assert list(COCO_NAMES) == sorted(COCO_NAMES) and len(set(COCO_NAMES.values())) == 80
+    for i, name in ((1, "person"), (13, "stop sign"), (44, "bottle"), (62, "chair"), (84, "book"), (90, "toothbrush")):
+        assert COCO_NAMES[i] == name
+    torchvision, detectron2 = coco_categories(91), coco_categories(81)
+    assert all(c["label"] == c["id"] and COCO_NAMES.get(c["id"], c["name"]) == c["name"] for c in torchvision)
+    assert [c["label"] for c in torchvision] == list(range(1, 91)) and torchvision[11]["name"] == "(unused 12)"
+    assert [c["label"] for c in detectron2] == list(range(1, 81))
+    assert detectron2[11] == {"label": 12, "name": "stop sign", "id": 13}
+    assert detectron2[79] == {"label": 80, "name": "toothbrush", "id": 90}
+    assert coco_categories(6) is None
+
+
+def test_files_folders_and_patterns():
+    for path in ("b.png", "set/2.jpg", "set/1.PNG", "set/deep/3.png", "odd[1].png"):
+        photograph(path)
+    for path in ("set/notes.txt", "set/.hidden.png", "set/1_predicted.png", "empty/notes.txt"):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        open(path, "w").close()
+    assert find_images(["set"]) == (["set/1.PNG", "set/2.jpg"], [])
+    assert find_images(["b.png", "set", "b.png", "set/2.jpg"]) == (["b.png", "set/1.PNG", "set/2.jpg"], [])
+    assert find_images(["set/*.jpg"]) == (["set/2.jpg"], [])
+    assert find_images(["**/*.png"])[0] == ["b.png", "odd[1].png", "set/1_predicted.png", "set/deep/3.png"]
+    assert find_images(["odd[1].png"]) == (["odd[1].png"], [])  # a file's name is no pattern
+    assert find_images(["gone.png"]) == (["gone.png"], [])  # reading it says what is wrong
+    files, (folder, pattern) = find_images(["empty", "*.tif"])
+    assert files == [] and "no image in the folder 'empty'" in folder and "fits the pattern '*.tif'" in pattern
+
+
+def test_a_public_file_brings_the_names_of_coco(public, capsys):
+    photograph("photo.jpg")
+    assert main(["predict", "photo.jpg", "--preset", "tiny", "--weights", public(), "--threshold", "0.02"]) == 0
+    printed = capsys.readouterr().out
+    records = json.loads(open("predictions/detections.json").read())
+    assert "Loaded" in printed and len(records) > 0
+    for record in records:
+        name = COCO_NAMES.get(record["category_id"], f"(unused {record['category_id']})")
+        assert record["category_name"] == name and record["file_name"] == "photo.jpg"
+    shown = [record["category_name"] for record in records if record["score"] >= 0.02]
+    assert f"photo_predicted.png: {len(shown)} object" in printed
+    assert not shown or f" {shown[0]}" in printed
+
+
+def test_a_public_file_of_other_classes_or_without_masks(public, capsys):
+    model = load_predictor(public(num_classes=4), "tiny")
+    assert not model.training and model.config.num_classes == 4
+    assert [c["name"] for c in model.categories] == ["class 1", "class 2", "class 3"]
+    expected = tiny_model(seed=3, num_classes=4).state_dict()
+    assert all(np.array_equal(array, expected[name]) for name, array in model.state_dict().items())
+    assert len(load_predictor(public(num_classes=81), "tiny").categories) == 80
+    boxes_only = load_predictor(public(masks=False), "tiny")
+    found, records = detect(boxes_only, scene(1)[0])
+    assert not boxes_only.config.masks and "masks" not in found and records
+    assert not any("segmentation" in record for record in records)
+
+
+def test_weights_and_presets_that_do_not_belong_together(public, capsys):
+    photograph("photo.png")
+    save_checkpoint("own.npz", tiny_model())
+    os.rename(public(), "w.pkl")
+    for options, message in (
+        (["--weights", "w.pkl"], "'w.pkl' does not say which model it belongs to: name it with --preset"),
+        (["--preset", "tiny"], "--preset tiny needs --weights FILE"),
+        (["--preset", "tiny", "--weights", "own.npz"], "holds a model of the preset 'shapes', not of 'tiny'"),
+        (["--preset", "tinny", "--weights", "w.pkl"], "There is no preset 'tinny'"),
+        (["--preset", "tiny", "--weights", "gone.pkl"], "gone.pkl"),
+    ):
+        assert main(["predict", "photo.png", "--device", "cpu", *options]) == 2
+        error = capsys.readouterr().err
+        assert message in error and "Traceback" not in error
+    assert not os.path.exists("predictions")
+    with pytest.raises(CheckpointError, match="not fit the model"):
+        load_predictor(public(fpn_channels=4), "tiny")
+    assert load_predictor("own.npz", "shapes").config == load_predictor("own.npz").config
+
+
+def test_one_masks_at_a_time_are_the_models_own():
+    model = tiny_model(seed=2, score_threshold=0.0, num_classes=4).eval()
+    model.categories = ShapesDataset.categories[:3]
+    image = scene(4, (72, 50))[0]
+    found, records = detect(model, image, image_id=9)
+    (expected,) = model([image])
+    assert len(records) == len(expected["masks"]) > 0 and all(record["image_id"] == 9 for record in records)
+    for n, record in enumerate(records):
+        assert np.array_equal(found["masks"][n], expected["masks"][n] >= 0.5)
+        assert np.array_equal(decode_mask(record["segmentation"], 72, 50), found["masks"][n])
+
+
+def own_model(**overrides):
+    model = tiny_model(**{"score_threshold": 0.0, **overrides})
+    model.categories = ShapesDataset.categories
+    save_checkpoint("own.npz", model)
+    return ["--weights", "own.npz", "--device", "cpu", "--out", "found"]
+
+
+def test_a_folder_with_files_that_cannot_be_read(capsys):
+    for name in ("c.jpg", "a.png"):
+        photograph(f"set/{name}")
+    open("set/b.png", "w").write("<html>")
+    assert main(["predict", "set", "nothing*.png", *own_model()]) == 1
+    printed = capsys.readouterr()
+    assert "skipped: The file 'set/b.png' cannot be read as an image" in printed.err
+    assert "skipped: No file fits the pattern 'nothing*.png'." in printed.err
+    assert "2 of 4 could not be read" in printed.err and "predict" in printed.err  # the progress bar
+    assert sorted(os.listdir("found")) == ["a_predicted.png", "c_predicted.png", "detections.json"]
+    files = {record["file_name"] for record in json.loads(open("found/detections.json").read())}
+    assert files == {"set/a.png", "set/c.jpg"}
+    assert main(["predict", "gone.png", *own_model()]) == 1
+    assert json.loads(open("found/detections.json").read()) == []
+
+
+def test_pictures_of_one_name_stay_apart():
+    for seed, name in enumerate(("a/x.png", "b/x.png", "x_2.png", "c/x.jpg")):
+        photograph(name, seed=seed)
+    assert main(["predict", "a", "b", "x_2.png", "c/x.jpg", *own_model()]) == 0
+    assert sorted(os.listdir("found")) == [
+        "detections.json", "x_2_3_predicted.png", "x_2_predicted.png", "x_4_predicted.png", "x_predicted.png",
+    ]  # fmt: skip
+
+
+def test_ctrl_c_keeps_what_was_found(monkeypatch):
+    def interrupted(model, image, image_id):
+        if image_id == 2:
+            signal.raise_signal(signal.SIGINT)
+        return detect(model, image, image_id)
+
+    monkeypatch.setattr(prediction, "detect", interrupted)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        photograph("set/1.png")
+        photograph("set/2.png")
+        assert main(["predict", "set", *own_model()]) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert {r["file_name"] for r in json.loads(open("found/detections.json").read())} == {"set/1.png"}
+
+
+def test_a_turned_photograph_is_drawn_upright():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)).save("phone.jpg", exif=exif)
+    assert main(["predict", "phone.jpg", *own_model()]) == 0
+    assert read_image("phone.jpg").shape == (3, 60, 40)
+    assert Image.open("found/phone_predicted.png").size == (13 * 40, 13 * 60)
+    records = json.loads(open("found/detections.json").read())
+    assert records and all(record["segmentation"]["size"] == [60, 40] for record in records)

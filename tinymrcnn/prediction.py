@@ -1,0 +1,115 @@
+"""What `tinymrcnn predict` does: images of any kind in; pictures of what they show, and a COCO results file, out.
+
+Inference as in the article's section 4, step by step in lesson 11; lesson 15 runs it on photographs.
+"""
+
+import collections
+import json
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from tinymrcnn.data import coco_categories, find_images, read_image
+from tinymrcnn.data.coco import decode_mask
+from tinymrcnn.data.images import PREDICTED
+from tinymrcnn.evaluation import coco_results
+from tinymrcnn.models import build_model
+from tinymrcnn.models.presets import get_config
+from tinymrcnn.visualize import draw_instances, write_picture
+from tinymrcnn.weights import load_model, load_weights
+from tinymrcnn.weights.checkpoint import replacing
+from tinymrcnn.weights.public_weights import CLASSIFIER, MASK_BRANCH, read_weights
+
+RESULTS = "detections.json"
+
+
+def run_predict(args) -> int:
+    """Find the objects in the images that the options name. Returns the exit code: 1 where one could not be read.
+
+    What was found until then is written too when Ctrl-C or an error ends the run. Raises ValueError or OSError for a
+    file of weights that does not fit, or a folder that cannot be written."""
+    model = load_predictor(args.weights, args.preset).to(args.device)
+    files, problems = find_images(args.images)
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    records, pictures, skipped = [], set(), len(problems)
+    for problem in problems:
+        print(f"tinymrcnn: skipped: {problem}", file=sys.stderr)
+    bar = tqdm(files, desc="predict", unit="image", dynamic_ncols=True, disable=len(files) < 2)
+    try:
+        for image_id, name in enumerate(bar, start=1):
+            try:
+                image = read_image(name)
+            except (ValueError, OSError) as error:
+                bar.write(f"tinymrcnn: skipped: {error}", file=sys.stderr)
+                skipped += 1
+                continue
+            found, results = detect(model, image, image_id)
+            records += [{**result, "file_name": name} for result in results]
+            stem = Path(name).stem
+            while (picture := out / f"{stem}{PREDICTED}") in pictures:  # two images of one name from different folders
+                stem = f"{stem}_{image_id}"
+            pictures.add(picture)
+            write_picture(picture, draw_instances(image, found, model.categories, args.threshold))
+            bar.write(f"{picture}: {_summary(results, args.threshold)}")
+    finally:
+        with replacing(out / RESULTS) as file:
+            file.write((json.dumps(records) + "\n").encode())
+    print(f"{out / RESULTS}: all {len(records)} detections in COCO's format")
+    if skipped:
+        print(f"tinymrcnn: {skipped} of {len(files) + len(problems)} could not be read, see above.", file=sys.stderr)
+    return 1 if skipped else 0
+
+
+def load_predictor(weights, preset: str | None = None):
+    """The model of a file of weights, in eval mode on the CPU, with categories.
+
+    weights: our own checkpoint, which says which model it holds; or a public file, for which `preset` says it, and
+    which knows the classes of COCO. Raises ValueError or OSError where they do not fit."""
+    if preset is None or Path(weights).suffix == ".npz":
+        model = load_model(weights, "cpu")
+        if preset not in (None, model.config.preset):
+            raise ValueError(f"'{weights}' holds a model of the preset {model.config.preset!r}, not of {preset!r}.")
+    else:
+        config = get_config(preset)
+        _, found, _ = read_weights(weights)
+        # Faster R-CNN has no mask branch, and whoever fine-tuned may have other classes
+        masks = any(name.startswith(MASK_BRANCH) for name in found)
+        classes = len(found.get(CLASSIFIER + "bias", range(config.num_classes)))
+        model = build_model(config, classes, masks=masks).eval()
+        print(load_weights(model, weights))
+    count = model.config.num_classes
+    unknown = [{"label": label, "name": f"class {label}", "id": label} for label in range(1, count)]
+    model.categories = model.categories or coco_categories(count) or unknown
+    return model
+
+
+def detect(model, image, image_id: int = 1) -> tuple[dict, list[dict]]:
+    """The objects in one image (3, H, W): for draw_instances, and as COCO's records, which also tell the class by
+    its name ("category_name")."""
+    (found,) = model.detect([image])
+    names = {category["id"]: category["name"] for category in model.categories}
+    sizes, whole_pixels = [image.shape[1:]], model.config.paste_whole_pixels
+    records = coco_results([found], [image_id], sizes, model.categories, whole_pixels)
+    records = [{**record, "category_name": names[record["category_id"]]} for record in records]
+    return {**found, **({"masks": _Masks(records)} if "masks" in found else {})}, records
+
+
+class _Masks:
+    """The masks of COCO's records, decoded as they are asked for: a hundred of a photograph would fill the memory."""
+
+    def __init__(self, records: list[dict]):
+        self.records = records
+
+    def __getitem__(self, n: int):
+        segmentation = self.records[n]["segmentation"]
+        return decode_mask(segmentation, *segmentation["size"])
+
+
+def _summary(records: list[dict], threshold: float) -> str:
+    """How many objects of which classes have a score of the threshold or more."""
+    names = [record["category_name"] for record in records if record["score"] >= threshold]
+    counts = ", ".join(f"{count} {name}" for name, count in collections.Counter(names).most_common())
+    objects = f"{len(names)} object{'' if len(names) == 1 else 's'} with a score of {threshold} or more"
+    return f"{objects}: {counts}" if names else objects
