@@ -1,11 +1,12 @@
 """A small Mask R-CNN and torchvision's twin of it, with the same weights: what the parity tests share.
 
 The twin is made of torchvision's own classes, so that it runs the code of maskrcnn_resnet50_fpn, and only its widths
-and depths are smaller. Random weights give near-uniform scores, so `spread` draws larger ones: the predictors' logits
-differ by units, and detections are distinct."""
+and depths are smaller. Random weights give near-uniform scores, so `spread` draws larger ones, and `calibrate` scales
+the predictors to what a trained network puts out, so that detections are distinct."""
 
 import numpy as np
 
+from tinymrcnn.autograd import no_grad
 from tinymrcnn.bench.networks import build_theirs
 from tinymrcnn.models import build_model
 
@@ -39,6 +40,40 @@ def small_model(preset="torchvision_resnet50_fpn", seed=0, **overrides):
         {name: spread(name, a.shape, rng).astype(np.float32) for name, a in model.state_dict().items()}
     )
     return model.train()
+
+
+@no_grad()
+def calibrate(model, image):
+    """Scale the output layers, channel by channel, to mean 0 and a standard deviation on this image: 2 of the RPN's
+    and the classes' logits, 3 of the masks', and so much of the corrections that boxes move and grow by a tenth or
+    two. The RPN's logits are turned so that they are low where there is nothing, as in the padding of a batch, whose
+    cells are all alike: torchvision promises no order among equals. Returns the model."""
+    batch, predictor = model.transform([image]), model.roi_heads.box_predictor
+    features = model.features(batch)
+    hidden = [model.rpn.head.conv(feature) for feature in features]
+    for layer, deviation in ((model.rpn.head.cls_logits, 2.0), (model.rpn.head.bbox_pred, 0.15)):
+        _standardize(layer, [layer(x).data for x in hidden], deviation)
+    grey = np.broadcast_to(np.reshape(model.config.pixel_mean, (3, 1, 1)), (3, 64, 64)).astype(np.float32)
+    nothing = model.features(model.transform([grey]))[0]
+    logits = model.rpn.head.cls_logits
+    sign = np.where(logits(model.rpn.head.conv(nothing)).data.mean(axis=(0, 2, 3)) > 0, -1, 1).astype(np.float32)
+    logits.weight.data *= sign.reshape(-1, 1, 1, 1)
+    logits.bias.data *= sign
+    proposals = [boxes[::7] for boxes in model.propose(features, batch)[0]]
+    hidden = model.roi_heads.box_head(model.pool(features, batch, proposals, model.config.box_pool))
+    for layer, deviation in ((predictor.cls_score, 2.0), (predictor.bbox_pred, 1.0)):
+        _standardize(layer, [layer(hidden).data], deviation)
+    hidden = model.roi_heads.mask_head(model.pool(features, batch, proposals, model.config.mask_pool))
+    hidden, layer = model.roi_heads.mask_predictor.conv5_mask(hidden), model.roi_heads.mask_predictor.mask_fcn_logits
+    _standardize(layer, [layer(hidden).data], 3.0)
+    return model
+
+
+def _standardize(layer, outputs, deviation):
+    values = np.concatenate([np.moveaxis(output, 1, 0).reshape(output.shape[1], -1) for output in outputs], axis=1)
+    scale = deviation / values.std(axis=1)
+    layer.weight.data *= scale.reshape(-1, *[1] * (layer.weight.ndim - 1))
+    layer.bias.data[...] = (layer.bias.data - values.mean(axis=1)) * scale
 
 
 def twin_of(model, dtype=np.float32):
