@@ -245,6 +245,19 @@ def test_containers_in_themselves_and_shared_ones(little_memory):
     assert len(value) == 10 and value[0] is value[9]
 
 
+@pytest.mark.parametrize(
+    "copy",
+    [b"c_codecs\nencode\nh\x09h\x08\x86R", b"ccollections\nOrderedDict\nh\x07\x85R",
+     numpy_array((100_000,), b"", b"i1")[2:-8] + b"h\x09tb"],
+    ids=["bytes", "dictionaries", "arrays"],
+)  # fmt: skip
+def test_copies_of_copies(little_memory, copy):
+    """A little program whose functions would make a gigabyte out of a hundred kilobytes."""
+    text = b"X" + struct.pack("<I", 100_000) + b"a" * 100_000 + b"q\x09X\x06\x00\x00\x00latin1q\x08"
+    pairs = b"](" + b"K\x01K\x02\x86" * 20_000 + b"eq\x07"
+    refused(b"\x80\x02]" + text + pairs + b"(" + copy * 10_000 + b"e.", "is a bomb")
+
+
 def test_a_deep_key_is_not_hashed():
     refused(b"\x80\x02})" + b"\x85" * 50_000 + b"K\x01s.", "a tuple as the key of a dictionary")
     refused(b"\x80\x02ccollections\nOrderedDict\n])" + b"\x85" * 50_000 + b"K\x01\x86a\x85R.", "a tuple as the key")

@@ -327,6 +327,10 @@ def test_files_that_hold_something_else(tmp_path):
         ({}, "holds no named arrays, but a dict"),
         (3, "holds no named arrays, but a int"),
         ({"epoch": 3, "net\n": {}}, r"no dictionary of named arrays; the entries that it has are: 'epoch', 'net\\n'"),
+        (
+            {"backbone.body.a": np.zeros(1), "roi_heads.mask_head.mask_fcn" + "9" * 5000 + ".bias": np.zeros(1)},
+            "999999",
+        ),
         ({1: np.zeros(3)}, "no dictionary of named arrays"),
         ({"model": {"a": [np.zeros(3)]}}, "no dictionary of named arrays; the entries that it has are: 'a'"),
         ({"conv1.weight": np.zeros(3), "fc.bias": np.zeros(3)}, "Its names are neither.*'conv1.weight', 'fc.bias'"),

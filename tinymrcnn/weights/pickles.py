@@ -16,8 +16,15 @@ import numpy as np
 
 MAX_INSTRUCTIONS = 1_000_000  # the largest public models need some 20,000
 MAX_NESTING = 32  # containers within containers
-MAX_LINE = 500  # characters of a name
-MAX_DIMENSIONS = 16
+MAX_LINE, MAX_DIMENSIONS = 500, 16  # characters of a name, axes of an array
+# Instructions that hold a number or a text: how struct calls its type or that of its length, and its encoding
+NUMBERS = {pickle.BININT: "i", pickle.BININT1: "B", pickle.BININT2: "H"}
+STRINGS = {
+    pickle.SHORT_BINUNICODE: ("B", "utf8"), pickle.BINUNICODE: ("I", "utf8"),
+    pickle.SHORT_BINSTRING: ("B", "latin1"), pickle.BINSTRING: ("i", "latin1"),  # Python 2; arrays too
+    pickle.SHORT_BINBYTES: ("B", None), pickle.BINBYTES: ("I", None),
+    pickle.BINBYTES8: ("Q", None), pickle.BYTEARRAY8: ("Q", None),
+}  # fmt: skip
 NAMES = {code: name for name, code in vars(pickle).items() if type(code) is bytes and len(code) == 1}
 
 
@@ -71,47 +78,41 @@ class _Bytes:
 
 def _run(data: _Bytes, table: dict, persistent):
     stack, marked, memo = [], [], {}  # marked: the stacks below the marks that are open
+    allowance = 2 * data.left + 10_000_000
 
     def since_mark():
         nonlocal stack
         items, stack = stack, marked.pop()
         return items
 
+    def charge(parts):
+        """Functions may copy what they are given: all of the file, but not the same again and again."""
+        nonlocal allowance
+        for part in parts:
+            if type(part) in (str, bytes, tuple, list, dict):  # an entry takes some 100 bytes
+                allowance -= len(part) * (1 if type(part) in (str, bytes) else 100)
+        if allowance < 0:
+            raise PickleError("It is a bomb: it would have the same content copied many times over.")
+
     for _ in range(MAX_INSTRUCTIONS):
         match data.read(1):
             # constants
-            case pickle.PROTO:
-                data.read(1)
-            case pickle.FRAME:
-                data.read(8)
+            case pickle.PROTO | pickle.FRAME as code:
+                data.read(1 if code == pickle.PROTO else 8)
             case pickle.NONE:
                 stack.append(None)
             case pickle.NEWTRUE | pickle.NEWFALSE as code:
                 stack.append(code == pickle.NEWTRUE)
-            case pickle.BININT:
-                stack.append(data.number("i"))
-            case pickle.BININT1:
-                stack.append(data.number("B"))
-            case pickle.BININT2:
-                stack.append(data.number("H"))
+            case code if code in NUMBERS:
+                stack.append(data.number(NUMBERS[code]))
             case pickle.LONG1:
                 stack.append(int.from_bytes(data.read(data.number("B")), "little", signed=True))
             case pickle.BINFLOAT:
                 stack.append(struct.unpack(">d", data.read(8))[0])
-            case pickle.SHORT_BINUNICODE:
-                stack.append(data.read(data.number("B")).decode())
-            case pickle.BINUNICODE:
-                stack.append(data.read(data.number("I")).decode())
-            case pickle.SHORT_BINSTRING:  # of Python 2, which put arrays into its strings
-                stack.append(data.read(data.number("B")).decode("latin1"))
-            case pickle.BINSTRING:
-                stack.append(data.read(data.number("i")).decode("latin1"))
-            case pickle.SHORT_BINBYTES:
-                stack.append(data.read(data.number("B")))
-            case pickle.BINBYTES:
-                stack.append(data.read(data.number("I")))
-            case pickle.BINBYTES8 | pickle.BYTEARRAY8:
-                stack.append(data.read(data.number("Q")))
+            case code if code in STRINGS:
+                length, encoding = STRINGS[code]
+                content = data.read(data.number(length))
+                stack.append(content.decode(encoding) if encoding else content)
             # containers
             case pickle.MARK:
                 marked.append(stack)
@@ -125,8 +126,8 @@ def _run(data: _Bytes, table: dict, persistent):
             case pickle.TUPLE3:
                 stack[-3:] = [(stack[-3], stack[-2], stack[-1])]
             case pickle.TUPLE:
-                items = since_mark()
-                stack.append(tuple(items))
+                items = tuple(since_mark())
+                stack.append(items)
             case pickle.EMPTY_LIST:
                 stack.append([])
             case pickle.APPEND:
@@ -166,16 +167,18 @@ def _run(data: _Bytes, table: dict, persistent):
                 arguments, function = stack.pop(), stack.pop()
                 if not callable(function):  # only what the table holds can be
                     raise PickleError(f"It calls a {type(function).__name__}, which cannot be called.")
-                stack.append(function(*_only(tuple, arguments)))
+                charge(_only(tuple, arguments))
+                stack.append(function(*arguments))
             case pickle.BUILD:
                 state = stack.pop()
+                charge(state if type(state) is tuple else ())
                 _set_state(stack[-1], state)
             case pickle.BINPERSID if persistent is not None:
                 stack.append(persistent(stack.pop()))
             case pickle.STOP:
                 return stack.pop()
-            case opcode:
-                name = NAMES.get(opcode, opcode.hex())
+            case code:
+                name = NAMES.get(code, code.hex())
                 raise PickleError(f"Its pickle holds the instruction {name}, which no file of weights needs.")
     raise PickleError(f"Its pickle holds more than {MAX_INSTRUCTIONS:,} instructions, too many for weights.")
 
