@@ -73,7 +73,7 @@ def test_train_writes_a_run_and_names_it(capsys):
     printed = capsys.readouterr().out
     assert "Training 'shapes'" in printed and "2 steps of 1 images out of 20000, seed 0" in printed
     assert "COCO metrics on 2 held-out images" in printed and "masks" in printed
-    assert "--checkpoint runs/shapes/model.npz" in printed
+    assert "--weights runs/shapes/model.npz" in printed
     saved = load_checkpoint("runs/shapes/model.npz")
     assert saved.config.widths == (4, 4, 4, 8) and saved.categories == ShapesDataset.categories
     assert [line["step"] for line in read_log("runs/shapes/log.jsonl")] == [0, 1]

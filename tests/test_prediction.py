@@ -16,7 +16,8 @@ from tinymrcnn.data import COCO_NAMES, ShapesDataset, coco_categories, find_imag
 from tinymrcnn.data.coco import decode_mask
 from tinymrcnn.models import presets
 from tinymrcnn.models.config import replace
-from tinymrcnn.prediction import detect, load_predictor
+from tinymrcnn.prediction import detect, draw_found, load_predictor
+from tinymrcnn.visualize import draw_instances, shrunk
 from tinymrcnn.weights import CheckpointError, save_checkpoint
 
 
@@ -123,7 +124,7 @@ def test_weights_and_presets_that_do_not_belong_together(public, capsys):
     assert load_predictor("own.npz", "shapes").config == load_predictor("own.npz").config
 
 
-def test_one_masks_at_a_time_are_the_models_own():
+def test_what_is_found_and_drawn_is_what_the_model_finds(monkeypatch):
     model = tiny_model(seed=2, score_threshold=0.0, num_classes=4).eval()
     model.categories = ShapesDataset.categories[:3]
     image = scene(4, (72, 50))[0]
@@ -131,8 +132,15 @@ def test_one_masks_at_a_time_are_the_models_own():
     (expected,) = model([image])
     assert len(records) == len(expected["masks"]) > 0 and all(record["image_id"] == 9 for record in records)
     for n, record in enumerate(records):
-        assert np.array_equal(found["masks"][n], expected["masks"][n] >= 0.5)
-        assert np.array_equal(decode_mask(record["segmentation"], 72, 50), found["masks"][n])
+        assert np.array_equal(decode_mask(record["segmentation"], 72, 50), expected["masks"][n] >= 0.5)
+    picture = draw_found(model, image, found, 0.1)
+    assert np.array_equal(picture, draw_instances(image, expected, model.categories, 0.1))
+    assert not np.array_equal(picture, draw_instances(image, expected, model.categories, 1.0))
+    # in a photograph that is drawn at half its size, boxes and masks shrink along
+    large = image.repeat(2, axis=1).repeat(2, axis=2)
+    monkeypatch.setattr(prediction, "shrunk", lambda photograph: shrunk(photograph, 72))
+    same = draw_found(model, large, {**found, "boxes": found["boxes"] * 2}, 0.1)
+    assert same.shape == picture.shape and (abs(same.astype(int) - picture) <= 1).all()
 
 
 def own_model(**overrides):

@@ -42,7 +42,7 @@ def _train(args) -> int:
     out, metrics, images = run_training(args)
     _print_metrics(metrics, images)
     print(f"Look at {out / 'predictions.png'} and {out / 'curves.png'}. Use the model:")
-    print(f"  tinymrcnn predict IMAGE... --checkpoint {out / 'model.npz'}")
+    print(f"  tinymrcnn predict IMAGE... --weights {out / 'model.npz'}")
     return 0
 
 

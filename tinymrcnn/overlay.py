@@ -26,7 +26,7 @@ def draw_instances(image, instances: dict, categories=(), score_threshold: float
     image: (3, H, W) float32 in 0..1. instances: a target or a model's output (boxes, labels, and where it has
     them masks and scores), in the image's coordinates; a mask counts where it is >= 0.5, an object where
     its score is >= score_threshold. categories: a data set's, for the names. size: the image is enlarged by
-    a whole factor so that its shorter side comes near this many pixels; one beyond 2048 pixels is shrunk to them.
+    a whole factor so that its shorter side comes near this many pixels, as far as the longer stays within 2048.
 
     Colours tell the classes apart; where there is one class only, or more than there are colours, the objects."""
     names = {category["label"]: category["name"] for category in categories}
@@ -38,19 +38,19 @@ def draw_instances(image, instances: dict, categories=(), score_threshold: float
     else:
         colors = {n: class_color(labels[n]) for n in kept}
 
-    pixels = _scaled(image.transpose(1, 2, 0), size) * np.float32(255)
+    factor = max(1, min(round(size / min(image.shape[1:])), LARGEST // max(image.shape[1:])))
+    pixels = _enlarged(image.transpose(1, 2, 0), factor) * 255
     height, width = pixels.shape[:2]
     shorter = min(height, width)
     letters = max(LETTERS, shorter / 26 if shorter <= 520 else (shorter / 1.3) ** 0.5)
     line = max(2, round(letters / 9))
     for n in kept:
         if (masks := instances.get("masks")) is not None:
-            _tint(pixels, _scaled(masks[n] >= 0.5, size), colors[n], line)
+            _tint(pixels, _enlarged(masks[n] >= 0.5, factor), colors[n], line)
 
     canvas = Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8))
     draw = ImageDraw.Draw(canvas)
-    scale = np.array([width / image.shape[2], height / image.shape[1]] * 2)
-    boxes = {n: (instances["boxes"][n] * scale).tolist() for n in kept}
+    boxes = {n: (instances["boxes"][n] * factor).tolist() for n in kept}
     for n in kept:
         x1, y1, x2, y2 = boxes[n]
         draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colors[n], width=line)
@@ -70,18 +70,19 @@ def draw_instances(image, instances: dict, categories=(), score_threshold: float
     return np.asarray(canvas)
 
 
-def _scaled(array, size: int):
-    """An image (H, W, 3) of floats in 0..1 or a mask (H, W), enlarged by a whole factor so that the shorter side
-    comes near `size`, as far as the longer stays within LARGEST; or shrunk so that it does."""
-    height, width = array.shape[:2]
-    factor = min(round(size / min(height, width)), LARGEST // max(height, width))
-    if factor >= 1:
-        return array.repeat(factor, axis=0).repeat(factor, axis=1)
-    if max(height, width) <= LARGEST:
-        return array
-    fitted = tuple(max(1, round(side * LARGEST / max(height, width))) for side in (width, height))
-    small = np.asarray(Image.fromarray((array * 255).astype(np.uint8)).resize(fitted, Image.Resampling.BOX))
-    return small >= 128 if array.dtype == bool else small / np.float32(255)
+def shrunk(image, largest: int = LARGEST):
+    """An image (3, H, W) whose longer side has at most so many pixels: the same one, or a smaller one."""
+    sides = image.shape[1:]
+    if max(sides) <= largest:
+        return image
+    height, width = (max(1, round(side * largest / max(sides))) for side in sides)
+    channels = [Image.fromarray(channel).resize((width, height), Image.Resampling.BOX) for channel in image]
+    return np.stack([np.asarray(channel) for channel in channels])
+
+
+def _enlarged(array, factor: int):
+    """Every pixel of an (H, W, ...) array repeated factor x factor times."""
+    return array.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def _tint(pixels, mask, color, line: int) -> None:

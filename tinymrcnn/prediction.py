@@ -8,15 +8,16 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
+from tinymrcnn.boxes import paste_masks
 from tinymrcnn.data import coco_categories, find_images, read_image
-from tinymrcnn.data.coco import decode_mask
 from tinymrcnn.data.images import PREDICTED
 from tinymrcnn.evaluation import coco_results
 from tinymrcnn.models import build_model
 from tinymrcnn.models.presets import get_config
-from tinymrcnn.visualize import draw_instances, write_picture
+from tinymrcnn.visualize import draw_instances, shrunk, write_picture
 from tinymrcnn.weights import load_model, load_weights
 from tinymrcnn.weights.checkpoint import replacing
 from tinymrcnn.weights.public_weights import CLASSIFIER, MASK_BRANCH, read_weights
@@ -51,7 +52,7 @@ def run_predict(args) -> int:
             while (picture := out / f"{stem}{PREDICTED}") in pictures:  # two images of one name from different folders
                 stem = f"{stem}_{image_id}"
             pictures.add(picture)
-            write_picture(picture, draw_instances(image, found, model.categories, args.threshold))
+            write_picture(picture, draw_found(model, image, found, args.threshold))
             bar.write(f"{picture}: {_summary(results, args.threshold)}")
     finally:
         with replacing(out / RESULTS) as file:
@@ -86,25 +87,33 @@ def load_predictor(weights, preset: str | None = None):
 
 
 def detect(model, image, image_id: int = 1) -> tuple[dict, list[dict]]:
-    """The objects in one image (3, H, W): for draw_instances, and as COCO's records, which also tell the class by
-    its name ("category_name")."""
+    """The objects in one image (3, H, W): as model.detect finds them, and as COCO's records, which also tell the
+    class by its name ("category_name")."""
     (found,) = model.detect([image])
     names = {category["id"]: category["name"] for category in model.categories}
     sizes, whole_pixels = [image.shape[1:]], model.config.paste_whole_pixels
     records = coco_results([found], [image_id], sizes, model.categories, whole_pixels)
-    records = [{**record, "category_name": names[record["category_id"]]} for record in records]
-    return {**found, **({"masks": _Masks(records)} if "masks" in found else {})}, records
+    return found, [{**record, "category_name": names[record["category_id"]]} for record in records]
 
 
-class _Masks:
-    """The masks of COCO's records, decoded as they are asked for: a hundred of a photograph would fill the memory."""
+def draw_found(model, image, found: dict, threshold: float = 0.5):
+    """The picture of what detect() found in an image, a photograph of more than 2048 pixels shrunk to them."""
+    picture = shrunk(image)
+    scale = [after / before for before, after in zip(image.shape[:0:-1], picture.shape[:0:-1], strict=True)] * 2
+    shown = {**found, "boxes": found["boxes"] * np.array(scale, np.float32)}
+    if "masks" in found:
+        shown["masks"] = _Pasted(found["masks"], shown["boxes"], picture.shape[1:], model.config.paste_whole_pixels)
+    return draw_instances(picture, shown, model.categories, threshold)
 
-    def __init__(self, records: list[dict]):
-        self.records = records
+
+class _Pasted:
+    """The masks of detections, pasted as they are asked for: a hundred of a photograph would fill the memory."""
+
+    def __init__(self, masks, boxes, size, whole_pixels: bool):
+        self.masks, self.boxes, self.how = masks, boxes, (size, whole_pixels)
 
     def __getitem__(self, n: int):
-        segmentation = self.records[n]["segmentation"]
-        return decode_mask(segmentation, *segmentation["size"])
+        return paste_masks(self.masks[n : n + 1], self.boxes[n : n + 1], *self.how)[0]
 
 
 def _summary(records: list[dict], threshold: float) -> str:

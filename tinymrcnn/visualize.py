@@ -15,7 +15,7 @@ from tinymrcnn.autograd import Tensor
 from tinymrcnn.autograd.tensor import outputs_first
 from tinymrcnn.backend import to_numpy
 from tinymrcnn.data.images import write_image
-from tinymrcnn.overlay import COLORS, class_color, draw_instances
+from tinymrcnn.overlay import COLORS, class_color, draw_instances, shrunk
 
 __all__ = [
     "COLORS",
@@ -30,6 +30,7 @@ __all__ = [
     "draw_roi_grid",
     "plot_boxes",
     "plot_cells",
+    "shrunk",
     "write_picture",
 ]
 
