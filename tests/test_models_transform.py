@@ -252,3 +252,24 @@ def test_resized_sizes_are_torchvision_s(min_size, max_size):
     for size in [(334, 400), (1077, 1025), *rng.integers(30, 1500, (40, 2)).tolist()]:
         resized, _ = transform.resize(torch.empty(3, *size, device="meta"), None)
         assert resized_size(size, min_size, max_size) == tuple(resized.shape[1:]), size
+
+
+@pytest.mark.parity
+def test_resized_pixels_and_masks_are_torchvision_s():
+    import torch
+    from torchvision.models.detection.transform import GeneralizedRCNNTransform
+
+    rng = np.random.default_rng(0)
+    for size in [(334, 400), (300, 61), (700, 1100), *rng.integers(30, 900, (12, 2)).tolist()]:
+        min_size = int(rng.integers(30, 400))
+        transform = GeneralizedRCNNTransform(min_size, 500, list(MEAN), list(STD)).train()
+        image, target = scene(0, size, ((3, 4, 28, 29),), (2,))
+        target["masks"] = rng.integers(0, 2, (1, *size)).astype(np.uint8)
+        expected, (wanted,) = transform(
+            [torch.from_numpy(image)], [{name: torch.from_numpy(target[name]) for name in ("boxes", "labels", "masks")}]
+        )
+        batch = make([image], [target], min_size=min_size, max_size=500)
+        assert batch.sizes == expected.image_sizes
+        np.testing.assert_allclose(batch.images.data, expected.tensors.numpy(), atol=1e-5)
+        np.testing.assert_array_equal(batch.targets[0]["boxes"], wanted["boxes"].numpy())
+        np.testing.assert_array_equal(batch.targets[0]["masks"], wanted["masks"].numpy())

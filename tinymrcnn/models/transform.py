@@ -116,11 +116,12 @@ def _resize(image, size):
         before, after = image.shape[axis], size[axis - 1]
         if before == after:
             continue
-        # in the image's own dtype, as torch does it
-        step = image.dtype.type(before) / image.dtype.type(after)
-        at = np.clip((np.arange(after, dtype=image.dtype) + 0.5) * step - 0.5, 0, before - 1)
-        low = np.minimum(at.astype(np.int64), max(before - 2, 0))
-        share = (at - low).reshape((-1, 1) if axis == 1 else (-1,))
+        # in the image's own dtype as torch does it: the step rounded, and the product and the difference as one
+        dtype = image.dtype
+        step = dtype.type(before) / dtype.type(after)
+        at = np.clip((np.arange(after) + 0.5) * float(step) - 0.5, 0, before - 1).astype(dtype)
+        low = at.astype(np.int64)
+        share = (at - low).astype(dtype).reshape((-1, 1) if axis == 1 else (-1,))
         high = np.minimum(low + 1, before - 1)
         image = image.take(low, axis) * (1 - share) + image.take(high, axis) * share
     return image
@@ -142,10 +143,16 @@ def _move_target(target, before, after, device, dtype) -> dict:
     if "masks" in target:
         masks = target["masks"][keep]
         if before != after:
-            rows, columns = (np.arange(n) * m // n for n, m in zip(after, before, strict=True))
+            rows, columns = (_nearest(m, n) for m, n in zip(before, after, strict=True))
             masks = masks[:, rows[:, None], columns]
         moved["masks"] = masks
     return {name: to_device(np.ascontiguousarray(array), device) for name, array in moved.items()}
+
+
+def _nearest(before: int, after: int) -> np.ndarray:
+    """Which of `before` pixels each of `after` reads: floor(i before / after), in float32 as torch rounds it."""
+    step = np.float32(before) / np.float32(after)
+    return np.minimum(np.floor(np.arange(after, dtype=np.float32) * step).astype(np.int64), before - 1)
 
 
 def check_images(images) -> None:
