@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from tinymrcnn.autograd import Tensor, record
-from tinymrcnn.backend import array_module, channels_first, channels_last
+from tinymrcnn.backend import array_module, backend_of, channels_first, channels_last
 from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, numba, prange, run, scalar
 from tinymrcnn.roi.rois import check_arguments, output_shape, unravel
 
@@ -173,8 +173,8 @@ def roi_pool_unchecked(features: Tensor, rois, output_size, spatial_scale: float
     images, height, width, channels = data.shape
 
     def backward(grad, needs):
-        # the CPU kernel clears it itself, on all threads
-        grad_features = (xp.empty if xp is np else xp.zeros)((images, height * width, channels), grad.dtype)
+        on_gpu = backend_of(grad).host_view is None  # the CPU kernel clears the memory itself, on all threads
+        grad_features = (xp.zeros if on_gpu else xp.empty)((images, height * width, channels), grad.dtype)
         grad = channels_last(grad)
         run(roi_pool_backward_cpu, roi_pool_backward_cuda, grad.size, grad, rois, argmax, grad_features)
         return (channels_first(grad_features.reshape(images, height, width, channels)),)
