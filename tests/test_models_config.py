@@ -28,6 +28,8 @@ def test_unknown_names():
         (dict(roi_op="roi_crop"), "roi_op is 'roi_crop'"),
         (dict(mask_loss="dice"), "mask_loss is 'dice'"),
         (dict(anchor_order="random"), "anchor_order is 'random'"),
+        (dict(channel_order="RGB"), "channel_order is 'RGB'; it must be one of 'rgb', 'bgr'"),
+        (dict(resize="opencv"), "resize is 'opencv'; it must be one of 'float', 'pillow'"),
         (dict(num_classes=1), "num_classes is 1; it counts the background"),
         (dict(class_agnostic_masks=True, mask_loss="softmax"), "class-agnostic mask has no classes to compete"),
         (dict(extra_level=True), "'fpn' has 5 levels, but anchor_sizes names 4"),
@@ -84,6 +86,7 @@ BATCH = batch_of(scene(0), scene(1, (57, 80), ((30, 10, 60, 50),), (1,)))
 LOSSES = ["loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_mask"]
 CHANGES_LOSSES = [
     (dict(rpn_box_beta=0.5), LOSSES[1:2]),
+    (dict(rpn_fixed_count=True, rpn_samples=1000), LOSSES[:2]),
     (dict(box_beta=0.5), LOSSES[3:4]),
     (dict(box_weights=(1.0, 2.0, 3.0, 4.0)), LOSSES[3:4]),
     (dict(mask_loss="softmax"), LOSSES[4:]),
@@ -97,6 +100,10 @@ CHANGES_LOSSES = [
     (dict(canonical_level=6), LOSSES[2:]),
     (dict(pixel_mean=(0.1, 0.2, 0.3)), LOSSES),
     (dict(pixel_std=(0.5, 0.5, 0.6)), LOSSES),
+    (dict(pixel_scale=255.0), LOSSES),
+    (dict(channel_order="bgr"), LOSSES),
+    (dict(norm_eps=0.1), LOSSES),
+    (dict(level_epsilon=(0.0, 5.0)), LOSSES[2:]),
     (dict(anchor_sizes=((9,), (17,), (33,), (65,))), LOSSES[1:2]),
     (dict(anchor_rounded=True), LOSSES[1:2]),
 ]

@@ -87,6 +87,51 @@ def twin_of(model, dtype=np.float32):
     return theirs.train()
 
 
+def run_stages(theirs, images) -> dict:
+    """What torchvision's model makes of images, stage by stage, every stage fed with the one before: a flat dict of
+    host arrays. Rows of all images are joined; "proposals 1" are those of image 1."""
+    import torch
+    from torchvision.models.detection.rpn import concat_box_prediction_layers
+
+    s, heads = {}, theirs.roi_heads
+    with torch.no_grad():
+        batch, _ = theirs.transform([torch.from_numpy(image) for image in images])
+        x, sizes, count = batch.tensors, batch.image_sizes, len(images)
+        s["images"], s["sizes"] = x, torch.tensor(sizes)
+        body = theirs.backbone.body
+        s["C1"] = body.maxpool(body.relu(body.bn1(body.conv1(x))))
+        s |= {f"C{i}": level for i, level in enumerate(body(x).values(), start=2)}
+        maps = theirs.backbone(x)
+        s |= {f"P{i}": level for i, level in enumerate(maps.values(), start=2)}
+        levels = list(maps.values())
+        objectness, deltas = theirs.rpn.head(levels)
+        level_sizes = [o[0].numel() for o in objectness]
+        s["level sizes"] = torch.tensor(level_sizes)
+        anchors = theirs.rpn.anchor_generator(batch, levels)
+        s["anchors"] = anchors[0]
+        assert all(torch.equal(anchors[0], others) for others in anchors)
+        logits, deltas = concat_box_prediction_layers(objectness, deltas)
+        decoded = theirs.rpn.box_coder.decode(deltas, anchors).view(count, -1, 4)
+        s["logits"], s["deltas"] = logits.reshape(count, -1), deltas.reshape(count, -1, 4)
+        # cells of the padding are all alike, and torchvision promises no order among equals: told apart by up to 1e-3
+        noise = torch.rand(s["logits"].shape, generator=torch.Generator().manual_seed(0)).to(logits.dtype)
+        s["ranked"] = s["logits"] + 1e-3 * noise
+        proposals, scores = theirs.rpn.filter_proposals(decoded, s["ranked"], sizes, level_sizes)
+        s["box features"] = heads.box_roi_pool(maps, proposals, sizes)
+        s["class logits"], s["box deltas"] = heads.box_predictor(heads.box_head(s["box features"]))
+        boxes, *_ = heads.postprocess_detections(s["class logits"], s["box deltas"], proposals, sizes)
+        s["mask features"] = heads.mask_roi_pool(maps, boxes, sizes)
+        s["mask logits"] = heads.mask_predictor(heads.mask_head(s["mask features"]))
+        detections, _ = heads(maps, proposals, sizes)
+        before = [dict(detection) for detection in detections]
+        results = theirs.transform.postprocess(detections, sizes, [image.shape[1:] for image in images])
+        for i in range(count):
+            s[f"proposals {i}"], s[f"proposal scores {i}"] = proposals[i], scores[i]
+            s |= {f"{name} {i}": tensor for name, tensor in before[i].items()}
+            s[f"final boxes {i}"], s[f"pasted {i}"] = results[i]["boxes"], results[i]["masks"]
+    return {name: tensor.numpy() for name, tensor in s.items()}
+
+
 def as_torch(images, targets):
     import torch
 

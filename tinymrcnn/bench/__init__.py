@@ -8,4 +8,5 @@ watch.py     looking over the engine's shoulder: which operators run, and how ma
 profile.py   where the time of a training step goes, operator by operator
 report.py    the numbers to reach, the table and the JSON
 command.py   `tinymrcnn bench`
+presets.py   `tinymrcnn models`: what every preset costs
 """
