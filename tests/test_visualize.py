@@ -117,11 +117,26 @@ def test_labels_keep_clear_of_each_other():
     taken = []
     for box in boxes.tolist():
         taken.append(_place(box, 90, 24, (600, 900), taken))
-    assert sum(_overlap(a, b) for i, a in enumerate(taken) for b in taken[:i]) == 0
+    assert not any(_overlap(a, b) for i, a in enumerate(taken) for b in taken[:i])
     assert taken[0] == (200, 276, 290, 300)  # the first above its box
     assert all(0 <= x1 < x2 <= 900 and 0 <= y1 < y2 <= 600 for x1, y1, x2, y2 in taken)
-    names = [{"label": 1, "name": "somebody", "id": 1}]
+    names = [{"label": 1, "name": "somebody", "id": 1}, {"label": 2, "name": "else", "id": 2}]
     assert (draw_instances(image, found, names)[200:270, 200:] != 128).any()  # a second row of names above the first
+    assert _place([200, 300, 260, 420], 90, 24, (600, 900), [(0, 0, 900, 600)]) is None
+
+
+def test_the_name_of_an_only_class_goes_without_saying():
+    image, target = scene()
+    target = {name: target[name] for name in ("boxes", "labels")}
+    above = slice(0, 12 * 4 - 1), slice(30 * 4, None)
+    widths = []
+    for found, categories in (
+        (target, CATEGORIES[1:]),
+        ({**target, "scores": np.array([0.9], np.float32)}, CATEGORIES[1:]),
+        ({**target, "scores": np.array([0.9], np.float32)}, CATEGORIES),
+    ):
+        widths.append((draw_instances(image, found, categories, size=160)[above] != 128).any((0, 2)).sum())
+    assert widths[0] == 0 and 20 < widths[1] < 0.6 * widths[2]
 
 
 def test_a_label_stays_within_the_picture():

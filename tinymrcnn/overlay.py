@@ -28,7 +28,8 @@ def draw_instances(image, instances: dict, categories=(), score_threshold: float
     its score is >= score_threshold. categories: a data set's, for the names. size: the image is enlarged by
     a whole factor so that its shorter side comes near this many pixels, as far as the longer stays within 2048.
 
-    Colours tell the classes apart; where there is one class only, or more than there are colours, the objects."""
+    Colours tell the classes apart; where there is one class only, or more than there are colours, the objects. The
+    name of an only class is not written. In a crowd a label that finds no place clear of others is left out."""
     names = {category["label"]: category["name"] for category in categories}
     labels, scores = instances["labels"], instances.get("scores")
     kept = range(len(labels)) if scores is None else np.flatnonzero(scores >= score_threshold).tolist()
@@ -57,12 +58,13 @@ def draw_instances(image, instances: dict, categories=(), score_threshold: float
 
     plates, written = [], []  # the best choose their place first, and are written last
     for n in reversed(kept):
-        text = names.get(int(labels[n]), f"class {int(labels[n])}")
-        text = text if scores is None else f"{text} {scores[n].item():.2f}"
+        name = names.get(int(labels[n]), f"class {int(labels[n])}")
+        words = [name] * (len(names) != 1) + ([] if scores is None else [f"{scores[n].item():.2f}"])
         font = ImageFont.load_default(max(LETTERS, round(min(letters, (boxes[n][3] - boxes[n][1]) / 4))))
-        right, bottom = draw.textbbox((0, 0), text, font=font)[2:]
-        plates.append(_place(boxes[n], right + 6, bottom + 4, (height, width), plates))
-        written.append((plates[-1], text, font, colors[n]))
+        right, bottom = draw.textbbox((0, 0), " ".join(words), font=font)[2:]
+        if words and (plate := _place(boxes[n], right + 6, bottom + 4, (height, width), plates)):
+            plates.append(plate)
+            written.append((plate, " ".join(words), font, colors[n]))
     for (x1, y1, x2, y2), text, font, color in reversed(written):
         draw.rectangle((x1, y1, x2 - 1, y2 - 1), fill=color)
         bright = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] > 120
@@ -101,24 +103,22 @@ def _tint(pixels, mask, color, line: int) -> None:
     pixels[mask & ~inside] = color
 
 
-def _place(box, width: float, height: float, picture, taken: list) -> tuple:
+def _place(box, width: float, height: float, picture, taken: list) -> tuple | None:
     """Where a label goes, (x1, y1, x2, y2): above the box if the picture has room there, or else inside; but where
-    other labels lie, the first of some places around the box that keeps clear of them, or the least covered."""
+    other labels lie, the first of some places around the box that keeps clear of them, or None."""
     x1, y1, x2, y2 = box
     above, below = y1 >= height, y2 + height <= picture[0]
     heights = [y1 - height] * above + [y1] * (not above) + [y1 - 2 * height] * (y1 >= 2 * height)
     heights += [y2] * below + [y1, y2 - height]
-    best = None
     for y in heights:
         for x in (x1, x2 - width):
             x, y = max(0, min(x, picture[1] - width)), max(0, min(y, picture[0] - height))
             place = x, y, x + width, y + height
-            covered = sum(_overlap(place, other) for other in taken)
-            if best is None or covered < best[0]:
-                best = covered, place
-    return best[1]
+            if not any(_overlap(place, other) for other in taken):
+                return place
+    return None
 
 
-def _overlap(a, b) -> float:
-    """The area that two rectangles share."""
-    return max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
+def _overlap(a, b) -> bool:
+    """Whether two rectangles share an area."""
+    return min(a[2], b[2]) > max(a[0], b[0]) and min(a[3], b[3]) > max(a[1], b[1])
