@@ -141,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
         "  tinymrcnn train --preset torchvision_resnet50_fpn --weights FILE.pth --freeze-at 2 --steps 500",
     )  # fmt: skip
     train.add_argument("--preset", help="which model (default: that of the weights, or shapes)")
-    train.add_argument("--weights", metavar="FILE", help="fine-tune: start from a checkpoint or public weights")
+    train.add_argument("--weights", metavar="FILE", help="fine-tune: start from these (lr: 1e-4 unless set)")
     train.add_argument(
         "--freeze-at", type=int, metavar="N", help="with --weights: freeze the first N stages: stem, layer1, ..."
     )
@@ -151,7 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_device(train)
     train.add_argument("--quick", action="store_true", help="fewer steps, evaluated on fewer images")
     train.add_argument("--steps", type=int, metavar="N", help="how many steps to train")
-    train.add_argument("--batch-size", type=int, metavar="N", help="how many images a step sees")
+    train.add_argument("--batch-size", type=int, metavar="N", help="how many images a step sees (8; full size: 2)")
     train.add_argument("--seed", type=int, metavar="N", help="of weights, order, flips and samples (default: 0)")
     train.add_argument("--out", metavar="DIR", help="the run's folder (default: the first free of runs/PRESET, ...-2)")
     train.add_argument("--resume", metavar="DIR", help="go on with the run in this folder, with its settings")
