@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import tracemalloc
 
 os.environ.setdefault("MPLBACKEND", "Agg")  # no test opens a window
 
@@ -30,6 +31,16 @@ def pytest_runtest_setup(item):
         absent = [name for name in ("torch", "torchvision") if importlib.util.find_spec(name) is None]
         if absent:
             pytest.skip(f"{' and '.join(absent)} not installed: pip install -e '.[parity]'")
+
+
+@pytest.fixture
+def little_memory():
+    """Fails a test that takes more than 20 MB."""
+    tracemalloc.start()
+    yield
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20e6
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])

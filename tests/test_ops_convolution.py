@@ -121,6 +121,31 @@ def test_the_definition_to_read(name):
     assert np.allclose(out.transpose(0, 3, 1, 2), plain_conv2d(image, filters, 0 * filters[:, 0, 0, 0], **keywords))
 
 
+@pytest.mark.parametrize(
+    ("image", "filters", "keywords"),
+    [
+        ((1, 256, 25, 34), (128, 256, 1, 1), {}),
+        ((1, 64, 50, 68), (256, 64, 1, 1), dict(stride=2)),
+        ((1, 128, 26, 34), (96, 128, 3, 3), dict(stride=2, padding=1)),
+        ((2, 64, 20, 33), (64, 64, 3, 3), dict(padding=1)),
+        ((1, 3, 96, 131), (64, 3, 7, 7), dict(stride=2, padding=3)),
+    ],
+    ids=str,
+)
+def test_products_in_float32_are_good_to_a_millionth(image, filters, keywords, monkeypatch):
+    """Of the largest value, in the result and in all three gradients, without Winograd."""
+    monkeypatch.setattr(winograd, "enabled", False)
+    arrays = [normal(*image), normal(*filters), normal(filters[0])]
+    both = []
+    for dtype in (np.float32, np.float64):
+        leaves = [Tensor(array.astype(np.float32).astype(dtype), requires_grad=True) for array in arrays]
+        out = conv2d(*leaves, **keywords)
+        out.backward(normal(*out.shape, seed=5).astype(np.float32).astype(dtype))
+        both.append([out.data, *(x.grad for x in leaves)])
+    for single, double in zip(*both, strict=True):
+        assert np.abs(single - double).max() <= 1e-6 * np.abs(double).max()
+
+
 @pytest.mark.parametrize("name", TRANSPOSED)
 def test_conv_transpose2d_equals_the_definition(name):
     arrays, stride = transposed_inputs(name)

@@ -175,6 +175,14 @@ def whole():
     return ours, twin_of(ours).eval()
 
 
+@pytest.fixture(scope="module")
+def wide():
+    """Both models with as many channels as Winograd's way needs."""
+    widths = dict(widths=(16, 16, 16, 16), fpn_channels=16, rpn_channels=16, mask_layers=(16, 16))
+    ours = calibrate(small_model(num_classes=9, **widths), scene(0, (427, 640), boxes=())[0]).eval()
+    return ours, twin_of(ours).eval()
+
+
 def both_find(ours, theirs, images):
     import torch
 
@@ -246,6 +254,21 @@ def test_end_to_end_on_a_batch_of_different_sizes(whole):
     images = [scene(n, size, boxes=())[0] for n, size in enumerate([(334, 400), (60, 400), (640, 427)])]
     for found, grids, expected in zip(*both_find(ours, theirs, images), strict=True):
         assert check_same(found, grids, expected, ours.config) >= min(95, len(expected["scores"]) - 1)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("size", ODD_SIZES[:6], ids=str)
+def test_end_to_end_with_winograd(wide, size, monkeypatch):
+    """The same detections although the features are rounded more."""
+    used = []
+    transform = ops.winograd.correlate
+    monkeypatch.setattr(ops.winograd, "enabled", True)
+    monkeypatch.setattr(ops.winograd, "correlate", lambda *args: used.append(1) or transform(*args))
+    ours, theirs = wide
+    image = scene(sum(size), size, boxes=())[0]
+    (found,), (grids,), (expected,) = both_find(ours, theirs, [image])
+    assert check_same(found, grids, expected, ours.config) >= min(95, len(expected["scores"]) - 1)
+    assert len(used) > 5
 
 
 # Training

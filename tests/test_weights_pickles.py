@@ -4,7 +4,6 @@ import io
 import os
 import pickle
 import struct
-import tracemalloc
 from collections import OrderedDict
 
 import numpy as np
@@ -158,16 +157,6 @@ def test_the_state_of_a_dictionary_is_left_out():
 
 
 # What would fill the memory or the stack
-
-
-@pytest.fixture
-def little_memory():
-    """Fails a test that takes more than 20 MB."""
-    tracemalloc.start()
-    yield
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 20e6
 
 
 def numpy_array(shape, content, code=b"f4", order=b"<"):

@@ -3,7 +3,6 @@
 import os
 import pickle
 import struct
-import tracemalloc
 import zipfile
 
 import numpy as np
@@ -20,16 +19,6 @@ WRITERS = {"zip": write_zip, "legacy": write_legacy}
 def saved(request, tmp_path):
     """A function that writes a value in one of the formats and gives the path."""
     return lambda value, **options: WRITERS[request.param](tmp_path / "w.pth", value, **options)
-
-
-@pytest.fixture
-def little_memory():
-    """Fails a test that takes more than 20 MB."""
-    tracemalloc.start()
-    yield
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 20e6
 
 
 def refused(path, message):

@@ -86,7 +86,7 @@ def open_zip(path) -> zipfile.ZipFile:
     compressed may be a bomb. Raises PickleError."""
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, ValueError, RuntimeError) as error:  # RuntimeError: of a later version of zip
         raise PickleError(f"It is truncated or damaged: it begins as a zip archive, but is none ({error}).") from error
     entries = archive.infolist()
     claimed, actual = sum(entry.file_size for entry in entries), path.stat().st_size
@@ -110,7 +110,7 @@ def read_torch_zip(path):
         def content(name: str) -> bytes:
             try:
                 return archive.read(folder + name)
-            except (KeyError, zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError) as error:
+            except (KeyError, zipfile.BadZipFile, EOFError, RuntimeError) as error:  # RuntimeError: encrypted, say
                 raise PickleError(f"It is damaged: its entry {ascii(folder + name)} cannot be read.") from error
 
         def storage(identity) -> Storage:
