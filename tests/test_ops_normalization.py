@@ -193,6 +193,16 @@ def test_contract_of_group_norm(shape, groups, check_contract):
     check_contract(lambda x, weight, bias: group_norm(x, groups, weight, bias), inputs_of(shape))
 
 
+def test_in_evaluation_the_gradient_knows_nothing_of_the_input():
+    """Constants only: an input that is not finite leaves the gradient alone."""
+    x, weight, bias = (leaf(array) for array in inputs_of((2, 4, 3, 5)))
+    x.data[0, 1, 2, 3] = np.inf
+    upstream = np.random.default_rng(1).normal(size=x.shape)
+    evaluate(x, weight, bias).backward(upstream)
+    expected = upstream * (weight.data / np.sqrt(running(4)[1] + 1e-5))[:, None, None]
+    assert np.allclose(x.grad, expected, rtol=1e-12)
+
+
 def test_an_empty_batch_leaves_the_running_statistics_alone():
     mean, var = running(4)
     before = mean.copy(), var.copy()

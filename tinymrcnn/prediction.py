@@ -1,6 +1,6 @@
 """What `tinymrcnn predict` does: images of any kind in; pictures of what they show, and a COCO results file, out.
 
-Inference as in the article's section 4, step by step in lesson 11; lesson 15 runs it on photographs.
+Inference as in the article's section 4, step by step in lesson 11.
 """
 
 import collections

@@ -27,6 +27,10 @@ threadpool_limits(1, user_api="blas")
 FLOPS, BYTES = 1e11, 1e10
 LEAST_SECONDS = 4e-4
 
+# A pass over the memory, or a sum, is cut into so many parts: not into as many as there are threads, so that their
+# number changes no rounding
+PARTS = 4
+
 
 @functools.cache
 def _pool(workers: int) -> ThreadPoolExecutor:
@@ -65,7 +69,7 @@ def spread(work, count: int, array, flops: float = math.inf, bytes: float = 0) -
         other.result()
 
 
-def slices(count: int, parts: int) -> list[slice]:
+def slices(count: int, parts: int = PARTS) -> list[slice]:
     """range(count) cut into `parts` even pieces; into fewer where there are not so many."""
     parts = max(1, min(parts, count))
     return [slice(count * part // parts, count * (part + 1) // parts) for part in range(parts)]

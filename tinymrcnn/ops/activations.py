@@ -7,8 +7,6 @@ from tinymrcnn.backend import array_module, elementwise, empty_like, memory_orde
 from tinymrcnn.kernels import piece_kernel
 from tinymrcnn.threads import slices, spread
 
-PARTS = 4  # into so many a pass over the memory is cut for the threads
-
 
 def relu(x: Tensor) -> Tensor:
     """max(x, 0), elementwise. The gradient at 0 is 0."""
@@ -51,7 +49,7 @@ def _one_pass(kernel, first, *others):
     order = memory_order(first)
     out = empty_like(first)
     lines = [array.transpose(order).reshape(-1) for array in (first, *others, out)]
-    parts = slices(out.size, PARTS)
+    parts = slices(out.size)
     spread(lambda part: kernel(*(line[parts[part]] for line in lines)), len(parts), out, 0, len(lines) * out.nbytes)
     return out
 

@@ -13,12 +13,11 @@ from tinymrcnn.kernels import numba, piece_kernel
 from tinymrcnn.ops import winograd
 from tinymrcnn.ops.activations import relu_grad
 from tinymrcnn.ops.im2col import col2im, im2col
-from tinymrcnn.threads import column_sums, matmul, slices, spread, workspace
+from tinymrcnn.threads import PARTS, column_sums, matmul, slices, spread, workspace
 
 # The matrix of windows is built in pieces: enough rows for a fast product, or so many numbers as a core's cache holds
 # (for a GPU: a modest part of its memory).
 ROWS, PIECE, GPU_PIECE = 512, 1 << 18, 1 << 26
-PARTS = 4  # into so many a large piece is cut for the threads
 
 
 def conv2d(
@@ -76,7 +75,8 @@ def _as_matrix(filters):
 
 
 def definition(image, filters, stride, padding, dilation):
-    """What correlate computes, pixel by pixel: for reading, and a reference for the tests."""
+    """What correlate computes, pixel by pixel, (N, H, W, C) and (O, C, kh, kw) to (N, out_h, out_w, O): for reading,
+    and a reference for the tests."""
     xp = array_module(image, filters)
     kernel = filters.shape[2:]
     height, width = _out_size(image.shape[1:3], kernel, stride, padding, dilation)
@@ -208,7 +208,7 @@ def _pointwise_grads(grad, image, filters, needs):
     xp, matrix = array_module(grad, filters), _as_matrix(filters)
     (out, channels), size = matrix.shape, grad.shape[:3]
     grad = grad.reshape(-1, out)
-    parts, step = (slices(len(grad), PARTS), ROWS) if xp is np else ([slice(0, len(grad))], max(1, len(grad)))
+    parts, step = (slices(len(grad)), ROWS) if xp is np else ([slice(0, len(grad))], max(1, len(grad)))
     grad_image = xp.empty((len(grad), channels), grad.dtype) if needs[0] else None
     grad_matrix = xp.zeros((len(parts), out, channels), grad.dtype) if needs[1] else None
     grad_bias = xp.zeros((len(parts), out), grad.dtype) if any(needs[2:]) else None
@@ -251,7 +251,7 @@ def conv_transpose2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stri
     shape = (n, (h - 1) * stride + filters.shape[2], (w - 1) * stride + filters.shape[3], filters.shape[1])
     out = correlate_input_grad(image, filters, shape, stride, 0, 1)
     if bias is not None or relu:
-        rows, lines = out.reshape(-1, shape[3]), slices(out.size // shape[3], PARTS)
+        rows, lines = out.reshape(-1, shape[3]), slices(out.size // shape[3])
         constants = array_module(out).zeros(shape[3], out.dtype) if bias is None else bias.data
         spread(lambda part: _finish(rows[lines[part]], constants, relu), len(lines), out, 0, 2 * out.nbytes)
     out = channels_first(out)

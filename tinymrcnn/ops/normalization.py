@@ -47,9 +47,11 @@ def batch_norm(
         of_parameters = grad_weight if needs[1] else None, grad_bias if needs[2] else None
         if not needs[0]:
             return None, *of_parameters
-        # in training the mean and the variance depend on x too
-        slope = scale * inverse * grad_weight / max(1, count) * training
-        grad_x = _combine(grad, scale, mean * slope - scale * grad_bias / max(1, count) * training, rows, -slope)
+        if training and count:  # the mean and the variance depend on x too
+            slope = scale * inverse * grad_weight / count
+            grad_x = _combine(grad, scale, mean * slope - scale * grad_bias / count, rows, -slope)
+        else:
+            grad_x = _combine(grad, scale, xp.zeros_like(scale))
         return channels_first(grad_x.reshape(image.shape)), *of_parameters
 
     return record(channels_first(out.reshape(image.shape)), (x, weight, bias), backward)
@@ -73,14 +75,13 @@ def _channel_statistics(rows):
 # The passes over the memory: each one kernel on the CPU, for (count, C) matrices and constants (C,)
 
 BLOCK = 64  # so many rows are summed before the sum joins the others': for the precision
-PARTS = 4  # into so many a pass is cut, however many threads there are
 
 
 def _combine(x, scale, shift, y=None, factor=None):
     """x scale + shift + y factor."""
     xp = array_module(x)
     if xp is np:
-        out, parts = np.empty_like(x), slices(len(x), PARTS)
+        out, parts = np.empty_like(x), slices(len(x))
 
         def work(part: int) -> None:
             rows = parts[part]
@@ -114,7 +115,7 @@ def _sums_of_products(x, x_centre, y, y_centre):
     """The sum over every column of (x - x_centre) (y - y_centre)."""
     if array_module(x) is not np:
         return column_sums((x - x_centre) * (y - y_centre))
-    parts = slices(len(x), PARTS)
+    parts = slices(len(x))
     sums = np.zeros((len(parts), x.shape[1]), x.dtype)
 
     def work(part: int) -> None:

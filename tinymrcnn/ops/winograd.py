@@ -25,7 +25,6 @@ GG = np.kron(G, G)  # (36, 9): G g G^T as one product with the flattened g
 # A piece is some rows of tiles: enough tiles for fast products, or so many numbers as a core's cache holds. The
 # gradient of the filters is a sum over all tiles, and every piece costs a pass over it: fewer pieces there.
 TILES, PIECE, GRAD_TILES = 128, 1 << 18, 512
-PARTS = 4  # into so many a large piece is cut for the threads
 
 
 def fits(image, shape, stride: int, padding: int, dilation: int) -> bool:
@@ -77,7 +76,7 @@ def _add_products(total, grad, image, padding, first, count) -> None:
     tiles_h, tiles_w = _tile_grid(grad)
     tiles = workspace("tiles", (count, 36, image.shape[3]))
     products = workspace("products", (count, 36, grad.shape[3]))
-    rows, matrices = slices(count // tiles_w, PARTS), slices(36, PARTS)
+    rows, matrices = slices(count // tiles_w), slices(36)
 
     def transform(part: int) -> None:
         row, end = rows[part].start, rows[part].stop

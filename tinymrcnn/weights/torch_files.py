@@ -6,8 +6,6 @@ piece of that memory), an offset, a shape and strides.
     zip     since torch 1.6: the entries NAME/data.pkl and NAME/data/KEY for every storage, not compressed
     legacy  before: four pickles (a magic number, the protocol, the machine, the object), the pickled list of the
             storages' keys, then the storages one after the other, each behind its length
-
-Lesson 15.
 """
 
 import io
