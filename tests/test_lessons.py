@@ -162,16 +162,18 @@ def verdicts(said: str, number: int) -> set[str]:
 
 @pytest.fixture
 def execute(monkeypatch):
-    """execute(lesson, solutions) -> {number: what check number says}. No cell may fail or warn."""
+    """execute(lesson, solutions, first) -> {number: what check number says}; no cell may fail or warn. `first`: lines
+    before the first cell."""
     nbclient = pytest.importorskip("nbclient", reason="nbclient not installed: pip install -e '.[lessons]'")
     nbformat = pytest.importorskip("nbformat")
     monkeypatch.delenv("MPLBACKEND")  # figures go into the notebook
 
-    def run(lesson, solutions) -> dict[int, str]:
+    def run(lesson, solutions, first="") -> dict[int, str]:
         notebook = nbformat.read(lesson, as_version=4)
         cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
         for cell in cells:
             cell.source = solutions.get(tag(cell, "exercise"), cell.source)
+        cells[0].source = f"{first}\n{cells[0].source}"
         nbclient.NotebookClient(notebook, timeout=CELL_SECONDS, resources={"metadata": {"path": FOLDER}}).execute()
         assert [line for cell in cells for line in warnings_in(printed(cell, "stderr"))] == []
         return {tag(cell, "check"): printed(cell) for cell in cells if tag(cell, "check")}
@@ -190,4 +192,21 @@ def test_a_lesson_runs_as_it_is(lesson, execute):
 @every_lesson
 def test_the_solutions_are_right(lesson, execute):
     for number, said in execute(lesson, solutions_of(lesson)).items():
+        assert verdicts(said, number) == {"right"}, said
+
+
+ON_THE_FAKE_DEVICE = """
+import sys
+sys.path.append("../tests")
+import fake_device
+from tinymrcnn import backend
+backend.BACKENDS["fake"] = fake_device.FAKE
+backend.resolve_device = lambda device, resolve=backend.resolve_device: "fake" if device == "auto" else resolve(device)
+"""
+
+
+@pytest.mark.lessons
+@every_lesson
+def test_a_lesson_uses_the_device_that_is_there(lesson, execute):
+    for number, said in execute(lesson, solutions_of(lesson), ON_THE_FAKE_DEVICE).items():
         assert verdicts(said, number) == {"right"}, said

@@ -2,16 +2,20 @@
 both sides in float32 and in float64, or where torchvision is not installed what it gave once (model_golden.npz); the
 whole, on images of odd sizes; and 20 steps of training."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from make_model_golden import GOLDEN, golden_images, golden_model
 from tiny_models import scene
-from torchvision_twin import EVERYTHING, as_torch, calibrate, relative_error, run_stages, small_model, twin_of
+from torchvision_twin import EVERYTHING, SMALL, as_torch, calibrate, relative_error, run_stages, small_model, twin_of
 
 from tinymrcnn import ops
 from tinymrcnn.autograd import Tensor
 from tinymrcnn.boxes import box_iou, paste_masks
+from tinymrcnn.data.images import read_image
 from tinymrcnn.models.box_branch import decode_detections
+from tinymrcnn.models.presets import get_config
 from tinymrcnn.models.rpn import decode_proposals
 from tinymrcnn.nn import SGD
 
@@ -161,6 +165,7 @@ def test_pasted_masks(stages):
 
 # The whole
 
+PHOTOGRAPHS = sorted((Path(__file__).resolve().parents[2] / "shared" / "data" / "photos").glob("*.jpg"))
 ODD_SIZES = [  # (height, width)
     (334, 400), (400, 334), (667, 1077), (1077, 1025), (480, 640), (640, 480), (427, 640), (375, 500), (500, 333),
     (60, 400), (400, 60), (33, 47), (1, 90), (799, 801), (800, 1088), (1333, 800), (1399, 50), (225, 225),
@@ -269,6 +274,19 @@ def test_end_to_end_with_winograd(wide, size, monkeypatch):
     (found,), (grids,), (expected,) = both_find(ours, theirs, [image])
     assert check_same(found, grids, expected, ours.config) >= min(95, len(expected["scores"]) - 1)
     assert len(used) > 5
+
+
+@pytest.mark.parity
+@pytest.mark.skipif(not PHOTOGRAPHS, reason="There are no photographs in ../shared/data/photos.")
+@pytest.mark.parametrize("photograph", PHOTOGRAPHS, ids=lambda path: path.stem)
+def test_end_to_end_on_photographs(photograph):
+    """With all layers and channels."""
+    image = read_image(photograph)
+    widths = {name: getattr(get_config("torchvision_resnet50_fpn"), name) for name in SMALL}
+    ours = calibrate(small_model(**widths), image).eval()
+    (found,), (grids,), (expected,) = both_find(ours, twin_of(ours).eval(), [image])
+    assert check_same(found, grids, expected, ours.config) >= min(95, len(expected["scores"]) - 1)
+    assert len(expected["scores"]) > 10 and len(np.unique(expected["scores"])) > 10
 
 
 # Training
