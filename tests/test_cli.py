@@ -129,6 +129,8 @@ def test_a_loss_that_is_not_finite_exits_with_1(capsys):
         (["--set", "roi_op=roi_magic"], "roi_op is 'roi_magic'; it must be one of"),
         (["--set", "num_classes=3"], "num_classes=3"),
         (["--steps", "0"], "steps is 0; it must be at least 1"),
+        (["--set", "lr=-1e-3"], "lr is -0.001; it must be at least 0"),
+        (["--set", "clip_norm=-1"], "clip_norm is -1.0; it must be at least 0"),
         (["--preset", "shape"], "There is no preset 'shape'"),
         (["--data", "a", "b"], "--data and --val go together"),
         (["--data", "a", "b", "--val", "a", "b"], "There is no annotation file 'b'|no annotation file '.*/b'"),

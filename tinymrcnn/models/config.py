@@ -161,3 +161,6 @@ class TrainConfig:
         for name in ("steps", "batch_size", "checkpoint_every", "preview_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        for name in ("lr", "weight_decay", "momentum", "warmup_steps", "clip_norm"):
+            if not getattr(self, name) >= 0:  # NaN neither
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0.")
