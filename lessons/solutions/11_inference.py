@@ -8,6 +8,10 @@ def break_even(proposals, shared, box, mask):
 
 
 # %% exercise-2
+def conv(inputs, outputs, kernel, cells):
+    return inputs * outputs * kernel**2 * cells
+
+
 def strided_stage(inputs, width, blocks, size, stride, stride_in_1x1):
     """Multiply-adds of a bottleneck stage on one RoI of size x size cells."""
     before, after = size**2, (size // stride) ** 2
