@@ -1,6 +1,6 @@
 """What `tinymrcnn predict` does: images of any kind in; pictures of what they show, and a COCO results file, out.
 
-Inference as in the article's section 4, step by step in lesson 11.
+Inference as in the article's section 4, step by step in lesson 11; on photographs in lesson 15.
 """
 
 import collections

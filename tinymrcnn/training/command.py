@@ -1,7 +1,7 @@
 """What `tinymrcnn train` does with its options: the model, the settings, the data and the folder of a run.
 
 A new run takes them from the options and notes in data.json where its data come from and what it started with; a
-resumed one takes them from its folder. Fine-tuning: --weights, and with it --freeze-at.
+resumed one takes them from its folder. Fine-tuning (lesson 15): --weights, and with it --freeze-at.
 """
 
 import ast

@@ -5,7 +5,7 @@ it", let whoever wrote the file run anything. This is the machine without that d
 that files of weights use; of objects it has its own short table (ARRAYS, and what the caller adds) and refuses any
 other by its name; nothing is ever imported, and nothing is called but the functions of that table. Whatever an
 instruction claims (a length, a shape, a place in the memo) is checked before memory is taken for it, so that reading
-takes memory in proportion to the file.
+takes memory in proportion to the file. Lesson 15 has a hostile one refused.
 """
 
 import math
