@@ -159,10 +159,10 @@ def _run(data: _Bytes, table: dict, persistent):
                 stack.pop()
             # objects: of the table only
             case pickle.GLOBAL:
-                stack.append(_look_up(table, data.line(), data.line()))
+                stack.append(look_up(table, data.line(), data.line()))
             case pickle.STACK_GLOBAL:
                 name, module = stack.pop(), stack.pop()
-                stack.append(_look_up(table, _only(str, module), _only(str, name)))
+                stack.append(look_up(table, _only(str, module), _only(str, name)))
             case pickle.REDUCE:
                 arguments, function = stack.pop(), stack.pop()
                 if not callable(function):  # only what the table holds can be
@@ -183,7 +183,8 @@ def _run(data: _Bytes, table: dict, persistent):
     raise PickleError(f"Its pickle holds more than {MAX_INSTRUCTIONS:,} instructions, too many for weights.")
 
 
-def _look_up(table: dict, module: str, name: str):
+def look_up(table: dict, module: str, name: str):
+    """The object that a file asks for, where the table has it. Raises PickleError for any other; imports nothing."""
     full = f"{module}.{name}"
     if full not in table:
         raise PickleError(
