@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from make_model_golden import GOLDEN, golden_images, golden_model
+from matplotlib.cbook import get_sample_data
 from tiny_models import scene
 from torchvision_twin import EVERYTHING, SMALL, as_torch, calibrate, relative_error, run_stages, small_model, twin_of
 
@@ -165,7 +166,8 @@ def test_pasted_masks(stages):
 
 # The whole
 
-PHOTOGRAPHS = sorted((Path(__file__).resolve().parents[2] / "shared" / "data" / "photos").glob("*.jpg"))
+PHOTOGRAPHS = sorted((Path(__file__).resolve().parents[1] / "data" / "photos").glob("*.jpg"))  # the reader's own
+PHOTOGRAPHS += [get_sample_data("grace_hopper.jpg", asfileobj=False)]
 ODD_SIZES = [  # (height, width)
     (334, 400), (400, 334), (667, 1077), (1077, 1025), (480, 640), (640, 480), (427, 640), (375, 500), (500, 333),
     (60, 400), (400, 60), (33, 47), (1, 90), (799, 801), (800, 1088), (1333, 800), (1399, 50), (225, 225),
@@ -277,8 +279,7 @@ def test_end_to_end_with_winograd(wide, size, monkeypatch):
 
 
 @pytest.mark.parity
-@pytest.mark.skipif(not PHOTOGRAPHS, reason="There are no photographs in ../shared/data/photos.")
-@pytest.mark.parametrize("photograph", PHOTOGRAPHS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("photograph", PHOTOGRAPHS, ids=lambda path: Path(path).stem)
 def test_end_to_end_on_photographs(photograph):
     """With all layers and channels."""
     image = read_image(photograph)

@@ -113,7 +113,11 @@ def test_weights_and_presets_that_do_not_belong_together(public, capsys):
         (["--preset", "tiny"], "--preset tiny needs --weights FILE"),
         (["--preset", "tiny", "--weights", "own.npz"], "holds a model of the preset 'shapes', not of 'tiny'"),
         (["--preset", "tinny", "--weights", "w.pkl"], "There is no preset 'tinny'"),
-        (["--preset", "tiny", "--weights", "gone.pkl"], "gone.pkl"),
+        (["--preset", "tinny"], "There is no preset 'tinny'"),
+        (["--preset", "tiny", "--weights", "gone.pkl"], "There is no file of weights 'gone.pkl'"),
+        (["--weights", "gone.pkl"], "There is no file of weights 'gone.pkl'"),
+        (["--threshold", "2"], "--threshold is 2.0; a score lies between 0 and 1"),
+        (["--weights", "."], "'.' is a folder, no checkpoint. The model of a run is 'model.npz'"),
     ):
         assert main(["predict", "photo.png", "--device", "cpu", *options]) == 2
         error = capsys.readouterr().err
@@ -162,8 +166,9 @@ def test_a_folder_with_files_that_cannot_be_read(capsys):
     assert sorted(os.listdir("found")) == ["a_predicted.png", "c_predicted.png", "detections.json"]
     files = {record["file_name"] for record in json.loads(open("found/detections.json").read())}
     assert files == {"set/a.png", "set/c.jpg"}
+    before = open("found/detections.json").read()
     assert main(["predict", "gone.png", *own_model()]) == 1
-    assert json.loads(open("found/detections.json").read()) == []
+    assert open("found/detections.json").read() == before  # where nothing was read nothing is written
 
 
 def test_pictures_of_one_name_stay_apart():

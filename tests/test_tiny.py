@@ -1,4 +1,4 @@
-"""Tiny is a promise: the path from the arrays to the network stays short enough to be read, and few files know of CUDA.
+"""Tiny is a promise: the path from the arrays to the network stays short enough to be read, and few files know of CUDA
 and torch."""
 
 import ast

@@ -28,12 +28,12 @@ RESULTS = "detections.json"
 def run_predict(args) -> int:
     """Find the objects in the images that the options name. Returns the exit code: 1 where one could not be read.
 
-    What was found until then is written too when Ctrl-C or an error ends the run. Raises ValueError or OSError for a
+    What was found until then is written too when Ctrl-C or an error ends the run, and nothing where no image could be
+    read. Raises ValueError or OSError for a
     file of weights that does not fit, or a folder that cannot be written."""
     model = load_predictor(args.weights, args.preset).to(args.device)
     files, problems = find_images(args.images)
     out = Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
     records, pictures, skipped = [], set(), len(problems)
     for problem in problems:
         print(f"tinymrcnn: skipped: {problem}", file=sys.stderr)
@@ -52,12 +52,14 @@ def run_predict(args) -> int:
             while (picture := out / f"{stem}{PREDICTED}") in pictures:  # two images of one name from different folders
                 stem = f"{stem}_{image_id}"
             pictures.add(picture)
+            out.mkdir(parents=True, exist_ok=True)
             write_picture(picture, draw_found(model, image, found, args.threshold))
             bar.write(f"{picture}: {_summary(results, args.threshold)}")
     finally:
-        with replacing(out / RESULTS) as file:
-            file.write((json.dumps(records) + "\n").encode())
-    print(f"{out / RESULTS}: all {len(records)} detections in COCO's format")
+        if pictures:
+            with replacing(out / RESULTS) as file:
+                file.write((json.dumps(records) + "\n").encode())
+            print(f"{out / RESULTS}: all {len(records)} detections in COCO's format")
     if skipped:
         print(f"tinymrcnn: {skipped} of {len(files) + len(problems)} could not be read, see above.", file=sys.stderr)
     return 1 if skipped else 0

@@ -35,10 +35,10 @@ def run_training(args) -> tuple[Path, dict, int]:
     parameters = sum(parameter.size for parameter in model.parameters())
     frozen = parameters - sum(parameter.size for parameter in model.parameters() if parameter.requires_grad)
     size = f"{parameters:,} parameters" + (f", {frozen:,} of them frozen" if frozen else "")
+    shows = f"; '{out / 'preview.png'}' shows what it has learned so far" * (config.preview_every <= config.steps)
     print(
         f"Training '{model.config.preset}' ({size}) on the {model.device}: {config.steps} steps "
-        f"of {config.batch_size} images out of {len(dataset)}, seed {config.seed}.\nEverything goes to '{out}'; "
-        f"'{out / 'preview.png'}' shows what it has learned so far."
+        f"of {config.batch_size} images out of {len(dataset)}, seed {config.seed}.\nEverything goes to '{out}'{shows}."
     )
     if args.quick:
         print(f"Quick: a first impression after {config.steps} steps, evaluated on {len(held_out)} images only.")

@@ -112,6 +112,8 @@ def load_checkpoint(path) -> Checkpoint:
     Raises FileNotFoundError where there is none, and CheckpointError, a ValueError that names the file, where
     it is empty, truncated, damaged, something else altogether, or needs a newer version of this package."""
     path = Path(path)
+    if path.is_dir():
+        raise FileNotFoundError(f"'{path}' is a folder, no checkpoint. The model of a run is '{path / 'model.npz'}'.")
     if not path.is_file():
         raise FileNotFoundError(f"There is no checkpoint '{path}'.")
     with open(path, "rb") as file:
