@@ -29,8 +29,7 @@ def run_predict(args) -> int:
     """Find the objects in the images that the options name. Returns the exit code: 1 where one could not be read.
 
     What was found until then is written too when Ctrl-C or an error ends the run, and nothing where no image could be
-    read. Raises ValueError or OSError for a
-    file of weights that does not fit, or a folder that cannot be written."""
+    read. Raises ValueError or OSError for a file of weights that does not fit, or a folder that cannot be written."""
     model = load_predictor(args.weights, args.preset).to(args.device)
     files, problems = find_images(args.images)
     out = Path(args.out)
@@ -51,8 +50,8 @@ def run_predict(args) -> int:
             stem = Path(name).stem
             while (picture := out / f"{stem}{PREDICTED}") in pictures:  # two images of one name from different folders
                 stem = f"{stem}_{image_id}"
-            pictures.add(picture)
             out.mkdir(parents=True, exist_ok=True)
+            pictures.add(picture)
             write_picture(picture, draw_found(model, image, found, args.threshold))
             bar.write(f"{picture}: {_summary(results, args.threshold)}")
     finally:
