@@ -85,7 +85,8 @@ def _compare(group: str, setting: measure.Setting, threads: int) -> dict:
     print("The best that this machine does: " + ", ".join(f"{rate:.1f} {unit}" for unit, rate in found.items()))
     print(
         "± is half the way from the fastest repeat to the slowest; ratio is ours / theirs, and the last column says "
-        f"which of its two goals it reaches.\n\n{report.table_head()}"
+        "which of its two goals it reaches.\nOperations are counted as a convolution's definition has them, so that "
+        f"Winograd's way can exceed the best rate.\n\n{report.table_head()}"
     )
     rows = []
 
