@@ -1,5 +1,6 @@
-"""The lessons: each runs from top to bottom, as it is and with its solutions, and is whole: links, exercises, summary,
-outputs. What executes them carries the marker `lessons`; the rest reads the files and runs in plain pytest."""
+"""The lessons: each runs from top to bottom, as it is, with its solutions, and on an imitation of a GPU, and is whole:
+links, exercises, summary, outputs. What executes them carries the marker `lessons`; the rest reads the files and runs
+in plain pytest."""
 
 import json
 import re

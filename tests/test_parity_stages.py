@@ -1,6 +1,6 @@
 """The preset torchvision_resnet50_fpn with few channels beside torchvision: every stage fed torchvision's own input,
 both sides in float32 and in float64, or where torchvision is not installed what it gave once (model_golden.npz); the
-whole, on images of odd sizes; and 20 steps of training."""
+whole, on images of odd sizes and on photographs; and 20 steps of training."""
 
 from pathlib import Path
 
@@ -166,7 +166,7 @@ def test_pasted_masks(stages):
 
 # The whole
 
-PHOTOGRAPHS = sorted((Path(__file__).resolve().parents[1] / "data" / "photos").glob("*.jpg"))  # the reader's own
+PHOTOGRAPHS = sorted((Path(__file__).resolve().parents[2] / "shared" / "data" / "photos").glob("*.jpg"))
 PHOTOGRAPHS += [get_sample_data("grace_hopper.jpg", asfileobj=False)]
 ODD_SIZES = [  # (height, width)
     (334, 400), (400, 334), (667, 1077), (1077, 1025), (480, 640), (640, 480), (427, 640), (375, 500), (500, 333),

@@ -115,7 +115,7 @@ def test_weights_and_presets_that_do_not_belong_together(public, capsys):
         (["--preset", "tinny", "--weights", "w.pkl"], "There is no preset 'tinny'"),
         (["--preset", "tinny"], "There is no preset 'tinny'"),
         (["--preset", "tiny", "--weights", "gone.pkl"], "There is no file of weights 'gone.pkl'"),
-        (["--weights", "gone.pkl"], "There is no file of weights 'gone.pkl'"),
+        (["--weights", "gone.pkl"], "There is no checkpoint 'gone.pkl'"),
         (["--threshold", "2"], "--threshold is 2.0; a score lies between 0 and 1"),
         (["--weights", "."], "'.' is a folder, no checkpoint. The model of a run is 'model.npz'"),
     ):

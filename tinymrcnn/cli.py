@@ -77,22 +77,20 @@ def _predict(args) -> int:
     from tinymrcnn.models.presets import get_config
     from tinymrcnn.prediction import run_predict
 
-    if args.preset:
-        get_config(args.preset)  # a wrong name is told first
     _check_weights(args)
     if not 0 <= args.threshold <= 1:
         raise ValueError(f"--threshold is {args.threshold}; a score lies between 0 and 1.")
     if args.preset and not args.weights:
+        get_config(args.preset)  # tells of a name that does not exist
         raise ValueError(f"--preset {args.preset} needs --weights FILE; `tinymrcnn models` says where to get one.")
     args.weights = args.weights or SHIPPED
     return run_predict(args)
 
 
 def _check_weights(args) -> None:
-    """Raise FileNotFoundError for weights that are not there, ValueError for public ones without their preset."""
-    if args.weights and not Path(args.weights).exists():
-        raise FileNotFoundError(f"There is no file of weights '{args.weights}'.")
-    if args.weights and not args.preset and Path(args.weights).suffix in (".pth", ".pt", ".pkl"):
+    """Raise ValueError for public weights without the preset that they belong to."""
+    public = args.weights and Path(args.weights).is_file() and Path(args.weights).suffix in (".pth", ".pt", ".pkl")
+    if public and not args.preset:
         raise ValueError(
             f"'{args.weights}' does not say which model it belongs to: name it with --preset, such as "
             "torchvision_resnet50_fpn or detectron2_resnet50_fpn."

@@ -2,8 +2,8 @@
 bins of a RoI, the autograd graph.
 
 Every draw_* function returns a picture, an array (H, W, 3) uint8, which write_picture saves and a notebook
-shows with PIL.Image.fromarray. Nothing here opens a window or changes matplotlib's settings. Lessons 01, 05,
-06, 07, 10 and 11 draw with it.
+shows with PIL.Image.fromarray. Nothing here opens a window or changes matplotlib's settings. Every lesson
+draws with it, or takes its colours from it.
 """
 
 import numpy as np
