@@ -12,6 +12,7 @@ from tinymrcnn.data import ShapesDataset
 from tinymrcnn.evaluation import average_precision, coco_results, evaluate, evaluate_detections
 from tinymrcnn.evaluation.average_precision import box_overlaps, mask_overlaps, match, precision_at_recalls
 from tinymrcnn.models import Config
+from tinymrcnn.models.config import replace
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 SIZE = (150, 230)
@@ -321,6 +322,16 @@ def test_a_perfect_model(scene, training, capsys):
         assert type(value) is float and value == pytest.approx(1), name
     out, err = capsys.readouterr()
     assert out == "" and err == ""
+
+
+def test_masks_are_pasted_as_the_model_pastes_them():
+    dataset = Boxes([[(1, 10, 10, 17, 15, 0)], []])
+    found = [detection([(1, 10.4, 10.4, 16.6, 14.6, 0.9)], cells=2), detection([])]
+    model = Oracle(found, False)
+    model.config = replace(Config(), paste_whole_pixels=True)
+    metrics = evaluate(model, dataset, progress=False)
+    assert metrics == evaluate_detections(found, dataset, whole_pixels=True)
+    assert metrics["segm/AP"] > evaluate_detections(found, dataset)["segm/AP"] + 0.1
 
 
 def test_progress_is_shown(scene, capsys):

@@ -43,13 +43,13 @@ def evaluate(model, dataset, batch_size: int = 8, progress: bool = True) -> dict
         model.train(training)
 
 
-def evaluate_detections(detections: list[dict], dataset) -> dict[str, float]:
+def evaluate_detections(detections: list[dict], dataset, whole_pixels: bool = False) -> dict[str, float]:
     """The metrics (see evaluate) of detections that exist already, one dict an image in the order of the data
-    set, as model.detect returns them. Raises ValueError where their numbers differ."""
+    set, as model.detect returns them. whole_pixels: see coco_results. Raises ValueError where their numbers differ."""
     if len(detections) != len(dataset):
         raise ValueError(f"There are detections for {len(detections)} images, but the data set has {len(dataset)}.")
     pairs = ((dataset[index][1], detection) for index, detection in enumerate(detections))
-    return _metrics(pairs, dataset.categories)
+    return _metrics(pairs, dataset.categories, whole_pixels)
 
 
 def coco_results(
