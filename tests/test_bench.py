@@ -12,12 +12,13 @@ import pytest
 from tinymrcnn import nn, ops
 from tinymrcnn.autograd import Tensor, tensor
 from tinymrcnn.backend import cuda_problem
-from tinymrcnn.bench import command, measure, memory, profile, report
+from tinymrcnn.bench import measure, memory, profile, report
 from tinymrcnn.bench.cases import Case, conv_operations, random_boxes
 from tinymrcnn.bench.measure import Setting, Timing
 from tinymrcnn.bench.networks import QUICK, build_ours, build_theirs, make_side, network_cases, networks
 from tinymrcnn.bench.watch import counting_operations, operator_name, replaced, watching
 from tinymrcnn.cli import main
+from tinymrcnn.commands import bench as command
 from tinymrcnn.kernels import numba
 
 ALONE = Setting("cpu", torch=None, quick=True)
@@ -519,7 +520,7 @@ def test_without_a_gpu_a_sentence_says_so(capsys):
 
 
 def test_torch_is_imported_only_to_compare():
-    code = "import sys, tinymrcnn.bench.command; sys.exit(int('torch' in sys.modules))"
+    code = "import sys, tinymrcnn.commands.bench; sys.exit(int('torch' in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

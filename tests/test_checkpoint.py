@@ -200,7 +200,7 @@ def test_a_crash_before_the_file_takes_its_place(saved, monkeypatch):
     def crash(*args):
         raise OSError("disk on fire")
 
-    monkeypatch.setattr(checkpoint_module.os, "replace", crash)
+    monkeypatch.setattr(os, "replace", crash)
     with pytest.raises(OSError, match="disk on fire"):
         save_checkpoint(path, model, 18)
     assert load_checkpoint(path).step == 17

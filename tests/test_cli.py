@@ -13,15 +13,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tinymrcnn import cli, doctor, roi
+from tinymrcnn import cli, machine, roi
 from tinymrcnn.autograd import Tensor
 from tinymrcnn.backend import cuda_problem
 from tinymrcnn.cli import main
+from tinymrcnn.commands import doctor
+from tinymrcnn.commands import train as command
+from tinymrcnn.commands.train import parse_value
 from tinymrcnn.data import CocoDataset, ShapesDataset, write_coco
 from tinymrcnn.data.coco import decode_mask
 from tinymrcnn.models import Config, TrainConfig, build_model
-from tinymrcnn.training import command, read_log, trainer
-from tinymrcnn.training.command import parse_value
+from tinymrcnn.training import read_log, trainer
 from tinymrcnn.weights import load_checkpoint, save_checkpoint
 
 TINY = {"widths": (4, 4, 4, 8), "depths": (1, 1, 1, 1), "stem_width": 4, "fpn_channels": 8, "rpn_channels": 8,
@@ -29,7 +31,7 @@ TINY = {"widths": (4, 4, 4, 8), "depths": (1, 1, 1, 1), "stem_width": 4, "fpn_ch
 TRAIN = ["train", "--device", "cpu", "--steps", "2", "--batch-size", "1"]
 for _name, _value in TINY.items():
     TRAIN += ["--set", f"{_name}={_value}"]
-AVX512_CPU = doctor.AVX512 <= doctor.cpu_info()[1]
+AVX512_CPU = machine.AVX512 <= doctor.cpu_info()[1]
 
 
 @pytest.fixture(autouse=True)
@@ -336,10 +338,10 @@ def test_other_cpus_and_systems_are_left_alone(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "numpy")  # as in a process that has not imported it
     (tmp_path / "cpuinfo").write_text("model name\t: Some CPU\nflags\t\t: fpu avx2 avx512f avx512dq\n")
     assert doctor.cpu_info(tmp_path / "cpuinfo") == ("Some CPU", {"fpu", "avx2", "avx512f", "avx512dq"})
-    for flags, chosen in (({"avx2"}, {}), (doctor.AVX512 | {"avx2"}, {"OPENBLAS_CORETYPE": "SKYLAKEX"})):
-        monkeypatch.setattr(doctor, "cpu_info", lambda flags=flags: ("", flags))
+    for flags, chosen in (({"avx2"}, {}), (machine.AVX512 | {"avx2"}, {"OPENBLAS_CORETYPE": "SKYLAKEX"})):
+        monkeypatch.setattr(machine, "cpu_info", lambda flags=flags: ("", flags))
         environ = {}
-        doctor.choose_blas_kernels(environ)
+        machine.choose_blas_kernels(environ)
         assert environ == chosen
     monkeypatch.undo()
     assert doctor.cpu_info(tmp_path / "none")[1] == set()
@@ -353,12 +355,12 @@ def test_the_installed_command_and_traceback(checkpoint):
     assert usage.value.code == 2
     with pytest.raises(FileNotFoundError):
         main(["--traceback", "evaluate", "none.npz"])
-    assert cli.SHIPPED.parts[-3:] == ("data", "checkpoints", "shapes.npz")
+    assert cli.SHIPPED_MODEL.parts[-3:] == ("tinymrcnn", "assets", "shapes.npz")
 
 
 FAULTS = """
 import resource, sys
-from tinymrcnn.doctor import keep_freed_memory
+from tinymrcnn.machine import keep_freed_memory
 if {keep}: keep_freed_memory()
 import numpy as np
 for _ in range(5):

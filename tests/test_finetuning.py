@@ -10,10 +10,11 @@ import pytest
 from tiny_models import tiny_model
 
 from tinymrcnn.cli import main
+from tinymrcnn.commands import train as command
 from tinymrcnn.data import ShapesDataset, write_coco
 from tinymrcnn.models import TrainConfig, presets
 from tinymrcnn.models.config import replace
-from tinymrcnn.training import command, read_log, trainer
+from tinymrcnn.training import read_log, trainer
 from tinymrcnn.weights import load_checkpoint, save_checkpoint
 
 TRAIN = ["train", "--device", "cpu", "--steps", "2", "--batch-size", "2"]

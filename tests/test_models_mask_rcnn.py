@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from tiny_models import BACKBONES, TINY, batch_of, empty_scene, scene, tiny_model
 
-from tinymrcnn.bench.presets import without_drawing
 from tinymrcnn.boxes import box_iou, paste_masks
 from tinymrcnn.models import build_model
+from tinymrcnn.models.cost import without_drawing
 from tinymrcnn.nn import AdamW
 
 LOSSES = ["loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_mask"]

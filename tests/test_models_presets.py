@@ -7,13 +7,13 @@ import pytest
 from PIL import Image
 from tiny_models import batch_of, empty_scene, scene
 
-from tinymrcnn.bench import presets
-from tinymrcnn.bench.presets import cost_of, without_drawing
 from tinymrcnn.bench.watch import counting_operations
 from tinymrcnn.boxes import paste_masks
 from tinymrcnn.cli import main
+from tinymrcnn.commands import models as models_command
 from tinymrcnn.models import build_model, list_presets
 from tinymrcnn.models.config import replace
+from tinymrcnn.models.cost import cost_of, without_drawing
 from tinymrcnn.models.pooler import assign_levels
 from tinymrcnn.models.presets import POSITIVE, PUBLIC_FILES, get_config
 from tinymrcnn.models.transform import make_batch, resized_size
@@ -323,7 +323,7 @@ def test_counting_leaves_no_trace():
 
 
 def test_the_models_command(capsys, monkeypatch):
-    monkeypatch.setattr(presets, "list_presets", lambda: ["detectron2_resnet50_c4", "torchvision_resnet50_fpn"])
+    monkeypatch.setattr(models_command, "list_presets", lambda: ["detectron2_resnet50_c4", "torchvision_resnet50_fpn"])
     assert main(["models"]) == 0
     printed = capsys.readouterr().out
     row = next(line for line in printed.splitlines() if line.startswith("torchvision_resnet50_fpn")).split()

@@ -10,14 +10,14 @@ import pytest
 from PIL import Image
 from tiny_models import scene, tiny_model
 
-from tinymrcnn import prediction
 from tinymrcnn.cli import main
+from tinymrcnn.commands import predict as prediction
+from tinymrcnn.commands.predict import detect, draw_found, load_predictor
 from tinymrcnn.data import COCO_NAMES, ShapesDataset, coco_categories, find_images, read_image
 from tinymrcnn.data.coco import decode_mask
+from tinymrcnn.draw import draw_instances, shrunk
 from tinymrcnn.models import presets
 from tinymrcnn.models.config import replace
-from tinymrcnn.prediction import detect, draw_found, load_predictor
-from tinymrcnn.visualize import draw_instances, shrunk
 from tinymrcnn.weights import CheckpointError, save_checkpoint
 
 

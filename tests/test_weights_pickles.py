@@ -9,8 +9,8 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 
-from tinymrcnn.weights import pickles
-from tinymrcnn.weights.pickles import ARRAYS, MAX_NESTING, PickleError, read_pickle
+from tinymrcnn.weights.foreign import pickles
+from tinymrcnn.weights.foreign.pickles import ARRAYS, MAX_NESTING, PickleError, read_pickle
 
 PROTOCOLS = (2, 3, 4, 5)
 

@@ -13,7 +13,8 @@ from tiny_models import BACKBONES, tiny_model
 from weight_files import tensors, write_detectron2, write_legacy, write_zip
 
 from tinymrcnn.models import build_model
-from tinymrcnn.weights import CheckpointError, load_weights, public_weights, save_checkpoint
+from tinymrcnn.weights import CheckpointError, load_weights, save_checkpoint
+from tinymrcnn.weights.foreign import public_weights
 
 LISTS = Path(__file__).resolve().parents[2] / "shared" / "reference" / "state_dicts"
 TORCHVISION = dict(norm="frozen", block="bottleneck", anchor_rounded=True, aligned=False, num_classes=5)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from weight_files import MAGIC, Call, Global, Storage, pickled, rebuild, tensors, write_legacy, write_zip
 
-from tinymrcnn.weights.pickles import PickleError
-from tinymrcnn.weights.public_weights import _read
+from tinymrcnn.weights.foreign.pickles import PickleError
+from tinymrcnn.weights.foreign.public_weights import _read
 
 WRITERS = {"zip": write_zip, "legacy": write_legacy}
 

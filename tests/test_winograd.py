@@ -1,7 +1,6 @@
 """Winograd's convolutions against the definition in float64, and where they are used."""
 
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,11 +9,12 @@ from operator_contract import is_channels_last
 from tinymrcnn.autograd import Tensor
 from tinymrcnn.backend import to_device, to_numpy
 from tinymrcnn.data import ShapesDataset
+from tinymrcnn.files import SHIPPED_MODEL
 from tinymrcnn.ops import conv2d, winograd
 from tinymrcnn.ops.convolution import correlate, correlate_input_grad, correlate_weight_grad
 from tinymrcnn.weights import load_model
 
-CHECKPOINT = Path(__file__).parent.parent / "data" / "checkpoints" / "shapes.npz"
+CHECKPOINT = SHIPPED_MODEL
 
 RTOL = 5e-5  # of the largest value
 

@@ -15,11 +15,11 @@ _HOMES = {
     "build_model": "models",
     "load_model": "weights",
     "train": "training",
-    "describe": "visualize",
+    "describe": "draw",
 }
 _MODULES = (
-    "autograd", "backend", "boxes", "data", "evaluation", "kernels", "models", "nn", "ops", "roi", "training",
-    "visualize", "weights",
+    "autograd", "backend", "boxes", "data", "draw", "evaluation", "kernels", "models", "nn", "ops", "roi", "training",
+    "weights",
 )  # fmt: skip
 
 __all__ = [*_HOMES, *_MODULES]

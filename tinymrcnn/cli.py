@@ -10,9 +10,8 @@ import sys
 from pathlib import Path
 
 from tinymrcnn import __version__
-from tinymrcnn.doctor import choose_blas_kernels, keep_freed_memory, run_doctor
-
-SHIPPED = Path(__file__).resolve().parent.parent / "data" / "checkpoints" / "shapes.npz"
+from tinymrcnn.files import SHIPPED_MODEL
+from tinymrcnn.machine import choose_blas_kernels, keep_freed_memory
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -36,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _train(args) -> int:
-    from tinymrcnn.training.command import run_training
+    from tinymrcnn.commands.train import run_training
 
     _check_weights(args)
     out, metrics, images = run_training(args)
@@ -74,8 +73,8 @@ def _print_metrics(metrics: dict, images: int) -> None:
 
 
 def _predict(args) -> int:
+    from tinymrcnn.commands.predict import run_predict
     from tinymrcnn.models.presets import get_config
-    from tinymrcnn.prediction import run_predict
 
     _check_weights(args)
     if not 0 <= args.threshold <= 1:
@@ -83,7 +82,7 @@ def _predict(args) -> int:
     if args.preset and not args.weights:
         get_config(args.preset)  # tells of a name that does not exist
         raise ValueError(f"--preset {args.preset} needs --weights FILE; `tinymrcnn models` says where to get one.")
-    args.weights = args.weights or SHIPPED
+    args.weights = args.weights or SHIPPED_MODEL
     return run_predict(args)
 
 
@@ -108,15 +107,21 @@ def _data_shapes(args) -> int:
 
 
 def _models(args) -> int:
-    from tinymrcnn.bench.presets import print_presets
+    from tinymrcnn.commands.models import print_presets
 
     return print_presets()
 
 
 def _bench(args) -> int:
-    from tinymrcnn.bench.command import run_bench
+    from tinymrcnn.commands.bench import run_bench
 
     return run_bench(args)
+
+
+def _doctor(args) -> int:
+    from tinymrcnn.commands.doctor import run_doctor
+
+    return run_doctor()
 
 
 # The options ---------------------------------------------------------------------------------------------
@@ -167,7 +172,7 @@ def _parser() -> argparse.ArgumentParser:
         "  tinymrcnn evaluate runs/shapes/model.npz\n"
         "  tinymrcnn evaluate model.npz --data val/ val.json --out metrics.json",
     )  # fmt: skip
-    evaluate.add_argument("checkpoint", nargs="?", default=SHIPPED, help="(default: the one in data/checkpoints)")
+    evaluate.add_argument("checkpoint", nargs="?", default=SHIPPED_MODEL, help="(default: the toy model)")
     evaluate.add_argument("--data", **pair, help="a COCO data set (default: toy shapes, seed 1)")
     evaluate.add_argument("--images", type=int, default=500, metavar="N", help="shapes only (default: 500)")
     _add_device(evaluate)
@@ -180,9 +185,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     predict.add_argument("images", nargs="+", metavar="IMAGE", help="an image, a folder of them, or a pattern")
     predict.add_argument("--preset", help="the model that a public file of weights belongs to")
-    predict.add_argument(
-        "--weights", "--checkpoint", metavar="FILE", help="(default: the toy model in data/checkpoints)"
-    )
+    predict.add_argument("--weights", "--checkpoint", metavar="FILE", help="(default: the toy model)")
     predict.add_argument("--threshold", type=float, default=0.5, help="the least score to draw (default: 0.5)")
     _add_device(predict)
     predict.add_argument("--out", default="predictions", metavar="DIR", help="(default: predictions)")
@@ -215,7 +218,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command(commands, "models", _models, "list the presets: parameters, operations, and the public files that fit")
 
-    command(commands, "doctor", lambda args: run_doctor(), "examine this machine: versions, threads, BLAS, GPU")
+    command(commands, "doctor", _doctor, "examine this machine: versions, threads, BLAS, GPU")
     return parser
 
 

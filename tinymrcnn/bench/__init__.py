@@ -7,6 +7,5 @@ memory.py    peak memory, in a fresh process for every side
 watch.py     looking over the engine's shoulder: which operators run, and how many operations they do
 profile.py   where the time of a training step goes, operator by operator
 report.py    the numbers to reach, the table and the JSON
-command.py   `tinymrcnn bench`
-presets.py   `tinymrcnn models`: what every preset costs
+The command is in commands/bench.py.
 """

@@ -18,8 +18,8 @@ from types import ModuleType
 import numpy as np
 
 from tinymrcnn.backend import BACKENDS, to_device
-from tinymrcnn.doctor import cpu_info
 from tinymrcnn.kernels import cpu_kernel, numba, prange
+from tinymrcnn.machine import cpu_info
 from tinymrcnn.threads import matmul
 
 PAUSE = 0.05  # seconds before each reading: so long the other side's threads may spin

@@ -19,9 +19,9 @@ from tinymrcnn.bench.measure import Setting
 from tinymrcnn.bench.networks import Network, build_ours
 from tinymrcnn.bench.watch import replaced, watching
 from tinymrcnn.data import batches
+from tinymrcnn.draw import COLORS
 from tinymrcnn.models import mask_rcnn
 from tinymrcnn.training import trainer
-from tinymrcnn.visualize import COLORS
 
 FORWARD, BACKWARD, REST = "forward", "backward", "rest"
 ENGINE = "engine: order, sums of gradients"

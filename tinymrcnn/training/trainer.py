@@ -29,13 +29,13 @@ from pathlib import Path
 from tqdm import tqdm
 
 from tinymrcnn.data import batches
+from tinymrcnn.draw import draw_curves, draw_grid, draw_instances, write_picture
 from tinymrcnn.evaluation import evaluate
+from tinymrcnn.files import replacing
 from tinymrcnn.models import TrainConfig
 from tinymrcnn.nn import SGD, AdamW, clip_grad_norm
 from tinymrcnn.training.schedule import learning_rate
-from tinymrcnn.visualize import draw_curves, draw_grid, draw_instances, write_picture
 from tinymrcnn.weights import Checkpoint, environment, load_checkpoint, load_weights, save_checkpoint
-from tinymrcnn.weights.checkpoint import replacing
 
 CHECKPOINT, MODEL, LOG = "checkpoint.npz", "model.npz", "log.jsonl"
 PREVIEW_IMAGES, GRID_IMAGES = 4, 8

@@ -8,7 +8,7 @@ from tinymrcnn.weights.checkpoint import (
     load_model,
     save_checkpoint,
 )
-from tinymrcnn.weights.public_weights import WeightsReport, load_weights
+from tinymrcnn.weights.foreign.public_weights import WeightsReport, load_weights
 
 __all__ = [
     "Checkpoint",

@@ -8,10 +8,8 @@ It holds no pickle, so that opening a stranger's file runs nothing. It appears w
 while it is written leaves the file that was there before. Lesson 10 saves and resumes with it.
 """
 
-import contextlib
 import dataclasses
 import json
-import os
 import platform
 import zipfile
 from dataclasses import dataclass
@@ -22,9 +20,10 @@ import numpy as np
 from threadpoolctl import threadpool_info
 
 from tinymrcnn import __version__, kernels
+from tinymrcnn.files import replacing
 from tinymrcnn.models import Config, MaskRCNN, TrainConfig
-from tinymrcnn.weights.pickles import PickleError
-from tinymrcnn.weights.torch_files import open_zip
+from tinymrcnn.weights.foreign.pickles import PickleError
+from tinymrcnn.weights.foreign.torch_files import open_zip
 
 FORMAT = "tinymrcnn checkpoint"
 
@@ -65,22 +64,6 @@ def environment() -> dict:
         "blas_threads": blas.get("num_threads", 0),
         "numba_threads": kernels.numba.get_num_threads(),
     }
-
-
-@contextlib.contextmanager
-def replacing(path):
-    """A new binary file that takes the place of `path` when the block has ended well, and not before."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with open(partial, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def save_checkpoint(path, model, step: int = 0, train_config: TrainConfig | None = None, optimizer=None) -> None:

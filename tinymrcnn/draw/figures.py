@@ -15,24 +15,7 @@ from tinymrcnn.autograd import Tensor
 from tinymrcnn.autograd.tensor import outputs_first
 from tinymrcnn.backend import to_numpy
 from tinymrcnn.data.images import write_image
-from tinymrcnn.overlay import COLORS, class_color, draw_instances, shrunk
-
-__all__ = [
-    "COLORS",
-    "ROLE_COLORS",
-    "class_color",
-    "describe",
-    "draw_anchors",
-    "draw_curves",
-    "draw_graph",
-    "draw_grid",
-    "draw_instances",
-    "draw_roi_grid",
-    "plot_boxes",
-    "plot_cells",
-    "shrunk",
-    "write_picture",
-]
+from tinymrcnn.draw.overlay import COLORS
 
 # What has the same colour in every figure; lines differ in style or marker too, for print in grey
 ROLE_COLORS = {

@@ -8,8 +8,7 @@ import pytest
 from PIL import Image
 
 from tinymrcnn.autograd import Tensor
-from tinymrcnn.overlay import _overlap, _place
-from tinymrcnn.visualize import (
+from tinymrcnn.draw import (
     class_color,
     describe,
     draw_anchors,
@@ -23,6 +22,7 @@ from tinymrcnn.visualize import (
     shrunk,
     write_picture,
 )
+from tinymrcnn.draw.overlay import _overlap, _place
 
 CATEGORIES = [{"label": 1, "name": "circle", "id": 7}, {"label": 2, "name": "square", "id": 9}]
 GREY = 128 / 255
@@ -241,7 +241,7 @@ def test_pictures_are_saved_exactly(tmp_path):
 
 def test_no_window_toolkit_is_touched():
     code = (
-        "import sys, numpy as np; from tinymrcnn.visualize import draw_curves; draw_curves([]);"
+        "import sys, numpy as np; from tinymrcnn.draw import draw_curves; draw_curves([]);"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from tinymrcnn.weights.checkpoint import CheckpointError, load_checkpoint
-from tinymrcnn.weights.pickles import ARRAYS, PickleError, read_pickle
-from tinymrcnn.weights.torch_files import MAGIC, open_zip, read_torch_legacy, read_torch_zip
+from tinymrcnn.weights.foreign.pickles import ARRAYS, PickleError, read_pickle
+from tinymrcnn.weights.foreign.torch_files import MAGIC, open_zip, read_torch_legacy, read_torch_zip
 
 LINES = 12  # of the table, for each kind of difference
 

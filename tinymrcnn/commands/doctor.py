@@ -5,18 +5,16 @@ not work and should. Nothing heavy is imported before a check needs it, because 
 asks choose_blas_kernels() here before NumPy is loaded.
 """
 
-import ctypes
 import importlib.metadata
 import os
 import platform
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 from tinymrcnn import __version__
+from tinymrcnn.machine import AVX512, cpu_info
 
-AVX512 = {"avx512f", "avx512dq", "avx512bw", "avx512vl", "avx512cd"}  # what OpenBLAS's SkylakeX kernels need
 PACKAGES = ("numpy", "numba", "matplotlib", "pillow", "pycocotools", "threadpoolctl", "tqdm")
 ARCHITECTURE = (
     "import numpy, threadpoolctl;"
@@ -34,35 +32,6 @@ def note(text: str) -> tuple[str, str]:
 
 def problem(text: str) -> tuple[str, str]:
     return "problem", text
-
-
-def cpu_info(cpuinfo: str = "/proc/cpuinfo") -> tuple[str, set[str]]:
-    """(model name, flags) of the CPU as Linux tells them; (the platform's name, no flags) elsewhere."""
-    try:
-        lines = Path(cpuinfo).read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    return fields.get("model name") or platform.processor() or platform.machine(), set(fields.get("flags", "").split())
-
-
-def choose_blas_kernels(environ=os.environ) -> None:
-    """Have OpenBLAS use its AVX-512 kernels where the CPU can run them; it may pick AVX2 ones, half as fast.
-
-    Works before NumPy is first imported in the process, and does nothing afterwards, nor where the user has
-    chosen, nor on another CPU or system."""
-    if "numpy" not in sys.modules and "OPENBLAS_CORETYPE" not in environ and AVX512 <= cpu_info()[1]:
-        environ["OPENBLAS_CORETYPE"] = "SKYLAKEX"
-
-
-def keep_freed_memory() -> None:
-    """Have glibc's malloc keep what NumPy frees instead of handing it back to the system: every step frees and takes
-    the same few hundred megabytes, and fresh pages cost about a tenth of its time. Does nothing on other systems."""
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        if hasattr(libc, "mallopt"):
-            libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
-            libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD: larger arrays still come from the system
 
 
 def run_doctor() -> int:

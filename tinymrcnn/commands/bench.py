@@ -10,8 +10,8 @@ from tinymrcnn.backend import cuda_problem, resolve_device
 from tinymrcnn.bench import cases, measure, profile, report
 from tinymrcnn.bench.memory import measure_memory
 from tinymrcnn.bench.networks import network_cases, networks, sides_of
+from tinymrcnn.files import replacing
 from tinymrcnn.weights import environment
-from tinymrcnn.weights.checkpoint import replacing
 
 RESULTS = Path(__file__).resolve().parents[2] / "data" / "results"
 OPERATORS = {

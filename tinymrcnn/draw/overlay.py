@@ -1,7 +1,7 @@
 """An image with its objects drawn over it: masks, boxes, names and scores, on a toy picture as on a photograph.
 
 Lines and letters grow with the picture, and a label moves aside where another one lies. Lessons 00, 03, 05,
-09 to 12 and 15 draw with it, through visualize.py.
+09 to 12 and 15 draw with it, through figures.py.
 """
 
 import numpy as np

@@ -14,7 +14,7 @@ import zipfile
 
 import numpy as np
 
-from tinymrcnn.weights.pickles import ARRAYS, MAX_DIMENSIONS, PickleError, read_pickle, show
+from tinymrcnn.weights.foreign.pickles import ARRAYS, MAX_DIMENSIONS, PickleError, read_pickle, show
 
 MAGIC = 0x1950A86A20F9469CFC6C
 STORAGES = {

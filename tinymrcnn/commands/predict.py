@@ -14,13 +14,13 @@ from tqdm import tqdm
 from tinymrcnn.boxes import paste_masks
 from tinymrcnn.data import coco_categories, find_images, read_image
 from tinymrcnn.data.images import PREDICTED
+from tinymrcnn.draw import draw_instances, shrunk, write_picture
 from tinymrcnn.evaluation import coco_results
+from tinymrcnn.files import replacing
 from tinymrcnn.models import build_model
 from tinymrcnn.models.presets import get_config
-from tinymrcnn.visualize import draw_instances, shrunk, write_picture
 from tinymrcnn.weights import load_model, load_weights
-from tinymrcnn.weights.checkpoint import replacing
-from tinymrcnn.weights.public_weights import CLASSIFIER, MASK_BRANCH, read_weights
+from tinymrcnn.weights.foreign.public_weights import CLASSIFIER, MASK_BRANCH, read_weights
 
 RESULTS = "detections.json"
 

@@ -13,9 +13,8 @@ import numpy as np
 from tinymrcnn import ops
 from tinymrcnn.autograd import Tensor, no_grad
 from tinymrcnn.bench.watch import replaced
-from tinymrcnn.models import MaskRCNN, list_presets
+from tinymrcnn.models import MaskRCNN
 from tinymrcnn.models.config import Config
-from tinymrcnn.models.presets import PUBLIC_FILES, get_config
 from tinymrcnn.nn import layers
 
 SIZE = (800, 1088)
@@ -53,28 +52,6 @@ def cost_of(config: Config, size=SIZE) -> Cost:
     parameters = {name: parameter.size for name, parameter in model.named_parameters()}
     of_masks = sum(number for name, number in parameters.items() if name.startswith("roi_heads.mask_"))
     return Cost(sum(parameters.values()), total + masks, of_masks, masks)
-
-
-def print_presets() -> int:
-    """Print the table of all presets, and the public files."""
-    print(f"{'':<28}{'parameters (millions)':>24}{f'GFLOPs at {SIZE[0]}x{SIZE[1]}':>24}")
-    print(f"{'preset':<28}" + 2 * f"{'Mask R-CNN':>12}{'Faster':>12}")
-    for name in list_presets():
-        cost = cost_of(get_config(name))
-        columns = (
-            cost.parameters / 1e6, (cost.parameters - cost.mask_parameters) / 1e6,
-            cost.operations / 1e9, (cost.operations - cost.mask_operations) / 1e9,
-        )  # fmt: skip
-        print(f"{name:<28}" + "".join(f"{value:>12.2f}" for value in columns[:2])
-              + "".join(f"{value:>12.1f}" for value in columns[2:]))  # fmt: skip
-    print("\nFaster R-CNN is the preset with masks=False. The operations are those of one image with as many proposals")
-    print("and detections as the preset allows, 2 for a multiplication and an addition.\n\nPublic weights:")
-    for name in list_presets():
-        if name in PUBLIC_FILES:
-            mask, faster = PUBLIC_FILES[name]
-            print(f"  {name}\n    Mask R-CNN    {mask}\n    Faster R-CNN  {faster}")
-    print("  shapes: in data/checkpoints of the repository. The others have none.")
-    return 0
 
 
 def without_drawing():
