@@ -1,6 +1,5 @@
 """RoIAlign against its definition, by known values, and on ramps, which bilinear samples reproduce exactly."""
 
-import numba
 import numpy as np
 import pytest
 from roi_reference import AWKWARD_ROIS, GOLDEN, random_rois, roi_align_reference
@@ -9,6 +8,7 @@ from tinymrcnn.autograd import Tensor
 from tinymrcnn.backend import like, to_device, to_numpy
 from tinymrcnn.roi import roi_align, roi_align_unchecked
 from tinymrcnn.roi.roi_align import roi_bins, sample_position, samples_per_bin, taps
+from tinymrcnn.threads import get_num_threads, set_num_threads
 
 SETTINGS = pytest.mark.parametrize("aligned", [False, True])
 SAMPLING = pytest.mark.parametrize("sampling_ratio", [-1, 1, 2, 3])
@@ -143,12 +143,12 @@ def test_a_sample_outside_ignores_what_is_inside():
 def test_gradient_does_not_depend_on_the_number_of_threads():
     features, rois = normal(2, 5, 7, 10).astype(np.float32), AWKWARD_ROIS.astype(np.float32)
     upstream = normal(len(rois), 5, 7, 7)
-    threads = numba.get_num_threads()
+    threads = get_num_threads()
     try:
-        numba.set_num_threads(1)
+        set_num_threads(1)
         _, alone = align_and_gradient(features, rois, upstream, 7, 0.5)
     finally:
-        numba.set_num_threads(threads)
+        set_num_threads(threads)
     for _ in range(3):
         np.testing.assert_array_equal(align_and_gradient(features, rois, upstream, 7, 0.5)[1], alone)
 

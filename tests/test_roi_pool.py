@@ -1,16 +1,16 @@
 """RoIPool against its definition, by hand-worked numbers, and at the places where it rounds; and the checks of
 arguments that all RoI operators share."""
 
-import numba
 import numpy as np
 import pytest
 from roi_reference import AWKWARD_ROIS, GOLDEN, random_rois, roi_pool_reference, round_half_away
 
 from tinymrcnn.autograd import Tensor
 from tinymrcnn.backend import like, to_device, to_numpy
-from tinymrcnn.kernels import cpu_kernel, prange
+from tinymrcnn.kernels import cpu_kernel
 from tinymrcnn.roi import boxes_to_rois, roi_align, roi_pool, roi_pool_unchecked, roi_warp
 from tinymrcnn.roi.roi_pool import round_half_away as scalar_round
+from tinymrcnn.threads import get_num_threads, set_num_threads
 
 
 def distinct(*shape, seed=0):
@@ -27,8 +27,8 @@ def pool_and_gradient(features, rois, upstream, bins, scale=1.0):
 
 
 @cpu_kernel
-def round_all(values, out):
-    for i in prange(len(values)):
+def round_all(thread, threads, values, out):
+    for i in range(thread, len(values), threads):
         out[i] = scalar_round(values[i])
 
 
@@ -41,7 +41,7 @@ def test_halves_are_rounded_away_from_zero(dtype):
     assert expected[:10] == [0, 1, 2, 3, 7, 8, 0, 1, 4194304, 10**7]
     assert [scalar_round(value) for value in values] == expected
     out = np.zeros(len(values), np.int64)
-    round_all(values, out)
+    round_all(0, 1, values, out)
     assert out.tolist() == expected
 
 
@@ -112,12 +112,12 @@ def test_a_map_of_one_cell():
 def test_gradient_does_not_depend_on_the_number_of_threads():
     features, rois = distinct(2, 70, 7, 10).astype(np.float32), AWKWARD_ROIS.astype(np.float32)
     upstream = np.random.default_rng(4).normal(size=(len(rois), 70, 7, 7))
-    threads = numba.get_num_threads()
+    threads = get_num_threads()
     try:
-        numba.set_num_threads(1)
+        set_num_threads(1)
         _, alone = pool_and_gradient(features, rois, upstream, 7, 0.5)
     finally:
-        numba.set_num_threads(threads)
+        set_num_threads(threads)
     for _ in range(3):
         np.testing.assert_array_equal(pool_and_gradient(features, rois, upstream, 7, 0.5)[1], alone)
 

@@ -14,7 +14,7 @@ import numpy as np
 from tinymrcnn.autograd import Tensor
 from tinymrcnn.backend import array_module, to_numpy
 from tinymrcnn.boxes.geometry import check_finite
-from tinymrcnn.kernels import cpu_kernel, prange, scalar
+from tinymrcnn.kernels import cpu_kernel, run, scalar
 from tinymrcnn.roi import roi_align_unchecked
 
 
@@ -70,7 +70,7 @@ def paste_masks(masks, boxes, size, whole_pixels: bool = False) -> np.ndarray:
         masks, boxes = np.pad(masks, ((0, 0), (1, 1), (1, 1))), _whole_pixels(boxes, masks.shape[1:])
     if image.size:
         # a rim of zeros, so that a sample beyond the outermost cells' centres fades out
-        _paste(np.pad(masks, ((0, 0), (1, 1), (1, 1))), boxes.astype(np.float64), image)
+        run(_paste, None, image.size, np.pad(masks, ((0, 0), (1, 1), (1, 1))), boxes.astype(np.float64), image)
     return image
 
 
@@ -98,11 +98,11 @@ def tap(pixel, start, end, cells):
 
 
 @cpu_kernel
-def _paste(masks, boxes, image):
+def _paste(thread, threads, masks, boxes, image):
     """masks: (N, mh + 2, mw + 2) with the rim, boxes: (N, 4) float64, image: (N, h, w), zeros at first."""
     mh, mw = masks.shape[1] - 2, masks.shape[2] - 2
     h, w = image.shape[1], image.shape[2]
-    for i in prange(len(masks)):
+    for i in range(thread, len(masks), threads):
         x1, y1, x2, y2 = boxes[i]
         if x1 < x2 and y1 < y2:
             # samples differ from 0 up to half a cell outside of the box

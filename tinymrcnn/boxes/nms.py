@@ -8,7 +8,7 @@ explains it.
 import numpy as np
 
 from tinymrcnn.backend import array_module, backend_of
-from tinymrcnn.kernels import THREADS_PER_BLOCK, cpu_kernel, cuda, cuda_kernel, launch, prange, run, scalar
+from tinymrcnn.kernels import THREADS_PER_BLOCK, cpu_kernel, cuda, cuda_kernel, launch, run, scalar
 
 # The arithmetic, once for every target
 
@@ -29,8 +29,9 @@ def iou(corners, i, j):
 
 
 @cpu_kernel
-def nms_cpu(corners, starts, threshold, keep):
-    for group in prange(len(starts) - 1):
+def nms_cpu(thread, threads, corners, starts, threshold, keep):
+    """corners: (4, n) of the type of threshold. starts: (groups + 1,) int64. keep: (n,) bool, True at first."""
+    for group in range(thread, len(starts) - 1, threads):
         for i in range(starts[group], starts[group + 1]):
             if keep[i]:
                 for j in range(i + 1, starts[group + 1]):
@@ -118,7 +119,8 @@ def _survivors(xp, boxes, groups, iou_threshold):
     starts = xp.concatenate([xp.flatnonzero(first_of_group), xp.full(1, len(boxes), np.int64)])
     keep = xp.ones(len(boxes), bool)
     if backend_of(boxes).host_view is not None:
-        run(nms_cpu, None, 0, corners, starts, threshold, keep)
+        pairs = len(boxes) ** 2 // (len(starts) - 1)
+        run(nms_cpu, None, pairs, corners, starts, threshold, keep)
         return keep
     group = xp.cumsum(first_of_group) - 1
     words = -(-int((starts[1:] - starts[:-1]).max()) // 64)

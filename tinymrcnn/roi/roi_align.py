@@ -9,7 +9,7 @@ import math
 
 from tinymrcnn.autograd import Tensor, record
 from tinymrcnn.backend import array_module, channels_first, channels_last
-from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, prange, run, scalar
+from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, run, scalar
 from tinymrcnn.roi.rois import check_arguments, output_shape, unravel
 
 # The arithmetic, once for every target
@@ -59,11 +59,13 @@ def taps(position, size):
 
 
 @cpu_kernel
-def roi_align_forward_cpu(features, rois, spatial_scale, sampling_ratio, aligned, out):
+def roi_align_forward_cpu(thread, threads, features, rois, spatial_scale, sampling_ratio, aligned, out):
+    """features (N, H, W, C) and rois (R, 5) to out (R, h, w, C), C-contiguous, all of one float dtype, which is
+    spatial_scale's too; sampling_ratio: int; aligned: bool."""
     T = type(spatial_scale)
     height, width, channels = features.shape[1:]
     bins_h, bins_w = out.shape[1:3]
-    for row in prange(len(rois) * bins_h):
+    for row in range(thread, len(rois) * bins_h, threads):
         r, ph = row // bins_h, row % bins_h
         image = int(rois[r, 0])
         top, bin_h = roi_bins(rois[r, 2], rois[r, 4], spatial_scale, bins_h, aligned)
@@ -90,6 +92,7 @@ def roi_align_forward_cpu(features, rois, spatial_scale, sampling_ratio, aligned
 
 @cuda_kernel
 def roi_align_forward_cuda(features, rois, spatial_scale, sampling_ratio, aligned, out):
+    """As roi_align_forward_cpu."""
     T = type(spatial_scale)
     height, width = features.shape[1:3]
     bins_h, bins_w, channels = out.shape[1:]
@@ -120,40 +123,40 @@ def roi_align_forward_cuda(features, rois, spatial_scale, sampling_ratio, aligne
 
 
 @cpu_kernel
-def roi_align_backward_cpu(grad, rois, spatial_scale, sampling_ratio, aligned, grad_features):
-    # A thread owns every fourth row of one image, so that no two ever add to the same cell.
+def roi_align_backward_cpu(thread, threads, grad, rois, spatial_scale, sampling_ratio, aligned, grad_features):
+    """Add the gradient grad (R, h, w, C) of forward's result to grad_features (N, H, W, C), zeros at first; the rest as
+    in forward."""
+    # A thread owns every so-manieth row of cells, so that no two ever add to the same cell.
     T = type(spatial_scale)
-    images, height, width, channels = grad_features.shape
+    height, width, channels = grad_features.shape[1:]
     bins_h, bins_w = grad.shape[1:3]
-    for unit in prange(images * 4):
-        image, share_of_rows = unit // 4, unit % 4
-        for r in range(len(rois)):
-            if int(rois[r, 0]) != image:
-                continue
-            top, bin_h = roi_bins(rois[r, 2], rois[r, 4], spatial_scale, bins_h, aligned)
-            left, bin_w = roi_bins(rois[r, 1], rois[r, 3], spatial_scale, bins_w, aligned)
-            rows, columns = samples_per_bin(bin_h, sampling_ratio), samples_per_bin(bin_w, sampling_ratio)
-            share = T(1) / T(max(rows * columns, 1))
-            for ph in range(bins_h):
-                for i in range(rows):
-                    y0, b0, y1, b1 = taps(sample_position(top, bin_h, ph, i, rows), height)
-                    for y, b in ((y0, b0), (y1, b1)):
-                        if y < 0 or y % 4 != share_of_rows:
-                            continue
-                        for pw in range(bins_w):
-                            for j in range(columns):
-                                x0, a0, x1, a1 = taps(sample_position(left, bin_w, pw, j, columns), width)
-                                if x0 < 0:
-                                    continue
-                                w0, w1 = b * a0 * share, b * a1 * share
-                                for c in range(channels):
-                                    grad_features[image, y, x0, c] += w0 * grad[r, ph, pw, c]
-                                for c in range(channels):
-                                    grad_features[image, y, x1, c] += w1 * grad[r, ph, pw, c]
+    for r in range(len(rois)):
+        image = int(rois[r, 0])
+        top, bin_h = roi_bins(rois[r, 2], rois[r, 4], spatial_scale, bins_h, aligned)
+        left, bin_w = roi_bins(rois[r, 1], rois[r, 3], spatial_scale, bins_w, aligned)
+        rows, columns = samples_per_bin(bin_h, sampling_ratio), samples_per_bin(bin_w, sampling_ratio)
+        share = T(1) / T(max(rows * columns, 1))
+        for ph in range(bins_h):
+            for i in range(rows):
+                y0, b0, y1, b1 = taps(sample_position(top, bin_h, ph, i, rows), height)
+                for y, b in ((y0, b0), (y1, b1)):
+                    if y < 0 or y % threads != thread:
+                        continue
+                    for pw in range(bins_w):
+                        for j in range(columns):
+                            x0, a0, x1, a1 = taps(sample_position(left, bin_w, pw, j, columns), width)
+                            if x0 < 0:
+                                continue
+                            w0, w1 = b * a0 * share, b * a1 * share
+                            for c in range(channels):
+                                grad_features[image, y, x0, c] += w0 * grad[r, ph, pw, c]
+                            for c in range(channels):
+                                grad_features[image, y, x1, c] += w1 * grad[r, ph, pw, c]
 
 
 @cuda_kernel
 def roi_align_backward_cuda(grad, rois, spatial_scale, sampling_ratio, aligned, grad_features):
+    """As roi_align_backward_cpu."""
     T = type(spatial_scale)
     height, width = grad_features.shape[1:3]
     bins_h, bins_w, channels = grad.shape[1:]

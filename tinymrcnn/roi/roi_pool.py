@@ -12,7 +12,8 @@ import numpy as np
 
 from tinymrcnn.autograd import Tensor, record
 from tinymrcnn.backend import array_module, backend_of, channels_first, channels_last
-from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, numba, prange, run, scalar
+from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, run, scalar
+from tinymrcnn.ops.pooling import takes_over
 from tinymrcnn.roi.rois import check_arguments, output_shape, unravel
 
 # The arithmetic, once for every target
@@ -44,21 +45,17 @@ def bin_cells(start, bin_size, index, size):
     return min(max(first, 0), size), min(max(end, 0), size)
 
 
-@scalar
-def lowest(cells, T):
-    """Where the maximum over a bin starts from; a bin without cells stays at 0."""
-    return T(-math.inf) if cells > 0 else T(0)
-
-
 # Forward
 
 
 @cpu_kernel
-def roi_pool_forward_cpu(features, rois, spatial_scale, out, argmax):
+def roi_pool_forward_cpu(thread, threads, features, rois, spatial_scale, out, argmax):
+    """features (N, H, W, C) and rois (R, 5) to out (R, h, w, C), C-contiguous, all of one float dtype, which is
+    spatial_scale's too; and argmax (R, h, w, C) int32, y * W + x of the cell that won, -1 where a bin has none."""
     T = type(spatial_scale)
     height, width, channels = features.shape[1:]
     bins_h, bins_w = out.shape[1:3]
-    for row in prange(len(rois) * bins_h):
+    for row in range(thread, len(rois) * bins_h, threads):
         r, ph = row // bins_h, row % bins_h
         image = int(rois[r, 0])
         top, bin_h = roi_bins(rois[r, 2], rois[r, 4], spatial_scale, bins_h)
@@ -67,19 +64,20 @@ def roi_pool_forward_cpu(features, rois, spatial_scale, out, argmax):
         for pw in range(bins_w):
             x_first, x_end = bin_cells(left, bin_w, pw, width)
             best, where = out[r, ph, pw], argmax[r, ph, pw]
-            best[:] = lowest((y_end - y_first) * (x_end - x_first), T)
+            best[:] = T(0)  # of a bin without cells
             where[:] = -1
             for y in range(y_first, y_end):
                 for x in range(x_first, x_end):
                     here, cell = features[image, y, x], np.int32(y * width + x)
                     for c in range(channels):
-                        higher = here[c] > best[c]
+                        higher = takes_over(here[c], best[c], where[c])
                         best[c] = here[c] if higher else best[c]
                         where[c] = cell if higher else where[c]
 
 
 @cuda_kernel
 def roi_pool_forward_cuda(features, rois, spatial_scale, out, argmax):
+    """As roi_pool_forward_cpu."""
     T = type(spatial_scale)
     height, width = features.shape[1:3]
     bins_h, bins_w, channels = out.shape[1:]
@@ -90,10 +88,10 @@ def roi_pool_forward_cuda(features, rois, spatial_scale, out, argmax):
         left, bin_w = roi_bins(rois[r, 1], rois[r, 3], spatial_scale, bins_w)
         y_first, y_end = bin_cells(top, bin_h, ph, height)
         x_first, x_end = bin_cells(left, bin_w, pw, width)
-        best, where = lowest((y_end - y_first) * (x_end - x_first), T), -1
+        best, where = T(0), -1
         for y in range(y_first, y_end):
             for x in range(x_first, x_end):
-                if features[image, y, x, c] > best:
+                if takes_over(features[image, y, x, c], best, where):
                     best, where = features[image, y, x, c], y * width + x
         out[r, ph, pw, c] = best
         argmax[r, ph, pw, c] = where
@@ -102,37 +100,28 @@ def roi_pool_forward_cuda(features, rois, spatial_scale, out, argmax):
 # Backward: the gradient of a bin goes to the cell that won it
 
 
-def roi_pool_backward_cpu(grad, rois, argmax, grad_features):
-    # A thread owns some channels of one image, whole cache lines and as many as there are for each thread, so that no
-    # two ever add to the same element.
-    images, _, channels = grad_features.shape
-    width = max(16, images * channels // numba.get_num_threads() // 16 * 16)
-    _backward_by_channels(grad, rois, argmax, grad_features, width)
-
-
 @cpu_kernel
-def _backward_by_channels(grad, rois, argmax, grad_features, width):
-    images, _, channels = grad_features.shape
-    bins_h, bins_w = grad.shape[1:3]
-    shares = -(-channels // width)
-    for unit in prange(images * shares):
-        image, first = unit // shares, unit % shares * width
-        end = min(first + width, channels)
-        cells = grad_features[image, :, first:end]
-        cells[:] = 0
-        for r in range(len(rois)):
-            if int(rois[r, 0]) != image:
-                continue
-            for ph in range(bins_h):
-                for pw in range(bins_w):
-                    where, g = argmax[r, ph, pw, first:end], grad[r, ph, pw, first:end]
-                    for c in range(end - first):
-                        if where[c] >= 0:
-                            cells[where[c], c] += g[c]
+def roi_pool_backward_cpu(thread, threads, grad, rois, argmax, grad_features):
+    """Fill grad_features (N, H * W, C), uninitialised at first, from grad (R, h, w, C), the gradient of forward's
+    result; the rest as in forward."""
+    # A thread owns some channels, whole cache lines of 16, so that no two ever add to the same element.
+    channels, (bins_h, bins_w) = grad.shape[3], grad.shape[1:3]
+    lines = -(-channels // 16)
+    first, end = lines * thread // threads * 16, min(lines * (thread + 1) // threads * 16, channels)
+    grad_features[:, :, first:end] = 0
+    for r in range(len(rois)):
+        cells = grad_features[int(rois[r, 0]), :, first:end]
+        for ph in range(bins_h):
+            for pw in range(bins_w):
+                where, g = argmax[r, ph, pw, first:end], grad[r, ph, pw, first:end]
+                for c in range(end - first):
+                    if where[c] >= 0:
+                        cells[where[c], c] += g[c]
 
 
 @cuda_kernel
 def roi_pool_backward_cuda(grad, rois, argmax, grad_features):
+    """As roi_pool_backward_cpu, but grad_features is zeros at first."""
     bins_h, bins_w, channels = grad.shape[1:]
     for element in range(cuda.grid(1), grad.size, cuda.gridsize(1)):
         r, ph, pw, c = unravel(element, bins_h, bins_w, channels)
