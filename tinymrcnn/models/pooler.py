@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from tinymrcnn.autograd import Tensor, record
 from tinymrcnn.backend import Array, array_module, channels_first, channels_last
-from tinymrcnn.models.settings import Fraction, Positive, Range, Settings
+from tinymrcnn.models.settings import NotNegative, Positive, Range, Settings
 from tinymrcnn.roi.roi_align import roi_align_unchecked
 from tinymrcnn.roi.roi_pool import roi_pool_unchecked
 from tinymrcnn.roi.roi_warp import roi_warp_unchecked
@@ -28,7 +28,7 @@ class PoolerSettings(Settings):
     sampling_ratio: Annotated[int, Range(0, 16)] = 2  # samples a bin and axis; 0: as many as the bin has cells
     canonical_size: Positive = 224.0  # pixels: an RoI of this size goes to ...
     canonical_level: Annotated[int, Range(0, 10)] = 4  # ... this level (FPN paper, formula 1)
-    level_epsilon: tuple[Fraction, Fraction] = (0.0, 1e-6)  # against rounding: within the logarithm, and added to it
+    level_epsilon: tuple[NotNegative, NotNegative] = (0.0, 1e-6)  # added in and to the logarithm, against rounding
 
 
 def assign_levels(boxes: Array, scales: list[float], settings: PoolerSettings) -> Array:
