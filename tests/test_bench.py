@@ -402,7 +402,7 @@ def test_our_networks_do_the_work_that_they_are_measured_for():
     assert [network.size for network in found.values()] == [(800, 1088), (800, 1088), (128, 128)]
     assert [network.train and network.train.batch_size for network in found.values()] == [None, 1, 8]
     assert all(not network.config.pooler.aligned for network in found.values())
-    r50 = networks()[R50].config
+    r50 = networks()[R50].config.resnet
     assert (r50.depths, r50.widths, r50.block, r50.norm) == ((3, 4, 6, 3), (64, 128, 256, 512), "bottleneck", "frozen")
     model = build_ours(networks(quick=True)["R50-FPN training step, one image 800x1088"])
     frozen = {name.split(".")[2] for name, parameter in model.named_parameters() if not parameter.requires_grad}

@@ -6,7 +6,6 @@ keeps its settings beside it (RPNSettings in rpn.py, ...), and Config is made of
 
 import dataclasses
 import difflib
-import functools
 import math
 import numbers
 import types
@@ -48,7 +47,6 @@ class Settings:
 S = TypeVar("S", bound=Settings)
 
 
-@functools.cache
 def hints(kind: type[Settings]) -> dict[str, Any]:
     """The declared type of every field, by name."""
     return typing.get_type_hints(kind, include_extras=True)
@@ -95,7 +93,6 @@ def value_of(settings: Settings, name: str) -> Any:
     return settings
 
 
-@functools.cache
 def field_names(kind: type[Settings]) -> tuple[str, ...]:
     """The full names of all fields: "preset", ..., "rpn.nms", ..."""
     names: list[str] = []
@@ -153,11 +150,18 @@ def _conform(value: Any, hint: Any, name: str) -> Any:
         if isinstance(value, numbers.Integral) and not isinstance(value, bool):
             return int(value)
     elif hint is float:
-        if isinstance(value, numbers.Real) and not isinstance(value, bool) and abs(value) < math.inf:
-            return float(value) if abs(value) < 1e300 else value
+        if isinstance(value, numbers.Real) and not isinstance(value, bool) and _is_finite(value):
+            return float(value)
     elif origin is None and isinstance(value, hint):  # bool, str, a stage
         return value
     raise ValueError(f"{name} is {value!r}; it must be {_described(hint)}.")
+
+
+def _is_finite(value: numbers.Real) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond the floats
+        return False
 
 
 def _described(hint: Any) -> str:
@@ -173,4 +177,6 @@ def _described(hint: Any) -> str:
         return f"a tuple, each entry {_described(parts[0])}"
     if origin is tuple:
         return f"a tuple of {len(parts)}, each entry {_described(parts[0])}"
-    return {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}.get(hint, hint.__name__)
+    return {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}.get(
+        hint, str(hint.__name__)
+    )

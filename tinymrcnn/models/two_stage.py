@@ -6,6 +6,7 @@ Ren et al., Faster R-CNN (2015), section 3. mask_rcnn.py adds its branches. The 
 loss_sums() and detect(), and by the lessons 10 and 11.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -151,10 +152,10 @@ class TwoStage(Module):
         logits, deltas = outputs.logits.data, outputs.deltas.data
         if self.training and not bool((abs(logits) < np.inf).all() & (abs(deltas) < np.inf).all()):
             raise FloatingPointError(f"The RPN's outputs are not finite for the images {batch.image_ids}.")
-        rules = {"anchors": outputs.anchors, "settings": self.config.rpn, "training": self.training}
-        return [
-            decode_proposals(logits[i], deltas[i], image_size=size, **rules)[0] for i, size in enumerate(batch.sizes)
-        ]
+        decode = functools.partial(
+            decode_proposals, anchors=outputs.anchors, settings=self.config.rpn, training=self.training
+        )
+        return [decode(logits[i], deltas[i], image_size=size)[0] for i, size in enumerate(batch.sizes)]
 
     def sample(self, proposals: list[Array], batch: Batch) -> list[RoISamples]:
         """Draw the RoIs on which the branches are trained from the proposals and the ground truth."""
