@@ -401,8 +401,8 @@ def test_our_networks_do_the_work_that_they_are_measured_for():
     found = networks()
     assert [network.size for network in found.values()] == [(800, 1088), (800, 1088), (128, 128)]
     assert [network.train and network.train.batch_size for network in found.values()] == [None, 1, 8]
-    assert all(not network.config.aligned for network in found.values())
-    r50 = networks()[R50].config
+    assert all(not network.config.pooler.aligned for network in found.values())
+    r50 = networks()[R50].config.resnet
     assert (r50.depths, r50.widths, r50.block, r50.norm) == ((3, 4, 6, 3), (64, 128, 256, 512), "bottleneck", "frozen")
     model = build_ours(networks(quick=True)["R50-FPN training step, one image 800x1088"])
     frozen = {name.split(".")[2] for name, parameter in model.named_parameters() if not parameter.requires_grad}
@@ -415,7 +415,7 @@ def test_a_side_runs_and_leaves_the_weights_as_they_are(name):
     run = make_side("ours", network, ALONE)
     first = run()
     assert run() == first  # the same work again
-    assert 0 < first["RoIs"] <= network.config.rpn_post_nms_test
+    assert 0 < first["RoIs"] <= network.config.rpn.post_nms_test
     if network.train is None:
         assert first["mask RoIs"] == first["detections"] > 0
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 import zipfile
-from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -258,4 +257,4 @@ def test_killed_at_any_moment_it_leaves_a_whole_file(tmp_path):
     assert load_checkpoint(path).step >= steps[-1] == max(steps) > 0
     assert partial > 0  # some of the stops came in the middle of writing
     save_checkpoint(path, tiny_model(), 5)  # what the kill left behind is in nobody's way
-    assert load_checkpoint(path).step == 5 and asdict(load_checkpoint(path).config)["stem_width"] == 4
+    assert load_checkpoint(path).step == 5 and load_checkpoint(path).config.resnet.stem_width == 4

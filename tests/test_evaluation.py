@@ -12,7 +12,7 @@ from tinymrcnn.data import ShapesDataset
 from tinymrcnn.evaluation import average_precision, coco_results, evaluate, evaluate_detections
 from tinymrcnn.evaluation.average_precision import box_overlaps, mask_overlaps, match, precision_at_recalls
 from tinymrcnn.models import Config
-from tinymrcnn.models.config import replace
+from tinymrcnn.models.settings import replace
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 SIZE = (150, 230)

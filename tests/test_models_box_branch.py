@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from tinymrcnn.autograd import Tensor
-from tinymrcnn.boxes import BoxCoder
 from tinymrcnn.models.box_branch import (
     BoxHead,
     BoxPredictor,
+    BoxSettings,
     RoISamples,
     box_loss,
     box_targets,
@@ -15,7 +15,7 @@ from tinymrcnn.models.box_branch import (
     sample_rois,
 )
 
-CODER = BoxCoder((10.0, 10.0, 5.0, 5.0))
+DEFAULT = BoxSettings()
 
 
 def f32(values):
@@ -30,7 +30,7 @@ def ints(*values):
 
 
 def test_features_are_flattened_channel_by_channel():
-    head = BoxHead(2, 3, 2 * 9)
+    head = BoxHead(2, BoxSettings(pool=3, hidden=2 * 9))
     head.fc6.weight.data[...] = np.eye(18)
     head.fc7.weight.data[...] = np.eye(18)
     features = np.arange(4 * 18, dtype=np.float32).reshape(4, 2, 3, 3)
@@ -40,7 +40,7 @@ def test_features_are_flattened_channel_by_channel():
 
 
 def test_both_layers_are_followed_by_relu():
-    head = BoxHead(1, 1, 2)
+    head = BoxHead(1, BoxSettings(pool=1, hidden=2))
     head.fc6.weight.data[...] = [[1], [-1]]
     head.fc7.weight.data[...] = [[1, -1], [-1, -1]]
     head.fc7.bias.data[...] = [-1, 5]
@@ -69,16 +69,16 @@ def test_targets():
             [70, 70, 80, 80],
         ]
     )
-    matches = box_targets(proposals, OBJECTS)
+    matches = box_targets(proposals, OBJECTS, DEFAULT)
     assert matches.tolist() == [0, -1, 1, -1, -1] and matches.dtype == np.int64
-    assert box_targets(proposals, OBJECTS, 0.6).tolist() == [-1, -1, 1, -1, -1]
-    assert box_targets(proposals, OBJECTS[:0]).tolist() == [-1] * 5
-    assert box_targets(proposals[:0], OBJECTS).shape == (0,)
+    assert box_targets(proposals, OBJECTS, BoxSettings(fg_iou=0.6)).tolist() == [-1, -1, 1, -1, -1]
+    assert box_targets(proposals, OBJECTS[:0], DEFAULT).tolist() == [-1] * 5
+    assert box_targets(proposals[:0], OBJECTS, DEFAULT).shape == (0,)
 
 
 def test_the_sample_has_positives_first_and_the_objects_themselves():
     proposals = f32([[70, 70, 80, 80], [0, 0, 10, 19], [1, 1, 5, 5], [41, 30, 60, 40]])
-    samples = sample_rois(proposals, TARGET, 0.5, 100, 0.25, np.random.default_rng(0))
+    samples = sample_rois(proposals, TARGET, settings=BoxSettings(samples=100), rng=np.random.default_rng(0))
     assert samples.labels.tolist() == [3, 1, 3, 1, 0, 0]
     assert samples.objects.tolist() == [0, 1, 0, 1]
     np.testing.assert_array_equal(samples.boxes, [*proposals[[1, 3]], *OBJECTS, *proposals[[0, 2]]])
@@ -90,7 +90,7 @@ def test_the_size_of_the_sample():
     rng = np.random.default_rng(1)
     near = OBJECTS[rng.integers(0, 2, 40)] + rng.uniform(-0.5, 0.5, (40, 4)).astype(np.float32)
     far = f32([[100, 100, 120, 130]]) + rng.uniform(0, 30, (60, 1)).astype(np.float32)
-    samples = sample_rois(np.concatenate([near, far]), TARGET, 0.5, 20, 0.25, rng)
+    samples = sample_rois(np.concatenate([near, far]), TARGET, settings=BoxSettings(samples=20), rng=rng)
     assert len(samples.objects) == 5 and len(samples.labels) == len(samples.boxes) == 20
     assert (samples.labels[:5] > 0).all() and not samples.labels[5:].any()
     np.testing.assert_array_equal(samples.labels[:5], TARGET["labels"][samples.objects])
@@ -100,11 +100,11 @@ def test_the_size_of_the_sample():
 def test_sampling_without_objects_or_proposals():
     nothing = {"boxes": OBJECTS[:0], "labels": ints()}
     proposals = f32([[70, 70, 80, 80], [1, 2, 3, 4]])
-    samples = sample_rois(proposals, nothing, 0.5, 8, 0.25, np.random.default_rng(0))
+    samples = sample_rois(proposals, nothing, settings=BoxSettings(samples=8), rng=np.random.default_rng(0))
     assert samples.labels.tolist() == [0, 0] and len(samples.objects) == 0 and samples.positives.shape == (0, 4)
-    samples = sample_rois(proposals[:0], TARGET, 0.5, 8, 0.25, np.random.default_rng(0))
+    samples = sample_rois(proposals[:0], TARGET, settings=BoxSettings(samples=8), rng=np.random.default_rng(0))
     assert samples.labels.tolist() == [3, 1]
-    samples = sample_rois(proposals[:0], nothing, 0.5, 8, 0.25, np.random.default_rng(0))
+    samples = sample_rois(proposals[:0], nothing, settings=BoxSettings(samples=8), rng=np.random.default_rng(0))
     assert samples.boxes.shape == (0, 4) and samples.labels.shape == (0,)
 
 
@@ -123,7 +123,9 @@ def test_loss():
     deltas[1, 4:8] = [0, 0, 0, 0]  # wanted: dx = 10 * -4 / 20
     deltas[3, 4:8] = [0, 4, 0, 3]  # wanted: dy = 10 * 10 / 20, dh = 5 log 2
     leaves = Tensor(logits, requires_grad=True), Tensor(deltas, requires_grad=True)
-    (classification, count), (box, box_count) = box_loss(*leaves, samples, boxes, CODER, 0.1)
+    losses = box_loss(*leaves, gt_boxes=boxes, samples=samples, settings=BoxSettings(beta=0.1))
+    assert list(losses) == ["loss_classifier", "loss_box_reg"]
+    (classification, count), (box, box_count) = losses.values()
     assert count == box_count == 4
     rows = [(logits[0], 2), (logits[1], 1), (logits[2], 0), (logits[3], 1)]
     expected = sum(np.log(np.exp(row).sum()) - row[label] for row, label in rows)
@@ -142,7 +144,8 @@ def test_loss():
 def decode(logits, deltas=None, boxes=None, size=(50, 100), threshold=0.05, nms=0.5, most=100, small=1e-2):
     logits, boxes = f32(logits), f32(boxes)
     deltas = np.zeros((len(boxes), 4 * logits.shape[1])) if deltas is None else deltas
-    return decode_detections(logits, f32(deltas), boxes, size, CODER, threshold, nms, most, small)
+    settings = BoxSettings(score_threshold=threshold, nms=nms, max_detections=most, min_box_size=small)
+    return decode_detections(logits, f32(deltas), rois=boxes, image_size=size, settings=settings)
 
 
 def log(*scores):

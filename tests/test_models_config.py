@@ -7,13 +7,13 @@ import pytest
 from tiny_models import C4, TINY, batch_of, scene, tiny_model
 
 from tinymrcnn.models import Config, MaskRCNN, TrainConfig, build_model
-from tinymrcnn.models.config import replace
+from tinymrcnn.models.settings import replace
 
 
 def test_unknown_names():
     with pytest.raises(ValueError, match="no preset 'shape'.*shapes, shapes_c4, shapes_c5"):
         build_model("shape")
-    with pytest.raises(ValueError, match="no field 'mask_los'. Did you mean 'mask_loss'.*num_classes.*mask_layers"):
+    with pytest.raises(ValueError, match="no field 'mask_los'. Did you mean 'mask.loss'.*num_classes.*mask.layers"):
         build_model("shapes", mask_los="softmax")
     with pytest.raises(ValueError, match="no field 'xyzzy'. Its fields are: steps"):
         replace(TrainConfig(), xyzzy=1)
@@ -26,15 +26,18 @@ def test_unknown_names():
         (dict(block="wide"), "block is 'wide'"),
         (dict(norm=None), "norm is None"),
         (dict(roi_op="roi_crop"), "roi_op is 'roi_crop'"),
-        (dict(mask_loss="dice"), "mask_loss is 'dice'"),
+        (dict(mask_loss="dice"), "MaskSettings: loss is 'dice'; it must be one of 'sigmoid', 'softmax'"),
         (dict(anchor_order="random"), "anchor_order is 'random'"),
         (dict(channel_order="RGB"), "channel_order is 'RGB'; it must be one of 'rgb', 'bgr'"),
         (dict(resize="opencv"), "resize is 'opencv'; it must be one of 'float', 'pillow'"),
-        (dict(num_classes=1), "num_classes is 1; it counts the background"),
+        (dict(num_classes=1), "num_classes is 1; it must be a whole number from 2 to 65536"),
         (dict(class_agnostic_masks=True, mask_loss="softmax"), "class-agnostic mask has no classes to compete"),
         (dict(extra_level=True), "'fpn' has 5 levels, but anchor_sizes names 4"),
         (dict(backbone="c4"), "'c4' has 1 levels, but anchor_sizes names 4"),
-        (dict(anchor_sizes=((8,), (16,), (32,), (0,))), r"sizes\[3\] must be a tuple of positive numbers"),
+        (
+            dict(anchor_sizes=((8,), (16,), (32,), (0,))),
+            r"anchor_sizes\[3\]\[0\] is 0.0; it must be a number from 1e-09",
+        ),
     ],
 )
 def test_impossible_switches(overrides, message):
@@ -113,7 +116,7 @@ CHANGES_LOSSES = [
 def test_switches_of_the_losses(overrides, expected):
     samples = tiny_model().draw_samples(*BATCH)
     default, changed = tiny_model().eval(), tiny_model(**overrides).eval()
-    before, after = default.losses(*BATCH, samples), changed.losses(*BATCH, samples)
+    before, after = (model.losses(*BATCH, samples=samples) for model in (default, changed))
     assert [name for name in LOSSES if before[name].item() != after[name].item()] == expected
 
 
@@ -126,7 +129,7 @@ CHANGES_SAMPLES = [
     (dict(rpn_pre_nms_train=20), "rois"),
     (dict(rpn_post_nms_train=20), "rois"),
     (dict(rpn_nms=0.3), "rois"),
-    (dict(rpn_min_size=10.0), "rois"),
+    (dict(min_proposal_size=10.0), "rois"),
     (dict(box_fg_iou=0.2), "rois"),
     (dict(box_samples=10), "rois"),
     (dict(box_positive_fraction=0.04), "rois"),
@@ -156,7 +159,7 @@ CHANGES_DETECTIONS = [
     (dict(rpn_pre_nms_test=20), True),
     (dict(rpn_post_nms_test=20), True),
     (dict(rpn_nms=0.3), True),
-    (dict(rpn_min_size=10.0), True),
+    (dict(min_proposal_size=10.0), True),
     (dict(score_threshold=0.9), True),
     (dict(box_nms=0.1), True),
     (dict(max_detections=10), True),
@@ -177,7 +180,7 @@ def test_switches_of_the_detections(overrides, expected):
 
 
 def test_sizes_that_are_limits():
-    model = tiny_model(max_detections=7, min_box_size=12.0, score_threshold=0.02, rpn_min_size=9.0).eval()
+    model = tiny_model(max_detections=7, min_box_size=12.0, score_threshold=0.02, min_proposal_size=9.0).eval()
     for result in model.detect(BATCH[0]):
         assert len(result["scores"]) == 7 and (result["scores"] > 0.02).all()
         assert (result["boxes"][:, 2:] - result["boxes"][:, :2] >= 12).all()
@@ -188,7 +191,7 @@ def test_the_stride_of_the_stage_that_runs_on_rois(stride, size):
     model = tiny_model(**C4, roi_stage_stride=stride)
     batch = model.transform(BATCH[0])
     boxes = [np.array([[5, 5, 30, 40]], np.float32)] * 2
-    assert model.pool(model.features(batch), batch, boxes, 4).shape == (2, 8, size, size)
+    assert model.roi_features(model.features(batch), boxes, 4).shape == (2, 8, size, size)
 
 
 @pytest.mark.parametrize(("nominal", "stride"), [(True, (64, 64)), (False, (96 // 2, 160 // 3))])

@@ -43,7 +43,7 @@ def test_no_image_has_objects(name):
     batch = batch_of(empty_scene(0), empty_scene(1, (50, 70)))
     values, gradients = losses_and_gradients(model, batch)
     assert values["loss_objectness"] > 0 and values["loss_classifier"] > 0
-    assert model.counts == {"positive_anchors": 0, "positive_rois": 0}
+    assert model.draw_samples(*batch).counts == {"positive_anchors": 0, "positive_rois": 0}
     assert gradients["rpn.head.cls_logits.bias"].any()
     for silent in SILENT:
         assert values[silent] == 0
@@ -53,9 +53,10 @@ def test_no_image_has_objects(name):
 @pytest.mark.parametrize("name", VARIANTS)
 def test_half_of_the_batch_is_empty(name):
     model = tiny_model(**VARIANTS[name])
-    values, _ = losses_and_gradients(model, batch_of(empty_scene(0), scene(1), empty_scene(2, (50, 70))))
+    batch = batch_of(empty_scene(0), scene(1), empty_scene(2, (50, 70)))
+    values, _ = losses_and_gradients(model, batch)
     assert all(value > 0 for value in values.values())
-    assert model.counts["positive_rois"] >= 2  # the objects themselves
+    assert model.draw_samples(*batch).counts["positive_rois"] >= 2  # the objects themselves
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -76,7 +77,7 @@ def test_an_image_with_crowd_regions_only_is_an_empty_one():
     target["iscrowd"] = np.array([1, 1])
     model = tiny_model()
     values, _ = losses_and_gradients(model, ([image], [target]))
-    assert model.counts == {"positive_anchors": 0, "positive_rois": 0}
+    assert model.draw_samples([image], [target]).counts == {"positive_anchors": 0, "positive_rois": 0}
     assert [values[name] for name in SILENT] == [0, 0, 0]
     assert values == losses_and_gradients(model, ([image], [{**empty_scene(0)[1]}]))[0]
 
@@ -155,9 +156,10 @@ def test_levels_without_rois(box):
 @pytest.mark.parametrize("name", BACKBONES)
 def test_no_proposals(name):
     """Every proposal is too small, as in a model gone astray: the objects themselves remain, or nothing."""
-    model = tiny_model(rpn_min_size=1e4, **BACKBONES[name])
-    values, _ = losses_and_gradients(model, batch_of(scene(0), empty_scene(1)))
-    assert model.counts["positive_rois"] == 2 and values["loss_mask"] > 0
+    model = tiny_model(min_proposal_size=1e4, **BACKBONES[name])
+    batch = batch_of(scene(0), empty_scene(1))
+    values, _ = losses_and_gradients(model, batch)
+    assert model.draw_samples(*batch).counts["positive_rois"] == 2 and values["loss_mask"] > 0
     values, _ = losses_and_gradients(model, batch_of(empty_scene(0), empty_scene(1)))
     assert values["loss_objectness"] > 0
     assert [values[name] for name in ("loss_classifier", "loss_box_reg", "loss_mask")] == [0, 0, 0]

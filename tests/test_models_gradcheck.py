@@ -33,7 +33,7 @@ def losses_and_gradients(model, images, targets, samples):
     for name in LOSSES:
         for parameter in model.parameters():
             parameter.grad = None
-        model.losses(images, targets, samples)[name].backward()
+        model.losses(images, targets, samples=samples)[name].backward()
         gradients[name] = {
             path: np.zeros(parameter.shape) if parameter.grad is None else parameter.grad
             for path, parameter in model.named_parameters()
@@ -41,13 +41,13 @@ def losses_and_gradients(model, images, targets, samples):
     return gradients
 
 
-def difference(model, parameter, index, step, batch):
+def difference(model, parameter, index, step, batch, samples):
     """The central difference of all five losses by one element of a parameter, (5,)."""
     values, before = [], parameter.data[index]
     for moved in (before + step, before - step):
         parameter.data[index] = moved
         with no_grad():
-            losses = model.losses(*batch)
+            losses = model.losses(*batch, samples=samples)
         values.append(np.array([losses[name].item() for name in LOSSES]))
     parameter.data[index] = before
     return (values[0] - values[1]) / (2 * step)
@@ -55,8 +55,8 @@ def difference(model, parameter, index, step, batch):
 
 def check_all_weights(model, images, targets, elements):
     """All five losses by one element of every parameter with a large gradient and by elements - 1 random ones."""
-    batch = images, targets, model.draw_samples(images, targets)
-    gradients = losses_and_gradients(model, *batch)
+    samples = model.draw_samples(images, targets)
+    gradients = losses_and_gradients(model, images, targets, samples)
     rng = np.random.default_rng(0)
     for path, parameter in model.named_parameters():
         analytic = np.stack([gradients[name][path] for name in LOSSES])
@@ -69,7 +69,7 @@ def check_all_weights(model, images, targets, elements):
             # Where a ReLU or a maximum switches within the step, only a smaller step tells the slope; a wrong
             # gradient is wrong at any step.
             for step in STEPS:
-                expected[row] = difference(model, parameter, index, step, batch)
+                expected[row] = difference(model, parameter, index, step, (images, targets), samples)
                 if (np.abs(found[row] - expected[row]) <= allowed).all():
                     break
         error, largest = np.abs(found - expected).max(axis=0), np.abs(expected).max(axis=0)

@@ -5,7 +5,16 @@ import pytest
 
 from tinymrcnn.autograd import Tensor
 from tinymrcnn.backend import to_device
-from tinymrcnn.models.mask_branch import MaskHead, MaskPredictor, decode_masks, mask_loss, mask_targets
+from tinymrcnn.models.mask_branch import (
+    MaskHead,
+    MaskPredictor,
+    MaskSettings,
+    decode_masks,
+    mask_loss,
+    mask_targets,
+)
+
+DEFAULT = MaskSettings()
 
 
 def f32(values):
@@ -20,7 +29,7 @@ def ints(*values):
 
 
 def test_the_head_keeps_the_grid_and_the_predictor_doubles_it():
-    head, predictor = MaskHead(3, (5, 4)), MaskPredictor(4, 6, 2)
+    head, predictor = MaskHead(3, MaskSettings(layers=(5, 4))), MaskPredictor(4, 2, MaskSettings(channels=6))
     x = Tensor(np.random.default_rng(0).normal(size=(2, 3, 7, 7)).astype(np.float32))
     hidden = head(x)
     assert hidden.shape == (2, 4, 7, 7) and (hidden.data >= 0).all() and (hidden.data == 0).any()
@@ -28,11 +37,11 @@ def test_the_head_keeps_the_grid_and_the_predictor_doubles_it():
     assert [name for name, _ in head.named_parameters()] == ["0.0.weight", "0.0.bias", "1.0.weight", "1.0.bias"]
     none = Tensor(np.zeros((0, 3, 7, 7), np.float32))
     assert predictor(head(none)).shape == (0, 2, 14, 14)
-    assert MaskHead(3, ())(x) is x
+    assert MaskHead(3, MaskSettings(layers=()))(x) is x
 
 
 def test_the_predictor():
-    predictor = MaskPredictor(1, 1, 2)
+    predictor = MaskPredictor(1, 2, MaskSettings(channels=1))
     predictor.conv5_mask.weight.data[...] = f32([[1, 2], [3, -4]])
     predictor.mask_fcn_logits.weight.data[...] = f32([1, 10]).reshape(2, 1, 1, 1)
     predictor.mask_fcn_logits.bias.data[...] = [0, 0.5]
@@ -49,7 +58,7 @@ def test_targets_are_the_object_s_mask_in_the_box():
     masks[0, 2:6, 3:5] = 1
     masks[1, :, 6:] = 1
     boxes = f32([[1, 2, 5, 6], [4, 0, 8, 8], [3, 2, 5, 6]])
-    targets = mask_targets(masks, boxes, ints(0, 1, 0), 4)
+    targets = mask_targets(masks, boxes, objects=ints(0, 1, 0), size=4, settings=DEFAULT)
     assert targets.shape == (3, 4, 4) and targets.dtype == np.float32
     np.testing.assert_array_equal(targets[0], [[0, 0, 1, 1]] * 4)
     np.testing.assert_array_equal(targets[1], [[0, 0, 1, 1]] * 4)
@@ -59,7 +68,9 @@ def test_targets_are_the_object_s_mask_in_the_box():
 def test_targets_have_rows_and_columns():
     masks = np.zeros((1, 6, 10), np.uint8)
     masks[0, 0:2, 4:10] = 1
-    targets = mask_targets(masks, f32([[2, 0, 10, 4]]), ints(0), 4)  # cells 2 wide and 1 high
+    targets = mask_targets(
+        masks, f32([[2, 0, 10, 4]]), objects=ints(0), size=4, settings=DEFAULT
+    )  # cells 2 wide and 1 high
     np.testing.assert_array_equal(targets[0], [[0, 1, 1, 1]] * 2 + [[0] * 4] * 2)
 
 
@@ -67,26 +78,42 @@ def test_soft_and_binary_targets():
     masks = np.zeros((1, 4, 8), np.uint8)
     masks[0, :, :3] = 1
     boxes = f32([[0, 0, 8, 4]])  # cells of 2 x 1: the second one is half covered
-    soft = mask_targets(masks, boxes, ints(0), 4, soft=True)
+    soft = mask_targets(masks, boxes, objects=ints(0), size=4, settings=MaskSettings(soft_mask_targets=True))
     np.testing.assert_allclose(soft[0], [[1, 0.5, 0, 0]] * 4)
-    np.testing.assert_array_equal(mask_targets(masks, boxes, ints(0), 4)[0], [[1, 1, 0, 0]] * 4)  # from 0.5 on
-    assert set(np.unique(mask_targets(masks, boxes + f32([0.2, 0, 0.3, 0]), ints(0), 4))) == {0, 1}
+    np.testing.assert_array_equal(
+        mask_targets(masks, boxes, objects=ints(0), size=4, settings=DEFAULT)[0], [[1, 1, 0, 0]] * 4
+    )  # from 0.5 on
+    assert set(
+        np.unique(mask_targets(masks, boxes + f32([0.2, 0, 0.3, 0]), objects=ints(0), size=4, settings=DEFAULT))
+    ) == {0, 1}
 
 
 def test_targets_half_a_pixel_off():
     masks = np.zeros((1, 4, 8), np.uint8)
     masks[0, :, :4] = 1
     boxes = f32([[0, 0, 8, 4]])
-    exact = mask_targets(masks, boxes, ints(0), 8, aligned=True, soft=True)
-    off = mask_targets(masks, boxes, ints(0), 8, aligned=False, soft=True)
+    exact, off = (
+        mask_targets(
+            masks, boxes, objects=ints(0), size=8, settings=MaskSettings(crop_aligned=aligned, soft_mask_targets=True)
+        )
+        for aligned in (True, False)
+    )
     np.testing.assert_allclose(exact[0, 1], [1, 1, 1, 1, 0, 0, 0, 0])
     np.testing.assert_allclose(off[0, 1], [1, 1, 1, 0.5, 0, 0, 0, 0])
 
 
 def test_targets_of_nothing():
     masks = np.ones((2, 4, 8), np.uint8)
-    assert mask_targets(masks, np.zeros((0, 4), np.float32), ints(), 4).shape == (0, 4, 4)
-    assert mask_targets(masks[:0], np.zeros((0, 4), np.float32), ints(), 4).shape == (0, 4, 4)
+    assert mask_targets(masks, np.zeros((0, 4), np.float32), objects=ints(), size=4, settings=DEFAULT).shape == (
+        0,
+        4,
+        4,
+    )
+    assert mask_targets(masks[:0], np.zeros((0, 4), np.float32), objects=ints(), size=4, settings=DEFAULT).shape == (
+        0,
+        4,
+        4,
+    )
 
 
 # Loss
@@ -103,7 +130,7 @@ LABELS = ints(2, 1)
 
 def test_sigmoid_loss_is_that_of_the_own_class():
     logits = Tensor(LOGITS, requires_grad=True)
-    loss, count = mask_loss(logits, LABELS, TARGETS)
+    loss, count = mask_loss(logits, LABELS, targets=TARGETS)
     assert count == 8
     expected = bce(LOGITS[0, 2], TARGETS[0]).sum() + bce(LOGITS[1, 1], TARGETS[1]).sum()
     assert loss.item() == pytest.approx(expected, rel=1e-6)
@@ -115,7 +142,7 @@ def test_sigmoid_loss_is_that_of_the_own_class():
 
 
 def test_class_agnostic_loss():
-    loss, count = mask_loss(Tensor(LOGITS[:, :1]), LABELS, TARGETS)
+    loss, count = mask_loss(Tensor(LOGITS[:, :1]), LABELS, targets=TARGETS)
     assert count == 8
     assert loss.item() == pytest.approx(bce(LOGITS[:, 0], TARGETS).sum(), rel=1e-6)
 
@@ -123,7 +150,7 @@ def test_class_agnostic_loss():
 def test_softmax_loss_lets_the_classes_compete():
     """Inside the mask the object's class is right, outside of it class 0."""
     logits = Tensor(LOGITS, requires_grad=True)
-    loss, count = mask_loss(logits, LABELS, TARGETS, "softmax")
+    loss, count = mask_loss(logits, LABELS, targets=TARGETS, kind="softmax")
     assert count == 8
     classes = np.array([[[0, 2], [2, 0]], [[1, 1], [0, 1]]])
     shares = np.exp(LOGITS) / np.exp(LOGITS).sum(axis=1, keepdims=True)
@@ -136,7 +163,7 @@ def test_softmax_loss_lets_the_classes_compete():
 @pytest.mark.parametrize("kind", ["sigmoid", "softmax"])
 def test_loss_over_nothing(kind):
     logits = Tensor(np.zeros((0, 3, 2, 2), np.float32), requires_grad=True)
-    loss, count = mask_loss(logits, ints(), np.zeros((0, 2, 2), np.float32), kind)
+    loss, count = mask_loss(logits, ints(), targets=np.zeros((0, 2, 2), np.float32), kind=kind)
     assert (loss.item(), count) == (0, 0)
     loss.backward()
     assert logits.grad.shape == (0, 3, 2, 2)
@@ -148,7 +175,7 @@ def test_gradients(check_gradients, device, kind):
     targets = to_device(np.random.default_rng(0).random((4, 3, 3)).round(), device)
 
     def loss(logits):
-        return mask_loss(logits, ints(1, 3, 2, 3), targets, kind)[0]
+        return mask_loss(logits, ints(1, 3, 2, 3), targets=targets, kind=kind)[0]
 
     check_gradients(f"mask_loss, {kind}", loss, lambda rng: [Tensor(rng.normal(size=(4, 4, 3, 3)), requires_grad=True)])
 
@@ -166,12 +193,12 @@ def test_probabilities_of_the_own_class():
 
 
 def test_probabilities_of_the_softmax():
-    masks = decode_masks(Tensor(LOGITS), LABELS, "softmax")
+    masks = decode_masks(Tensor(LOGITS), LABELS, kind="softmax")
     shares = np.exp(LOGITS) / np.exp(LOGITS).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(masks, [shares[0, 2], shares[1, 1]], rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["sigmoid", "softmax"])
 def test_no_masks(kind):
-    masks = decode_masks(Tensor(np.zeros((0, 3, 2, 2), np.float32)), ints(), kind)
+    masks = decode_masks(Tensor(np.zeros((0, 3, 2, 2), np.float32)), ints(), kind=kind)
     assert masks.shape == (0, 2, 2) and masks.dtype == np.float32

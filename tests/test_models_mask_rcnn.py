@@ -11,19 +11,19 @@ from tiny_models import BACKBONES, TINY, batch_of, empty_scene, scene, tiny_mode
 from tinymrcnn.boxes import box_iou, paste_masks
 from tinymrcnn.models import build_model
 from tinymrcnn.models.cost import without_drawing
+from tinymrcnn.models.rpn import rpn_loss
 from tinymrcnn.nn import AdamW
 
 LOSSES = ["loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_mask"]
 TV_KEYS = Path(__file__).parents[2] / "shared/reference/state_dicts/torchvision_maskrcnn_r50fpn_keys.txt"
 
 
-def train_step(model, optimizer, batch):
-    losses = model(*batch)
+def train_step(model, optimizer, batch, step=0):
+    losses = model(*batch, step=step)
     total = functools.reduce(operator.add, losses.values())
     optimizer.zero_grad()
     total.backward()
     optimizer.step()
-    model.step += 1
     return total.item()
 
 
@@ -57,9 +57,10 @@ def test_every_preset_trains_and_detects(preset):
     batch = batch_of(scene(0), empty_scene(1, (57, 90)))
     before = model.state_dict()
     losses = model(*batch)
+    counts = model.draw_samples(*batch).counts
     assert sorted(losses) == sorted(LOSSES)
     assert all(loss.shape == () and loss.dtype == np.float32 and np.isfinite(loss.item()) for loss in losses.values())
-    assert model.counts["positive_anchors"] >= 1 and model.counts["positive_rois"] >= 2
+    assert counts["positive_anchors"] >= 1 and counts["positive_rois"] >= 2
     train_step(model, AdamW(model.parameters()), batch)
     moved = [name for name, array in model.state_dict().items() if not np.array_equal(array, before[name])]
     assert set(moved) == set(before)
@@ -118,14 +119,17 @@ def test_the_steps_make_the_losses(name):
     features = model.features(batch)
     strides = {"fpn": (4, 8, 16, 32), "c4": (16,), "c5": (32,)}[name]
     assert [f.shape[2:] for f in features] == [(64 // s, 96 // s) for s in strides]
-    proposals, losses = model.propose(features, batch, batch.targets)
-    assert list(losses) == LOSSES[:2]
-    assert all(p.shape[1] == 4 and 0 < len(p) <= model.config.rpn_post_nms_train for p in proposals)
+    outputs = model.run_rpn(features, batch)
+    anchor_samples = model.sample_anchors(outputs.anchors, batch)
+    losses = rpn_loss(outputs, batch.gt_boxes, samples=anchor_samples, settings=model.config.rpn)
+    proposals = model.propose(outputs, batch)
+    assert all(p.shape[1] == 4 and 0 < len(p) <= model.config.rpn.post_nms_train for p in proposals)
     samples = model.sample(proposals, batch)
-    box_losses, roi_features = model.box_branch(features, batch, [s.boxes for s in samples], samples)
-    assert list(box_losses) == LOSSES[2:4] and len(roi_features) == sum(len(s.labels) for s in samples)
-    losses |= box_losses
-    losses |= model.mask_branch(features, batch, [s.positives for s in samples], samples, roi_features)
+    roi_features = model.roi_features(features, [s.boxes for s in samples], model.config.box.pool)
+    assert len(roi_features) == sum(len(s.labels) for s in samples)
+    losses |= model.box_losses(roi_features, batch, samples)
+    assert list(losses) == LOSSES[:4]
+    losses |= model.mask_losses(model.mask_branch(features, [s.positives for s in samples]), batch, samples)
     assert list(losses) == list(whole) == LOSSES
     for loss, (total, count) in losses.items():
         assert whole[loss].item() == pytest.approx(total.item() / count, rel=1e-6)
@@ -134,7 +138,14 @@ def test_the_steps_make_the_losses(name):
     assert [losses[loss][1] for loss in LOSSES] == [
         anchors, anchors, len(roi_features), len(roi_features), positives * (8 * 8 if name != "c4" else 4 * 4),
     ]  # fmt: skip
-    assert model.counts["positive_rois"] == positives
+    sums, drawn = model.loss_sums(images, targets)
+    assert drawn.counts == {
+        "positive_anchors": sum(len(s.positives) for s in anchor_samples),
+        "positive_rois": positives,
+    }
+    assert {name: (total.item(), count) for name, (total, count) in sums.items()} == {
+        name: (pytest.approx(total.item(), rel=1e-6), count) for name, (total, count) in losses.items()
+    }
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -145,10 +156,10 @@ def test_the_steps_make_the_detections(name):
     check_detections(whole, images)
     batch = model.transform(images)
     features = model.features(batch)
-    proposals, losses = model.propose(features, batch)
-    assert losses == {}
-    detections, _ = model.box_branch(features, batch, proposals)
-    masks = model.mask_branch(features, batch, detections)
+    proposals = model.propose(model.run_rpn(features, batch), batch)
+    roi_features = model.roi_features(features, proposals, model.config.box.pool)
+    detections = model.box_detections(roi_features, batch, proposals)
+    masks = model.mask_detections(features, detections)
     detections = [{**d, "masks": m} for d, m in zip(detections, masks, strict=True)]
     for result, wanted in zip(model.postprocess(detections, batch), whole, strict=True):
         for key in wanted:
@@ -158,11 +169,11 @@ def test_the_steps_make_the_detections(name):
 def test_proposals_are_no_part_of_the_graph_and_lie_inside_the_images():
     model = tiny_model()
     batch = model.transform(*batch_of(scene(0), scene(1, (50, 70), ((3, 3, 30, 30),))))
-    proposals, _ = model.propose(model.features(batch), batch)
+    proposals = model.propose(model.run_rpn(model.features(batch), batch), batch)
     for boxes, (height, width) in zip(proposals, batch.sizes, strict=True):
         assert type(boxes) is np.ndarray
         assert (boxes >= 0).all() and (boxes <= [width, height] * 2).all()
-        assert (boxes[:, 2:] - boxes[:, :2] >= model.config.rpn_min_size).all()
+        assert (boxes[:, 2:] - boxes[:, :2] >= model.config.rpn.min_proposal_size).all()
 
 
 def test_detect_gives_what_forward_pastes():
@@ -267,7 +278,7 @@ def test_the_model_learns_a_picture_by_heart(name):
     model = build_model("shapes", **{**TINY, "mask_layers": (16,), "mask_channels": 16, "box_hidden": 32, **overrides})
     batch = batch_of(scene(0, labels=(2, 5)))
     optimizer = AdamW(model.parameters(), lr=4e-3)
-    losses = [train_step(model, optimizer, batch) for _ in range(60)]
+    losses = [train_step(model, optimizer, batch, step) for step in range(60)]
     assert np.mean(losses[-5:]) < 0.35 * losses[0], losses
     (result,) = model.eval()(batch[0])
     target = batch[1][0]

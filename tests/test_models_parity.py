@@ -97,7 +97,7 @@ def test_detections(name, norm):
     assert close(ours_batch.images.data, batch.tensors)
     for level, feature in zip(ours.features(ours_batch), features.values(), strict=True):
         assert close(level.data, feature)
-    our_proposals, _ = ours.propose(ours.features(ours_batch), ours_batch)
+    our_proposals = ours.propose(ours.run_rpn(ours.features(ours_batch), ours_batch), ours_batch)
     for a, b in zip(our_proposals, proposals, strict=True):
         assert len(a) == len(b) == 80
         # in any order: scores that differ in the last bit only may change places

@@ -6,11 +6,11 @@ from tiny_models import batch_of, empty_scene, tiny_model
 
 from tinymrcnn.autograd import Tensor
 from tinymrcnn.backend import like
-from tinymrcnn.models.pooler import assign_levels, make_roi_op, pool_rois
+from tinymrcnn.models.pooler import PoolerSettings, assign_levels, cut_rois, pool_rois
 from tinymrcnn.roi import roi_align, roi_pool, roi_warp
 
 SCALES = [1 / 4, 1 / 8, 1 / 16, 1 / 32]
-ALIGN = make_roi_op("roi_align", 2, True)
+DEFAULT = PoolerSettings()
 
 
 def box(width, height, x=3.0, y=5.0):
@@ -38,7 +38,7 @@ def box(width, height, x=3.0, y=5.0):
 )
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_the_level_of_a_box(width, height, level, dtype):
-    levels = assign_levels(np.array([box(width, height)], dtype), SCALES)
+    levels = assign_levels(np.array([box(width, height)], dtype), SCALES, DEFAULT)
     assert levels.dtype == np.int64
     assert levels.tolist() == [level - 2]  # the finest is P2
 
@@ -49,15 +49,16 @@ def test_rounding_does_not_move_a_box_of_the_canonical_size(dtype):
     x = np.linspace(0.1, 1800, 2000, dtype=dtype)
     boxes = np.stack([x, x, x + dtype(224), x + dtype(224)], axis=1)
     assert ((boxes[:, 2] - boxes[:, 0]) < 224).any()
-    assert (assign_levels(boxes, SCALES) == 2).all()
+    assert (assign_levels(boxes, SCALES, DEFAULT) == 2).all()
 
 
 def test_other_canonical_sizes_and_levels():
     boxes = np.array([box(31, 31), box(32, 32), box(64, 64), box(128, 128)], np.float32)
-    assert assign_levels(boxes, SCALES, 64.0, 4).tolist() == [0, 1, 2, 3]
-    assert assign_levels(boxes, SCALES, 64.0, 3).tolist() == [0, 0, 1, 2]
-    assert assign_levels(boxes, [1 / 8, 1 / 16], 64.0, 4).tolist() == [0, 0, 1, 1]
-    assert assign_levels(boxes[:0], SCALES).shape == (0,)
+    four, three = PoolerSettings(canonical_size=64.0), PoolerSettings(canonical_size=64.0, canonical_level=3)
+    assert assign_levels(boxes, SCALES, four).tolist() == [0, 1, 2, 3]
+    assert assign_levels(boxes, SCALES, three).tolist() == [0, 0, 1, 2]
+    assert assign_levels(boxes, [1 / 8, 1 / 16], four).tolist() == [0, 0, 1, 1]
+    assert assign_levels(boxes[:0], SCALES, DEFAULT).shape == (0,)
 
 
 def constant_maps(images, size, channels=2):
@@ -78,7 +79,7 @@ def test_results_come_in_the_order_of_the_boxes():
         np.zeros((0, 4), np.float32),
         np.array([box(60, 50), box(230, 230)], np.float32),
     ]
-    pooled = pool_rois(maps, boxes, SCALES, 3, ALIGN)
+    pooled = pool_rois(maps, boxes, SCALES, 3, DEFAULT)
     assert pooled.shape == (6, 2, 3, 3) and pooled.dtype == np.float32
     assert pooled.data.transpose(0, 2, 3, 1).flags.c_contiguous
     expected = np.array([20, 0, 30, 10, 2, 22], np.float32)
@@ -90,13 +91,13 @@ def test_results_come_in_the_order_of_the_boxes():
 def test_levels_without_rois(boxes):
     boxes = [np.array(boxes, np.float32).reshape(-1, 4)]
     maps = constant_maps(1, (128, 160))
-    assert pool_rois(maps, boxes, SCALES, 2, ALIGN).shape == (len(boxes[0]), 2, 2, 2)
+    assert pool_rois(maps, boxes, SCALES, 2, DEFAULT).shape == (len(boxes[0]), 2, 2, 2)
 
 
 def test_a_single_level_takes_all():
     (feature,) = constant_maps(2, (128, 160))[2:3]
     boxes = [np.array([box(5, 5), box(100, 90)], np.float32), np.array([box(30, 30)], np.float32)]
-    pooled = pool_rois([feature], boxes, [1 / 16], 2, ALIGN)
+    pooled = pool_rois([feature], boxes, [1 / 16], 2, DEFAULT)
     np.testing.assert_allclose(pooled.data[:, 0, 0, 0], [20, 20, 21])
 
 
@@ -110,10 +111,10 @@ ARGUMENTS = {
 
 @pytest.mark.parametrize("name", ARGUMENTS)
 def test_operators_by_name(name):
-    operator = make_roi_op(name.partition(",")[0], 2, name == "roi_align")
+    settings = PoolerSettings(roi_op=name.partition(",")[0], sampling_ratio=2, aligned=name == "roi_align")
     features = Tensor(np.random.default_rng(0).normal(size=(2, 3, 9, 13)).astype(np.float32))
     rois = np.array([[1, 3.2, 4.1, 30.9, 20.3], [0, 10.0, 0.5, 50.0, 33.0]], np.float32)
-    result = operator(features, rois, 3, 1 / 4)
+    result = cut_rois(features, rois, 3, 1 / 4, settings)
     np.testing.assert_array_equal(result.data, ARGUMENTS[name](features, rois, 3, 1 / 4).data)
     others = [ARGUMENTS[other](features, rois, 3, 1 / 4).data for other in ARGUMENTS if other != name]
     assert not any(np.array_equal(result.data, other) for other in others)
@@ -127,13 +128,13 @@ def test_gradients_over_all_levels(check_gradients, name):
         np.zeros((0, 4)),
         np.array([box(25, 21, 7.7, 8.1), box(5, 4, 30.2, 20.3), box(80, 55, 4.4, 3.3)], np.float64),
     ]
-    operator = make_roi_op(name, 2, True)
+    settings = PoolerSettings(roi_op=name, canonical_size=32.0)
 
     def make_inputs(rng):
         return [Tensor(rng.normal(size=(3, 2, 64 >> i, 96 >> i)), requires_grad=True) for i in range(2, 6)]
 
     def pooled(*maps):
-        return pool_rois(maps, [like(b, maps[0].data) for b in boxes], SCALES, 2, operator, 32.0)
+        return pool_rois(maps, [like(b, maps[0].data) for b in boxes], SCALES, 2, settings)
 
     check_gradients(f"pool_rois, {name}", pooled, make_inputs)
 
@@ -145,7 +146,7 @@ def test_rois_are_not_cut_from_the_extra_level():
     assert len(features) == 5 and features[4].shape == (1, 8, 4, 5)
     boxes = [np.array([box(300, 240)], np.float32)]
     expected = roi_align(features[3], boxes, 3, 1 / 32, 2, True)
-    np.testing.assert_array_equal(model.pool(features, batch, boxes, 3).data, expected.data)
+    np.testing.assert_array_equal(model.pool(features, boxes, 3).data, expected.data)
 
 
 @pytest.mark.parametrize("backbone", ["fpn", "c4", "c5"])
@@ -161,7 +162,7 @@ def test_scales_where_the_sizes_do_not_divide_evenly(backbone):
     expected = roi_align(features[-1], boxes, 3, 1 / stride, 2, True)
     if backbone == "c4":
         expected = model.roi_heads.layer4(expected)
-    np.testing.assert_array_equal(model.pool(features, batch, boxes, 3).data, expected.data)
+    np.testing.assert_array_equal(model.roi_features(features, boxes, 3).data, expected.data)
     anchors, sizes = model.all_anchors(features, batch)
     per_cell = 3
     last = anchors[sum(sizes[:-1]) :].reshape(*features[-1].shape[2:], per_cell, 4)

@@ -1,7 +1,5 @@
 """The full-size presets: how the three families differ, field by field, and that small models of them run."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,11 +9,11 @@ from tinymrcnn.bench.watch import counting_operations
 from tinymrcnn.boxes import paste_masks
 from tinymrcnn.cli import main
 from tinymrcnn.commands import models as models_command
-from tinymrcnn.models import build_model, list_presets
-from tinymrcnn.models.config import replace
+from tinymrcnn.models import Config, build_model, list_presets
 from tinymrcnn.models.cost import cost_of, without_drawing
-from tinymrcnn.models.pooler import assign_levels
-from tinymrcnn.models.presets import POSITIVE, PUBLIC_FILES, get_config
+from tinymrcnn.models.pooler import PoolerSettings, assign_levels
+from tinymrcnn.models.presets import ANY_SIZE, PUBLIC_FILES, get_config
+from tinymrcnn.models.settings import find_field, flatten, replace, value_of
 from tinymrcnn.models.transform import make_batch, resized_size
 
 FULL_SIZE = [name for name in list_presets() if not name.startswith("shapes")]
@@ -76,7 +74,7 @@ FIELDS = {
     "rpn_post_nms_train": (2000, 1000, 2000, 2000, 1000),
     "rpn_post_nms_test": (1000, 1000, 1000, 300, 1000),
     "rpn_box_beta": (1 / 9, 0, 0, 1 / 9, 1 / 9),
-    "rpn_min_size": (1e-3, *[POSITIVE] * 4),
+    "min_proposal_size": (1e-3, *[ANY_SIZE] * 4),
     "rpn_fixed_count": (False, True, True, True, True),
     "aligned": (False, True, True, False, False),
     "sampling_ratio": (2, 0, 0, 2, 2),
@@ -101,15 +99,17 @@ FIELDS = {
 
 @pytest.mark.parametrize("field", FIELDS)
 def test_the_families(field):
-    assert tuple(getattr(get_config(name), field) for name in FAMILIES) == FIELDS[field]
+    assert tuple(value_of(get_config(name), field) for name in FAMILIES) == FIELDS[field]
 
 
 def test_nothing_else_differs():
     """But what the backbone asks for, and what a C4 or C5 model has no use for."""
-    of_the_backbone = {"preset", "backbone", "extra_level", "anchor_sizes", "mask_layers", "box_hidden", "fpn_channels"}
-    configs = [dataclasses.asdict(get_config(name)) for name in FAMILIES]
+    of_the_backbone = {
+        "preset", "backbone", "fpn.extra_level", "rpn.anchor_sizes", "mask.layers", "box.hidden", "fpn.channels",
+    }  # fmt: skip
+    configs = [flatten(get_config(name)) for name in FAMILIES]
     differing = {field for field in configs[0] if any(c[field] != configs[0][field] for c in configs)}
-    assert differing - of_the_backbone <= set(FIELDS)
+    assert differing - of_the_backbone <= {find_field(Config, field) for field in FIELDS}
     fpn = [configs[i] for i in (0, 1, 4)]
     assert all(c[field] == fpn[0][field] for c in fpn for field in of_the_backbone - {"preset"})
 
@@ -122,8 +122,8 @@ def test_deeper_and_coarser():
         get_config("paper_resnet50_fpn"), preset="paper_resnet101_fpn", depths=(3, 4, 23, 3)
     )
     c4, c5 = get_config("paper_resnet50_c4"), get_config("paper_resnet50_c5")
-    assert (c5.backbone, c5.rpn_channels, c5.box_hidden, c5.mask_layers) == ("c5", 2048, 1024, (256,) * 4)
-    assert (c5.rpn_post_nms_test, c5.box_samples, c5.anchor_sizes) == (300, 64, c4.anchor_sizes)
+    assert (c5.backbone, c5.rpn.channels, c5.box.hidden, c5.mask.layers) == ("c5", 2048, 1024, (256,) * 4)
+    assert (c5.rpn.post_nms_test, c5.box.samples, c5.rpn.anchor_sizes) == (300, 64, c4.rpn.anchor_sizes)
 
 
 def test_the_c4_heads_of_both_kinds():
@@ -131,14 +131,14 @@ def test_the_c4_heads_of_both_kinds():
     rois = [np.array([[4, 8, 60, 40], [0, 0, 30, 90]], np.float32)]
     for preset, pooled in (("detectron2_resnet50_c4", 14), ("paper_resnet50_c4", 7)):
         model = build_model(preset, **FEW_CHANNELS).eval()
-        assert model.config.box_pool == pooled
+        assert model.config.box.pool == pooled
         assert [block.conv1.stride for block in model.roi_heads.layer4][0] == (2 if pooled == 14 else 1)
         batch = model.transform([scene(0)[0]])
         features = model.features(batch)
         assert len(features) == 1 and features[0].shape[2:] == tuple(-(-side // 16) for side in batch.sizes[0])
-        assert model.pool(features, batch, rois, model.config.box_pool).shape == (2, 16, 7, 7)
+        assert model.roi_features(features, rois, model.config.box.pool).shape == (2, 16, 7, 7)
         found = [{"boxes": rois[0], "labels": np.array([1, 5])}]
-        assert model.mask_branch(features, batch, found)[0].shape == (2, 14, 14)
+        assert model.mask_detections(features, found)[0].shape == (2, 14, 14)
 
 
 # Images as detectron2 prepares them
@@ -171,9 +171,11 @@ def test_images_as_detectron2_takes_them():
     pixels = rng.integers(0, 256, (50, 83, 3)).astype(np.uint8)
     image = pixels.transpose(2, 0, 1).astype(np.float32) / 255
     mean = (103.53, 116.28, 123.675)
-    family = dict(channel_order="bgr", pixel_scale=255.0, resize="pillow", round_sizes=True)
+    family = replace(
+        get_config("detectron2_resnet50_fpn").transform, train_min_sizes=(), max_size=133, size_divisible=1
+    )
     for min_size, size in ((None, (50, 83)), (25, (25, 42)), (80, (80, 133))):
-        batch = make_batch([image], None, mean, (1.0, 1.0, 1.0), min_size, 133, 1, 81, **family)
+        batch = make_batch([image], settings=replace(family, min_size=min_size))
         resized = Image.fromarray(pixels[:, :, ::-1].copy()).resize(size[::-1], Image.Resampling.BILINEAR)
         expected = np.asarray(resized).transpose(2, 0, 1) - np.reshape(mean, (3, 1, 1))
         assert batch.images.shape == (1, 3, *size) and batch.images.dtype == np.float32
@@ -186,8 +188,7 @@ def test_sizes_that_are_drawn_in_training():
     drawn = [min(size) for size in model.transform(images, targets).sizes]
     assert set(drawn) == {40, 64, 90}
     assert [min(size) for size in model.transform(images, targets).sizes] == drawn  # the step's own
-    model.step += 1
-    assert [min(size) for size in model.transform(images, targets).sizes] != drawn
+    assert [min(size) for size in model.transform(images, targets, step=1).sizes] != drawn
     assert {min(size) for size in model.transform(images).sizes} == {64}  # without targets nothing is drawn
     assert {min(size) for size in model.eval().transform(images, targets).sizes} == {64}
     with pytest.raises(ValueError, match="Image 1: the target must be a dict"):
@@ -204,8 +205,8 @@ def test_where_the_level_s_epsilon_is_added():
     # a hair below 224: 1e-6 in the exponent lifts it, 1e-8 beside the ratio does not; and one that both lift
     sides = np.array([224 * (1 - 5e-7), 224 * (1 - 5e-9), 224 * (1 - 1e-5)])
     boxes = np.stack([0 * sides, 0 * sides, sides, sides], axis=1)
-    assert assign_levels(boxes, scales).tolist() == [2, 2, 1]
-    assert assign_levels(boxes, scales, epsilon=(1e-8, 0.0)).tolist() == [1, 2, 1]
+    assert assign_levels(boxes, scales, PoolerSettings()).tolist() == [2, 2, 1]
+    assert assign_levels(boxes, scales, PoolerSettings(level_epsilon=(1e-8, 0.0))).tolist() == [1, 2, 1]
 
 
 def test_losses_over_a_fixed_count():
@@ -305,9 +306,9 @@ def test_the_counted_cost_is_that_of_a_run(preset):
         features = model.features(batch)
         model.rpn.head(features)
         boxes = np.tile(np.float32([[3, 4, 40, 50]]), (7, 1))
-        model.box_branch(features, batch, [boxes])
+        model.box_branch(model.roi_features(features, [boxes], config.box.pool))
         of_boxes = count()
-        model.mask_branch(features, batch, [{"boxes": boxes[:3], "labels": np.array([1, 2, 3])}])
+        model.mask_branch(features, [boxes[:3]])
     assert (cost.operations, cost.mask_operations) == (count(), count() - of_boxes)
     without = replace(config, masks=False)
     assert cost.parameters == sum(parameter.size for parameter in model.parameters())

@@ -4,8 +4,17 @@ import numpy as np
 import pytest
 
 from tinymrcnn.autograd import Tensor
-from tinymrcnn.models.fpn import FPN
-from tinymrcnn.models.resnet import BasicBlock, Bottleneck, ResNet, conv_norm, make_norm, make_shortcut, make_stage
+from tinymrcnn.models.fpn import FPN, FPNSettings
+from tinymrcnn.models.resnet import (
+    BasicBlock,
+    Bottleneck,
+    ResNet,
+    ResNetSettings,
+    conv_norm,
+    make_norm,
+    make_shortcut,
+    make_stage,
+)
 from tinymrcnn.nn import BatchNorm2d, Conv2d, FrozenBatchNorm2d, GroupNorm, ReLU
 from tinymrcnn.ops import conv2d
 
@@ -27,7 +36,7 @@ def tap(convolution, row, column):
 
 
 def test_basic_block():
-    block = BasicBlock(2, 2, 1, "batch").eval()
+    block = BasicBlock(2, 2, 1, ResNetSettings()).eval()
     tap(block.conv1, 1, 1)
     tap(block.conv2, 1, 1)
     block.bn1.bias.data[...] = [-2, 0]  # the first ReLU cuts channel 0 at 2
@@ -41,7 +50,7 @@ def test_basic_block():
 
 
 def test_basic_block_with_stride():
-    block = BasicBlock(2, 3, 2, "batch").eval()
+    block = BasicBlock(2, 3, 2, ResNetSettings()).eval()
     tap(block.conv1, 1, 1)
     tap(block.conv2, 1, 1)
     tap(block.downsample[0], 0, 0)
@@ -54,7 +63,7 @@ def test_basic_block_with_stride():
 @pytest.mark.parametrize(("stride_in_1x1", "start"), [(False, 1), (True, 2)])
 def test_where_the_bottleneck_strides(stride_in_1x1, start):
     """The 3x3 convolution reads its right neighbour: of all cells, or of those that the stride left over."""
-    block = Bottleneck(4, 1, 2, "batch", stride_in_1x1).eval()
+    block = Bottleneck(4, 1, 2, ResNetSettings(stride_in_1x1=stride_in_1x1)).eval()
     for convolution, column in ((block.conv1, 0), (block.conv2, 2), (block.conv3, 0)):
         tap(convolution, convolution.weight.shape[2] // 2, column)
     block.downsample[0].weight.data[...] = 0
@@ -66,7 +75,7 @@ def test_where_the_bottleneck_strides(stride_in_1x1, start):
 
 
 def test_bottleneck_without_stride():
-    block = Bottleneck(8, 2, 1, "batch").eval()
+    block = Bottleneck(8, 2, 1, ResNetSettings()).eval()
     for convolution in (block.conv1, block.conv2, block.conv3):
         tap(convolution, *[size // 2 for size in convolution.weight.shape[2:]])
     x = ramp(1, 8, 2, 3)
@@ -76,24 +85,28 @@ def test_bottleneck_without_stride():
 
 
 def test_shortcuts():
-    assert make_shortcut(8, 8, 1, "batch") is None
-    assert make_shortcut(8, 16, 1, "batch")[0].weight.shape == (16, 8, 1, 1)
-    assert make_shortcut(8, 8, 2, "group")[0].stride == 2
+    assert make_shortcut(8, 8, 1, ResNetSettings(norm="batch")) is None
+    assert make_shortcut(8, 16, 1, ResNetSettings(norm="batch"))[0].weight.shape == (16, 8, 1, 1)
+    assert make_shortcut(8, 8, 2, ResNetSettings(norm="group"))[0].stride == 2
 
 
 @pytest.mark.parametrize(("channels", "groups"), [(4, 1), (8, 1), (16, 2), (64, 8), (128, 16)])
 def test_group_norm_has_groups_of_8(channels, groups):
-    norm = make_norm("group", channels)
+    norm = make_norm(channels, ResNetSettings(norm="group"))
     assert isinstance(norm, GroupNorm) and norm.num_groups == groups
 
 
 def test_norms():
-    assert type(make_norm("batch", 3)) is BatchNorm2d and type(make_norm("frozen", 3)) is FrozenBatchNorm2d
-    assert list(make_norm("frozen", 3).parameters()) == []
+    assert (
+        type(make_norm(3, ResNetSettings(norm="batch"))) is BatchNorm2d
+        and type(make_norm(3, ResNetSettings(norm="frozen"))) is FrozenBatchNorm2d
+    )
+    assert list(make_norm(3, ResNetSettings(norm="frozen")).parameters()) == []
 
 
 def test_stages():
-    stage = make_stage("bottleneck", 12, 4, 3, 2, "batch")
+    settings = ResNetSettings(block="bottleneck", depths=(1, 3, 1, 1), widths=(3, 4, 5, 6))
+    stage = make_stage(12, 1, 2, settings)
     assert [block.conv1.weight.shape for block in stage] == [(4, 12, 1, 1), (4, 16, 1, 1), (4, 16, 1, 1)]
     assert [block.conv2.stride for block in stage] == [2, 1, 1]
     assert [block.downsample is None for block in stage] == [False, True, True]
@@ -106,7 +119,8 @@ def test_stages():
 @pytest.mark.parametrize("norm", ["batch", "frozen", "group"])
 @pytest.mark.parametrize(("block", "factor"), [("basic", 1), ("bottleneck", 4)])
 def test_sizes(block, factor, norm):
-    body = ResNet(block, (1, 2, 1, 1), (3, 4, 5, 6), 2, norm)
+    settings = dict(depths=(1, 2, 1, 1), widths=(3, 4, 5, 6), stem_width=2)
+    body = ResNet(ResNetSettings(block=block, norm=norm, **settings))
     assert body.out_channels == [3 * factor, 4 * factor, 5 * factor, 6 * factor]
     maps = body(Tensor(np.random.default_rng(0).random((2, 3, 64, 96), np.float32)))
     expected = [(2, c, 64 // s, 96 // s) for c, s in zip(body.out_channels, (4, 8, 16, 32), strict=True)]
@@ -118,14 +132,14 @@ def test_sizes(block, factor, norm):
 
 
 def test_fewer_stages():
-    body = ResNet("basic", (1, 1, 1), (3, 4, 5), 2)
+    body = ResNet(ResNetSettings(depths=(1,) * 4, widths=(3, 4, 5, 6), stem_width=2), 3)
     assert len(body(Tensor(np.zeros((1, 3, 32, 64), np.float32)))) == 3
     assert not any(name.startswith("layer4") for name in body.state_dict())
 
 
 def test_the_stem():
     """A 7x7 convolution with stride 2, ReLU, and a 3x3 maximum with stride 2."""
-    body = ResNet("basic", (1,), (2,), 2).eval()
+    body = ResNet(ResNetSettings(depths=(1,) * 4, widths=(2,) * 4, stem_width=2), 1).eval()
     tap(body.conv1, 3, 3)
     stem = body.maxpool(body.relu(body.bn1(body.conv1(ramp(1, 3, 8, 12)))))
     picked = ramp(1, 3, 8, 12).data[:, :2, ::2, ::2] * UNSCALED  # 4 x 6, growing to the right and downwards
@@ -134,7 +148,8 @@ def test_the_stem():
 
 
 def test_names_of_the_weights():
-    names = list(ResNet("bottleneck", (1, 1), (2, 2), 2, "frozen").state_dict())
+    settings = ResNetSettings(block="bottleneck", depths=(1,) * 4, widths=(2,) * 4, stem_width=2, norm="frozen")
+    names = list(ResNet(settings, 2).state_dict())
     norm = ["weight", "bias", "running_mean", "running_var"]
     block = [f"conv{i}.weight" for i in (1, 2, 3)] + [f"bn{i}.{n}" for i in (1, 2, 3) for n in norm]
     block += ["downsample.0.weight"] + [f"downsample.1.{n}" for n in norm]
@@ -148,7 +163,7 @@ def test_names_of_the_weights():
 
 def identity_fpn(levels, extra_level=False):
     """All channels 1, all convolutions the identity."""
-    fpn = FPN([1] * levels, 1, extra_level)
+    fpn = FPN([1] * levels, FPNSettings(channels=1, extra_level=extra_level))
     for inner, layer in zip(fpn.inner_blocks, fpn.layer_blocks, strict=True):
         tap(inner[0], 0, 0)
         tap(layer[0], 1, 1)
@@ -187,7 +202,7 @@ def test_the_extra_level_is_every_second_cell(size):
 
 def test_fpn_against_its_formula():
     rng = np.random.default_rng(3)
-    fpn = FPN([3, 5, 2], 4)
+    fpn = FPN([3, 5, 2], FPNSettings(channels=4))
     for parameter in fpn.parameters():
         parameter.data[...] = rng.normal(size=parameter.shape)
     maps = [

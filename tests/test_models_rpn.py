@@ -4,10 +4,19 @@ import numpy as np
 import pytest
 
 from tinymrcnn.autograd import Tensor
-from tinymrcnn.boxes import BoxCoder
-from tinymrcnn.models.rpn import AnchorSamples, RPNHead, decode_proposals, rpn_loss, rpn_targets, sample_anchors
+from tinymrcnn.models.rpn import (
+    Anchors,
+    AnchorSamples,
+    RPNHead,
+    RPNOutputs,
+    RPNSettings,
+    decode_proposals,
+    rpn_loss,
+    rpn_targets,
+    sample_anchors,
+)
 
-CODER = BoxCoder()
+DEFAULT = RPNSettings()
 
 
 def f32(values):
@@ -75,29 +84,29 @@ BOXES = f32([[0, 0, 10, 20], [40, 30, 60, 40]])
 
 
 def test_targets():
-    assert rpn_targets(ANCHORS, BOXES).tolist() == [0, 0, -2, -2, -1, 1, -1, -1]
-    assert rpn_targets(ANCHORS, BOXES, 0.6, 0.6).tolist() == [0, 0, 0, -1, -1, 1, -1, -1]
-    assert rpn_targets(ANCHORS, BOXES, 0.6, 0.6).dtype == np.int64
+    assert rpn_targets(ANCHORS, BOXES, DEFAULT).tolist() == [0, 0, -2, -2, -1, 1, -1, -1]
+    matches = rpn_targets(ANCHORS, BOXES, RPNSettings(fg_iou=0.6, bg_iou=0.6))
+    assert matches.tolist() == [0, 0, 0, -1, -1, 1, -1, -1] and matches.dtype == np.int64
 
 
 def test_all_best_anchors_of_an_object_are_positive():
     tied = f32([[0, 0, 4, 10], [6, 0, 10, 10], [0, 0, 3, 10]])
-    assert rpn_targets(tied, f32([[0, 0, 10, 10]])).tolist() == [0, 0, -2]
+    assert rpn_targets(tied, f32([[0, 0, 10, 10]]), DEFAULT).tolist() == [0, 0, -2]
 
 
 def test_targets_without_objects():
-    assert rpn_targets(ANCHORS, f32(np.zeros((0, 4)))).tolist() == [-1] * 8
+    assert rpn_targets(ANCHORS, f32(np.zeros((0, 4))), DEFAULT).tolist() == [-1] * 8
 
 
 def test_the_sample():
     matches = np.repeat(ints(-1, -2, 0, 1), [50, 20, 10, 5])
-    samples = sample_anchors(matches, 24, 0.5, np.random.default_rng(0))
+    samples = sample_anchors(matches, RPNSettings(samples=24), np.random.default_rng(0))
     assert len(samples.positives) == 12 and len(samples.negatives) == 12
     assert (matches[samples.positives] >= 0).all() and (matches[samples.negatives] == -1).all()
     np.testing.assert_array_equal(samples.objects, matches[samples.positives])
     assert len(set(samples.positives) | set(samples.negatives)) == 24
     assert all(part.dtype == np.int64 for part in (samples.positives, samples.negatives, samples.objects))
-    few = sample_anchors(matches, 60, 0.5, np.random.default_rng(0))
+    few = sample_anchors(matches, RPNSettings(samples=60), np.random.default_rng(0))
     assert (len(few.positives), len(few.negatives)) == (15, 45)  # the negatives fill up
 
 
@@ -122,7 +131,10 @@ def test_loss():
         AnchorSamples(ints(2), ints(0, 3), ints(0)),
     ]
     leaves = Tensor(logits, requires_grad=True), Tensor(deltas, requires_grad=True)
-    (objectness, count), (box, box_count) = rpn_loss(*leaves, anchors, boxes, samples, CODER, 0.1)
+    outputs = RPNOutputs(*leaves, Anchors(anchors, [4]))
+    losses = rpn_loss(outputs, boxes, samples=samples, settings=RPNSettings(box_beta=0.1))
+    assert list(losses) == ["loss_objectness", "loss_rpn_box_reg"]
+    (objectness, count), (box, box_count) = losses.values()
     assert count == box_count == 6
     expected = bce(0.5, 1) + bce(0.25, 1) + bce(-1, 0) + bce(0.75, 1) + bce(3, 0) + bce(1, 0)
     assert objectness.item() == pytest.approx(expected, rel=1e-6)
@@ -140,8 +152,21 @@ def test_loss_with_beta_0_is_l1():
     anchors, boxes = f32([[0, 0, 10, 20]]), [f32([[0, 0, 10, 20]])]
     deltas = f32([[[0.5, -0.25, 0.125, 1]]])
     samples = [AnchorSamples(ints(0), ints(), ints(0))]
-    _, (box, count) = rpn_loss(Tensor(f32([[0]])), Tensor(deltas), anchors, boxes, samples, CODER, 0.0)
+    outputs = RPNOutputs(Tensor(f32([[0]])), Tensor(deltas), Anchors(anchors, [1]))
+    box, count = rpn_loss(outputs, boxes, samples=samples, settings=RPNSettings(box_beta=0.0))["loss_rpn_box_reg"]
     assert (box.item(), count) == (1.875, 1)
+
+
+def test_a_fixed_count_divides_by_what_was_asked_for_in_every_image():
+    """Two images with one sample each, of 10 that were asked for: the losses are divided by 20."""
+    anchors, boxes = f32([[0, 0, 10, 20]]), [f32([[0, 0, 10, 20]])] * 2
+    outputs = RPNOutputs(Tensor(f32([[1], [2]])), Tensor(f32(np.ones((2, 1, 4)))), Anchors(anchors, [1]))
+    samples = [AnchorSamples(ints(0), ints(), ints(0))] * 2
+    for fixed, count in ((False, 2), (True, 20)):
+        settings = RPNSettings(samples=10, fixed_count=fixed)
+        losses = rpn_loss(outputs, boxes, samples=samples, settings=settings)
+        assert [loss[1] for loss in losses.values()] == [count, count]
+        assert losses["loss_objectness"][0].item() == pytest.approx(bce(1, 1) + bce(2, 1), rel=1e-6)
 
 
 # Proposals
@@ -150,8 +175,9 @@ def test_loss_with_beta_0_is_l1():
 def decode(logits, deltas=None, anchors=None, level_sizes=None, size=(50, 100), pre=100, post=100, nms=0.7, small=1e-3):
     anchors = f32(anchors)
     deltas = np.zeros((len(anchors), 4), np.float32) if deltas is None else f32(deltas)
-    sizes = level_sizes or [len(anchors)]
-    return decode_proposals(f32(logits), deltas, anchors, sizes, size, CODER, pre, post, nms, small)
+    anchors = Anchors(anchors, level_sizes or [len(anchors)])
+    settings = RPNSettings(pre_nms_test=pre, post_nms_test=post, nms=nms, min_proposal_size=small)
+    return decode_proposals(f32(logits), deltas, anchors=anchors, image_size=size, settings=settings, training=False)
 
 
 def test_proposals_are_corrected_clipped_and_sorted():

@@ -17,9 +17,9 @@ def test_the_same_step_gives_the_same_bits(name):
 FEW = dict(norm="frozen", rpn_samples=16, box_samples=8)  # with batch statistics images would depend on each other
 
 
-def drawn(model, batch):
+def drawn(model, batch, step=0):
     """{image_id: all that was drawn for that image}."""
-    samples = model.draw_samples(*batch)
+    samples = model.draw_samples(*batch, step=step)
     return {
         target["image_id"]: (a.positives, a.negatives, a.objects, r.boxes, r.objects, r.labels)
         for target, a, r in zip(batch[1], samples.anchors, samples.rois, strict=True)
@@ -52,19 +52,17 @@ def test_samples_depend_on(change):
     assert same(before, drawn(model, batch)[5])
     if change == "image_id":
         batch[1][0]["image_id"] = 9
-    else:
-        setattr(model, change, 9)
-    after = drawn(model, batch)[batch[1][0]["image_id"]]
+    if change == "seed":
+        model.seed = 9
+    after = drawn(model, batch, step=9 if change == "step" else 0)[batch[1][0]["image_id"]]
     assert not same(before[:2], after[:2]) and not same(before[3:4], after[3:4])
 
 
 def test_frozen_samples_repeat_the_step():
     model = tiny_model(**FEW)
     batch = batch_of(scene(5), scene(6, (50, 70), ((3, 3, 30, 30),)))
-    model.step = 3
-    samples = model.draw_samples(*batch)
-    free, _ = losses_and_gradients(model, batch)
-    model.step = 4
-    frozen, _ = losses_and_gradients(model, batch, samples)
-    other, _ = losses_and_gradients(model, batch)
+    samples = model.draw_samples(*batch, step=3)
+    free, _ = losses_and_gradients(model, batch, step=3)
+    frozen, _ = losses_and_gradients(model, batch, samples, step=4)
+    other, _ = losses_and_gradients(model, batch, step=4)
     assert frozen == free and other != free

@@ -17,7 +17,7 @@ from tinymrcnn.boxes import box_iou, paste_masks
 from tinymrcnn.data.images import read_image
 from tinymrcnn.models.box_branch import decode_detections
 from tinymrcnn.models.presets import get_config
-from tinymrcnn.models.rpn import decode_proposals
+from tinymrcnn.models.rpn import Anchors, decode_proposals
 from tinymrcnn.nn import SGD
 
 TOLERANCE = {np.float32: 1e-4, np.float64: 1e-9}
@@ -105,11 +105,10 @@ def test_anchors(stages):
 
 def test_proposals(stages):
     ours, images, s, dtype = stages
-    c = ours.config
-    limits = c.rpn_pre_nms_test, c.rpn_post_nms_test, c.rpn_nms, c.rpn_min_size
+    anchors = Anchors(s["anchors"], s["level sizes"].tolist())
+    rules = dict(anchors=anchors, settings=ours.config.rpn, training=False)
     for i, size in enumerate(s["sizes"].tolist()):
-        one_image = s["ranked"][i], s["deltas"][i], s["anchors"], s["level sizes"].tolist(), size
-        boxes, logits = decode_proposals(*one_image, ours.rpn_coder, *limits)
+        boxes, logits = decode_proposals(s["ranked"][i], s["deltas"][i], image_size=size, **rules)
         assert len(boxes) > 10
         near(boxes, s[f"proposals {i}"], dtype)
         near(ops.sigmoid(Tensor(logits)).data, s[f"proposal scores {i}"], dtype)
@@ -117,10 +116,10 @@ def test_proposals(stages):
 
 def test_pooled_features(stages):
     ours, images, s, dtype = stages
-    batch, levels = ours.transform(images), levels_of(s, "P", 2, 6)
+    levels = levels_of(s, "P", 2, 6)
     for name, boxes, size in (("box", "proposals", 7), ("mask", "boxes", 14)):
         rois = [s[f"{boxes} {i}"] for i in range(len(images))]
-        near(ours.pool(levels, batch, rois, size).data, s[f"{name} features"], dtype)
+        near(ours.pool(levels, rois, size).data, s[f"{name} features"], dtype)
 
 
 def test_box_head(stages):
@@ -132,13 +131,11 @@ def test_box_head(stages):
 
 def test_final_detections(stages):
     ours, images, s, dtype = stages
-    c = ours.config
-    limits = c.score_threshold, c.box_nms, c.max_detections, c.min_box_size
     start = 0
     for i, size in enumerate(s["sizes"].tolist()):
         rows = slice(start, start := start + len(s[f"proposals {i}"]))
-        one_image = s["class logits"][rows], s["box deltas"][rows], s[f"proposals {i}"], size
-        found = decode_detections(*one_image, ours.box_coder, *limits)
+        one_image = dict(rois=s[f"proposals {i}"], image_size=size, settings=ours.config.box)
+        found = decode_detections(s["class logits"][rows], s["box deltas"][rows], **one_image)
         assert len(found["labels"]) > 5 and len(np.unique(found["labels"])) > 1
         np.testing.assert_array_equal(found["labels"], s[f"labels {i}"])
         near(found["boxes"], s[f"boxes {i}"], dtype)
@@ -238,9 +235,9 @@ def explain(one, n, other, config):
     last = min(one["scores"][-1], other["scores"][-1])
     overlaps = box_iou(box, other["boxes"][other["labels"] == one["labels"][n]])
     at_threshold = (
-        abs(score - config.score_threshold) < 1e-5,
-        (abs(overlaps - config.box_nms) < 1e-5).any(),
-        len(other["scores"]) == config.max_detections and abs(score - last) < 1e-5,
+        abs(score - config.box.score_threshold) < 1e-5,
+        (abs(overlaps - config.box.nms) < 1e-5).any(),
+        len(other["scores"]) == config.box.max_detections and abs(score - last) < 1e-5,
     )
     assert any(at_threshold), (n, float(score), float(last), overlaps.max(initial=0))
 

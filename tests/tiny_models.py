@@ -69,9 +69,9 @@ def batch_of(*scenes):
     return list(images), list(targets)
 
 
-def losses_and_gradients(model, batch, samples=None):
+def losses_and_gradients(model, batch, samples=None, step=0):
     """The losses as numbers, and {parameter: gradient} of their sum; both checked to be finite."""
-    losses = model.losses(*batch, samples=samples)
+    losses = model.losses(*batch, samples=samples, step=step)
     for parameter in model.parameters():
         parameter.grad = None
     functools.reduce(operator.add, losses.values()).backward()

@@ -53,17 +53,17 @@ def calibrate(model, image):
     hidden = [model.rpn.head.conv(feature) for feature in features]
     for layer, deviation in ((model.rpn.head.cls_logits, 2.0), (model.rpn.head.bbox_pred, 0.15)):
         _standardize(layer, [layer(x).data for x in hidden], deviation)
-    grey = np.broadcast_to(np.reshape(model.config.pixel_mean, (3, 1, 1)), (3, 64, 64)).astype(np.float32)
+    grey = np.broadcast_to(np.reshape(model.config.transform.pixel_mean, (3, 1, 1)), (3, 64, 64)).astype(np.float32)
     nothing = model.features(model.transform([grey]))[0]
     logits = model.rpn.head.cls_logits
     sign = np.where(logits(model.rpn.head.conv(nothing)).data.mean(axis=(0, 2, 3)) > 0, -1, 1).astype(np.float32)
     logits.weight.data *= sign.reshape(-1, 1, 1, 1)
     logits.bias.data *= sign
-    proposals = [boxes[::7] for boxes in model.propose(features, batch)[0]]
-    hidden = model.roi_heads.box_head(model.pool(features, batch, proposals, model.config.box_pool))
+    proposals = [boxes[::7] for boxes in model.propose(model.run_rpn(features, batch), batch)]
+    hidden = model.roi_heads.box_head(model.pool(features, proposals, model.config.box.pool))
     for layer, deviation in ((predictor.cls_score, 2.0), (predictor.bbox_pred, 1.0)):
         _standardize(layer, [layer(hidden).data], deviation)
-    hidden = model.roi_heads.mask_head(model.pool(features, batch, proposals, model.config.mask_pool))
+    hidden = model.roi_heads.mask_head(model.pool(features, proposals, model.config.mask.pool))
     hidden, layer = model.roi_heads.mask_predictor.conv5_mask(hidden), model.roi_heads.mask_predictor.mask_fcn_logits
     _standardize(layer, [layer(hidden).data], 3.0)
     return model

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+Array = Any  # a NumPy or CuPy array: they share no base class
+
 
 class Backend(NamedTuple):
     """One array library. `host_view` gives the NumPy array on which the CPU kernels run; it is None where

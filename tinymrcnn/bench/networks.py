@@ -19,9 +19,9 @@ from tinymrcnn.bench.watch import counting_operations
 from tinymrcnn.data import ShapesDataset
 from tinymrcnn.data.loader import load_batch
 from tinymrcnn.models import Config, MaskRCNN, TrainConfig, build_model
-from tinymrcnn.models.config import replace
 from tinymrcnn.models.presets import get_config
 from tinymrcnn.models.resnet import Bottleneck
+from tinymrcnn.models.settings import replace
 from tinymrcnn.training.trainer import make_optimizer, training_step
 
 TINY_RATE = 1e-9
@@ -107,7 +107,7 @@ def build_ours(network: Network) -> MaskRCNN:
     """Our model, with random weights, on the CPU; of R50 the stem and the first stage are frozen."""
     model = build_model(network.config).train(network.train is not None)
     body = model.backbone.body
-    if network.config.norm == "frozen":
+    if network.config.resnet.norm == "frozen":
         body.conv1.requires_grad_(False)
         body.layer1.requires_grad_(False)
     for module in body.modules():
@@ -207,36 +207,36 @@ def build_theirs(config: Config, size=None):
     from torchvision.models.detection.rpn import RPNHead
     from torchvision.ops import MultiScaleRoIAlign
 
-    c, width = config, config.fpn_channels
-    min_size, max_size = (c.min_size, c.max_size) if size is None else (min(size), max(size))
-    ratios = (c.aspect_ratios,) * len(c.anchor_sizes)
+    c, width = config, config.fpn.channels
+    min_size, max_size = (c.transform.min_size, c.transform.max_size) if size is None else (min(size), max(size))
+    ratios = (c.rpn.aspect_ratios,) * len(c.rpn.anchor_sizes)
     maps = ["0", "1", "2", "3"]
     return MaskRCNN(
         _their_backbone(c),
         min_size=min_size,
         max_size=max_size,
         _skip_resize=size is not None,  # in training; at inference it resamples to the same size
-        image_mean=c.pixel_mean,
-        image_std=c.pixel_std,
-        rpn_anchor_generator=AnchorGenerator(c.anchor_sizes, ratios),
-        rpn_head=RPNHead(width, len(c.aspect_ratios)),
-        rpn_pre_nms_top_n_train=c.rpn_pre_nms_train,
-        rpn_pre_nms_top_n_test=c.rpn_pre_nms_test,
-        rpn_post_nms_top_n_train=c.rpn_post_nms_train,
-        rpn_post_nms_top_n_test=c.rpn_post_nms_test,
-        rpn_nms_thresh=c.rpn_nms,
-        rpn_batch_size_per_image=c.rpn_samples,
-        box_roi_pool=MultiScaleRoIAlign(maps, c.box_pool, c.sampling_ratio),
-        box_head=TwoMLPHead(width * c.box_pool**2, c.box_hidden),
-        box_predictor=FastRCNNPredictor(c.box_hidden, c.num_classes),
-        box_score_thresh=c.score_threshold,
-        box_nms_thresh=c.box_nms,
-        box_detections_per_img=c.max_detections,
-        box_batch_size_per_image=c.box_samples,
-        box_positive_fraction=c.box_positive_fraction,
-        mask_roi_pool=MultiScaleRoIAlign(maps, c.mask_pool, c.sampling_ratio),
-        mask_head=MaskRCNNHeads(width, c.mask_layers, 1),
-        mask_predictor=MaskRCNNPredictor(c.mask_layers[-1], c.mask_channels, c.num_classes),
+        image_mean=c.transform.pixel_mean,
+        image_std=c.transform.pixel_std,
+        rpn_anchor_generator=AnchorGenerator(c.rpn.anchor_sizes, ratios),
+        rpn_head=RPNHead(width, len(c.rpn.aspect_ratios)),
+        rpn_pre_nms_top_n_train=c.rpn.pre_nms_train,
+        rpn_pre_nms_top_n_test=c.rpn.pre_nms_test,
+        rpn_post_nms_top_n_train=c.rpn.post_nms_train,
+        rpn_post_nms_top_n_test=c.rpn.post_nms_test,
+        rpn_nms_thresh=c.rpn.nms,
+        rpn_batch_size_per_image=c.rpn.samples,
+        box_roi_pool=MultiScaleRoIAlign(maps, c.box.pool, c.pooler.sampling_ratio),
+        box_head=TwoMLPHead(width * c.box.pool**2, c.box.hidden),
+        box_predictor=FastRCNNPredictor(c.box.hidden, c.num_classes),
+        box_score_thresh=c.box.score_threshold,
+        box_nms_thresh=c.box.nms,
+        box_detections_per_img=c.box.max_detections,
+        box_batch_size_per_image=c.box.samples,
+        box_positive_fraction=c.box.positive_fraction,
+        mask_roi_pool=MultiScaleRoIAlign(maps, c.mask.pool, c.pooler.sampling_ratio),
+        mask_head=MaskRCNNHeads(width, c.mask.layers, 1),
+        mask_predictor=MaskRCNNPredictor(c.mask.layers[-1], c.mask.channels, c.num_classes),
     )
 
 
@@ -248,12 +248,14 @@ def _their_backbone(c: Config):
     from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
     from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-    block = {"basic": BasicBlock, "bottleneck": Bottleneck}[c.block]
-    norm = functools.partial({"batch": nn.BatchNorm2d, "frozen": FrozenBatchNorm2d}[c.norm], eps=c.norm_eps)
-    channels, widths, layers = c.stem_width, [], OrderedDict()
+    block = {"basic": BasicBlock, "bottleneck": Bottleneck}[c.resnet.block]
+    norm = functools.partial(
+        {"batch": nn.BatchNorm2d, "frozen": FrozenBatchNorm2d}[c.resnet.norm], eps=c.resnet.norm_eps
+    )
+    channels, widths, layers = c.resnet.stem_width, [], OrderedDict()
     layers["conv1"] = nn.Conv2d(3, channels, 7, 2, 3, bias=False)
     layers["bn1"], layers["relu"], layers["maxpool"] = norm(channels), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)
-    for i, (depth, width) in enumerate(zip(c.depths, c.widths, strict=True)):
+    for i, (depth, width) in enumerate(zip(c.resnet.depths, c.resnet.widths, strict=True)):
         blocks = []
         for j in range(depth):
             stride, out, shortcut = (2 if i > 0 and j == 0 else 1), width * block.expansion, None
@@ -264,7 +266,7 @@ def _their_backbone(c: Config):
         layers[f"layer{i + 1}"] = nn.Sequential(*blocks)
         widths.append(channels)
     body = IntermediateLayerGetter(nn.Sequential(layers), {f"layer{i + 1}": str(i) for i in range(4)})
-    fpn = FeaturePyramidNetwork(widths, c.fpn_channels, LastLevelMaxPool() if c.extra_level else None)
+    fpn = FeaturePyramidNetwork(widths, c.fpn.channels, LastLevelMaxPool() if c.fpn.extra_level else None)
     backbone = nn.Sequential(OrderedDict(body=body, fpn=fpn))
-    backbone.out_channels = c.fpn_channels
+    backbone.out_channels = c.fpn.channels
     return backbone

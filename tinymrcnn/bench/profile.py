@@ -20,7 +20,7 @@ from tinymrcnn.bench.networks import Network, build_ours
 from tinymrcnn.bench.watch import replaced, watching
 from tinymrcnn.data import batches
 from tinymrcnn.draw import COLORS
-from tinymrcnn.models import mask_rcnn
+from tinymrcnn.models import mask_rcnn, two_stage
 from tinymrcnn.training import trainer
 
 FORWARD, BACKWARD, REST = "forward", "backward", "rest"
@@ -101,7 +101,7 @@ def timed_training(laps: Laps, model, optimizer):
         (model, "transform", "images to a batch"),
         (model, "all_anchors", "anchors"),
         (model, "sample_anchors", "targets of the RPN"),
-        (mask_rcnn, "decode_proposals", "proposals and their suppression"),
+        (two_stage, "decode_proposals", "proposals and their suppression"),
         (model, "sample", "targets of the RoIs"),
         (mask_rcnn, "mask_targets", "targets of the masks"),
         (trainer, "clip_grad_norm", "clipping the gradient"),

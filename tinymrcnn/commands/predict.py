@@ -92,7 +92,7 @@ def detect(model, image, image_id: int = 1) -> tuple[dict, list[dict]]:
     class by its name ("category_name")."""
     (found,) = model.detect([image])
     names = {category["id"]: category["name"] for category in model.categories}
-    sizes, whole_pixels = [image.shape[1:]], model.config.paste_whole_pixels
+    sizes, whole_pixels = [image.shape[1:]], model.config.mask.paste_whole_pixels
     records = coco_results([found], [image_id], sizes, model.categories, whole_pixels)
     return found, [{**record, "category_name": names[record["category_id"]]} for record in records]
 
@@ -103,7 +103,9 @@ def draw_found(model, image, found: dict, threshold: float = 0.5):
     scale = [after / before for before, after in zip(image.shape[:0:-1], picture.shape[:0:-1], strict=True)] * 2
     shown = {**found, "boxes": found["boxes"] * np.array(scale, np.float32)}
     if "masks" in found:
-        shown["masks"] = _Pasted(found["masks"], shown["boxes"], picture.shape[1:], model.config.paste_whole_pixels)
+        shown["masks"] = _Pasted(
+            found["masks"], shown["boxes"], picture.shape[1:], model.config.mask.paste_whole_pixels
+        )
     return draw_instances(picture, shown, model.categories, threshold)
 
 

@@ -5,16 +5,13 @@ resumed one takes them from its folder. Fine-tuning (lesson 15): --weights, and 
 """
 
 import ast
-import dataclasses
 import json
-import types
-import typing
 from pathlib import Path
 
 from tinymrcnn.data import CocoDataset, ShapesDataset
 from tinymrcnn.models import Config, MaskRCNN, TrainConfig, build_model
-from tinymrcnn.models.config import replace
 from tinymrcnn.models.presets import get_config
+from tinymrcnn.models.settings import field_names, find_field, replace
 from tinymrcnn.training.freezing import freeze_stages
 from tinymrcnn.training.trainer import CHECKPOINT, load_run, train
 from tinymrcnn.weights import load_checkpoint, load_weights
@@ -112,38 +109,28 @@ def _free_folder(folder: Path) -> Path:
 def _settings(args, start: Config) -> tuple[dict, TrainConfig]:
     """The fields of Config to replace, and the TrainConfig, from what is trained (start: its Config before the
     replacement), --quick, the options and --set, in this order."""
-    train_fields = FULL_SIZE if start.min_size else {}
+    train_fields = FULL_SIZE if start.transform.min_size else {}
     train_fields = train_fields | (FINE_TUNING if args.weights else {}) | (QUICK if args.quick else {})
     options = {"steps": args.steps, "batch_size": args.batch_size, "seed": args.seed}
     train_fields |= {name: value for name, value in options.items() if value is not None}
     model_fields = {}
-    of_model = {field.name: field.type for field in dataclasses.fields(Config)}
-    del of_model["preset"], of_model["num_classes"]  # --preset and the data say these
-    of_training = {field.name: field.type for field in dataclasses.fields(TrainConfig)}
     for pair in args.set or []:
         name, equals, text = pair.partition("=")
-        if not equals or name not in of_model | of_training:
-            raise ValueError(
-                f"--set {pair!r} is not FIELD=VALUE with a known field. The model has {', '.join(of_model)}; "
-                f"training has {', '.join(of_training)}."
-            )
-        value = parse_value(name, text, (of_model | of_training)[name])
-        (model_fields if name in of_model else train_fields)[name] = value
+        if not equals:
+            raise ValueError(f"--set {pair!r} is not FIELD=VALUE.")
+        if name in field_names(TrainConfig):
+            train_fields[name] = parse_value(text)
+        elif (full := find_field(Config, name)) in ("preset", "num_classes"):
+            raise ValueError(f"--set {pair!r}: --preset and the data say this.")
+        else:
+            model_fields[full] = parse_value(text)
     return model_fields, replace(TrainConfig(), **train_fields)
 
 
-def parse_value(name: str, text: str, kind):
-    """The value of a field from its text, written as in Python. kind: the field's type, as the dataclass
-    declares it. Raises ValueError where the value has another."""
+def parse_value(text: str):
+    """The value that a text means, written as in Python; a text without quotes is a text."""
     words = {"true": True, "false": False, "none": None}
     try:
-        value = words[text.lower()] if text.lower() in words else ast.literal_eval(text)
+        return words[text.lower()] if text.lower() in words else ast.literal_eval(text)
     except (ValueError, SyntaxError):
-        value = text
-    value = tuple(value) if isinstance(value, list) else value
-    kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (typing.get_origin(kind) or kind,)
-    if float in kinds and type(value) is int:
-        value = float(value)
-    if type(value) not in kinds:
-        raise ValueError(f"--set {name}={text} does not fit: {name} takes {' or '.join(k.__name__ for k in kinds)}.")
-    return value
+        return text

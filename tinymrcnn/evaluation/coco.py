@@ -38,7 +38,7 @@ def evaluate(model, dataset, batch_size: int = 8, progress: bool = True) -> dict
     model.eval()
     try:
         pairs = _detect(model, dataset, batch_size, progress)
-        return _metrics(pairs, dataset.categories, model.config.paste_whole_pixels)
+        return _metrics(pairs, dataset.categories, model.config.mask.paste_whole_pixels)
     finally:
         model.train(training)
 

@@ -10,10 +10,35 @@ import numpy as np
 
 from tinymrcnn import ops
 from tinymrcnn.autograd import Tensor
-from tinymrcnn.backend import array_module, like, to_numpy
-from tinymrcnn.boxes import Matcher, batched_nms, box_iou, clip_boxes_to_image, sample_balanced
+from tinymrcnn.backend import Array, array_module, like, to_numpy
+from tinymrcnn.boxes import BoxCoder, Matcher, batched_nms, box_iou, clip_boxes_to_image, sample_balanced
+from tinymrcnn.models.settings import Count, Fraction, NotNegative, PoolSize, Positive, Settings, Width
 from tinymrcnn.nn import Linear, Module
 from tinymrcnn.nn.init import normal
+
+# Shapes below: R RoIs, P positives among them, G ground-truth objects, K classes (0 is the background), D detections
+
+
+@dataclass(frozen=True)
+class BoxSettings(Settings):
+    """The box branch."""
+
+    pool: PoolSize = 7  # cells of an RoI's grid, along each axis
+    hidden: Width = 128
+    fg_iou: Fraction = 0.5
+    samples: Count = 32  # RoIs an image
+    positive_fraction: Fraction = 0.25
+    weights: tuple[Positive, Positive, Positive, Positive] = (10.0, 10.0, 5.0, 5.0)  # of the corrections x, y, w, h
+    beta: NotNegative = 1 / 9  # of the smooth L1 loss; 0 is L1
+    score_threshold: Fraction = 0.05
+    nms: Fraction = 0.5
+    max_detections: Count = 100  # for each image
+    min_box_size: NotNegative = 1e-2  # pixels: detections with a smaller side are dropped
+    clip_results: bool = False  # boxes are clipped once more, and empty ones dropped, in the original image
+
+    def coder(self) -> BoxCoder:
+        return BoxCoder(self.weights)
+
 
 # The head
 
@@ -21,10 +46,10 @@ from tinymrcnn.nn.init import normal
 class BoxHead(Module):
     """Two fully connected layers on the flattened RoI features (Figure 4, right)."""
 
-    def __init__(self, in_channels: int, pool: int, hidden: int):
+    def __init__(self, in_channels: int, settings: BoxSettings):
         super().__init__()
-        self.fc6 = Linear(in_channels * pool * pool, hidden)
-        self.fc7 = Linear(hidden, hidden)
+        self.fc6 = Linear(in_channels * settings.pool**2, settings.hidden)
+        self.fc7 = Linear(settings.hidden, settings.hidden)
 
     def forward(self, roi_features: Tensor) -> Tensor:
         """(R, C, pool, pool) -> (R, hidden)."""
@@ -54,69 +79,77 @@ class RoISamples:
     boxes: (S, 4) device array. objects: (P,) the ground truth of each positive, labels: (S,) its class, 0 for the
     rest; both int64 on the host."""
 
-    boxes: object
+    boxes: Array
     objects: np.ndarray
     labels: np.ndarray
 
     @property
-    def positives(self):
+    def positives(self) -> Array:
         """The boxes of the positives, (P, 4): the RoIs of the mask branch."""
         return self.boxes[: len(self.objects)]
 
 
-def box_targets(proposals, boxes, fg_iou: float = 0.5):
-    """The object of every proposal: (P, 4) and (G, 4) ground truth to (P,) int64, -1 for the background."""
-    return Matcher(fg_iou, fg_iou)(box_iou(boxes, proposals))
+def box_targets(rois: Array, gt_boxes: Array, settings: BoxSettings) -> Array:
+    """The object of every RoI: (R, 4) and (G, 4) ground truth to (R,) int64, -1 for the background."""
+    return Matcher(settings.fg_iou, settings.fg_iou)(box_iou(gt_boxes, rois))
 
 
-def sample_rois(proposals, target: dict, fg_iou: float, count: int, positive_fraction: float, rng) -> RoISamples:
+def sample_rois(
+    proposals: Array, target: dict[str, Array], *, settings: BoxSettings, rng: np.random.Generator
+) -> RoISamples:
     """Draw the RoIs of one image from its proposals and the ground truth itself, which is appended so that there
     are positives from the first step on. The background is drawn too: the branch must learn to say no."""
     xp = array_module(proposals)
     candidates = xp.concatenate([proposals, target["boxes"]])
-    matches = to_numpy(box_targets(candidates, target["boxes"], fg_iou))
-    positives, negatives = sample_balanced(np.clip(matches + 1, 0, 1), count, positive_fraction, rng)
+    matches = to_numpy(box_targets(candidates, target["boxes"], settings))
+    labels = np.clip(matches + 1, 0, 1)
+    positives, negatives = sample_balanced(labels, settings.samples, settings.positive_fraction, rng)
     index = np.concatenate([positives, negatives])
-    labels = np.zeros(len(index), np.int64)
-    labels[: len(positives)] = to_numpy(target["labels"])[matches[positives]]
-    return RoISamples(candidates[like(index, candidates)], matches[positives], labels)
+    classes = np.zeros(len(index), np.int64)
+    classes[: len(positives)] = to_numpy(target["labels"])[matches[positives]]
+    return RoISamples(candidates[like(index, candidates)], matches[positives], classes)
 
 
 # Loss
 
 
-def box_loss(logits: Tensor, deltas: Tensor, samples: list[RoISamples], boxes, coder, beta: float):
+def box_loss(
+    logits: Tensor, deltas: Tensor, *, gt_boxes: list[Array], samples: list[RoISamples], settings: BoxSettings
+) -> dict[str, tuple[Tensor, int]]:
     """Which class (cross-entropy over all samples), and where (smooth L1 over the positives, on the deltas of their
     class only). Fast R-CNN, formula 1.
 
-    logits (S, K), deltas (S, 4K) of all images' samples. boxes: per image the ground truth (G, 4).
-    Returns ((sum, count) of the classification loss, (sum, count) of the box loss); both counts are S."""
-    xp = array_module(logits.data)
+    logits (R, K), deltas (R, 4K) of all images' samples. gt_boxes: per image (G, 4).
+    Returns the (sum, count) of loss_classifier and loss_box_reg; both counts are R."""
+    xp, coder = array_module(logits.data), settings.coder()
     labels = np.concatenate([s.labels for s in samples])
     classification = ops.cross_entropy(logits, like(labels, logits.data), reduction="sum")
     positives = np.flatnonzero(labels)
-    of_class = deltas.reshape(len(labels), deltas.shape[1] // 4, 4)[positives, labels[positives]]
-    wanted = [coder.encode(b[like(s.objects, b)], s.positives) for b, s in zip(boxes, samples, strict=True)]
-    box = ops.smooth_l1_loss(of_class, xp.concatenate(wanted), beta, reduction="sum")
-    return (classification, len(labels)), (box, len(labels))
+    of_class = deltas.reshape(len(labels), deltas.shape[1] // 4, 4)[positives, labels[positives]]  # (P, 4)
+    targets = [coder.encode(b[like(s.objects, b)], s.positives) for b, s in zip(gt_boxes, samples, strict=True)]
+    box = ops.smooth_l1_loss(of_class, xp.concatenate(targets), beta=settings.beta, reduction="sum")
+    return {"loss_classifier": (classification, len(labels)), "loss_box_reg": (box, len(labels))}
 
 
 # Inference
 
 
-def decode_detections(logits, deltas, boxes, image_size, coder, score_threshold, nms, max_detections, min_size) -> dict:
+def decode_detections(
+    logits: Array, deltas: Array, *, rois: Array, image_size: tuple[int, int], settings: BoxSettings
+) -> dict[str, Array]:
     """The detections of one image: every class of every RoI that scores well, without duplicates within a class.
 
-    logits (R, K), deltas (R, 4K), boxes (R, 4). Returns boxes (D, 4), scores (D,), labels (D,), the best
+    logits (R, K), deltas (R, 4K), rois (R, 4). Returns boxes (D, 4), scores (D,), labels (D,), the best
     max_detections over all classes, best first. Whatever is not finite is dropped."""
     xp = array_module(logits)
     num_classes = logits.shape[1]
-    scores = ops.softmax(Tensor(logits), 1).data[:, 1:].reshape(-1)
-    corrected = clip_boxes_to_image(coder.decode(deltas, boxes), image_size)[:, 1:].reshape(-1, 4)
-    labels = xp.tile(xp.arange(1, num_classes), len(boxes))
-    sizes = corrected[:, 2:] - corrected[:, :2]
+    scores = ops.softmax(Tensor(logits), 1).data[:, 1:].reshape(-1)  # (R (K - 1),)
+    boxes = clip_boxes_to_image(settings.coder().decode(deltas, rois), image_size)[:, 1:].reshape(-1, 4)
+    labels = xp.tile(xp.arange(1, num_classes), len(rois))
+    sizes = boxes[:, 2:] - boxes[:, :2]
     # comparisons with NaN are false, so what is not finite goes with the low scores
-    good = xp.flatnonzero((scores > score_threshold) & (sizes >= min_size).all(axis=1) & xp.isfinite(sizes).all(axis=1))
-    corrected, scores, labels = corrected[good], scores[good], labels[good]
-    keep = batched_nms(corrected, scores, labels, nms)[:max_detections]
-    return {"boxes": corrected[keep], "scores": scores[keep], "labels": labels[keep]}
+    large = (sizes >= settings.min_box_size).all(axis=1) & xp.isfinite(sizes).all(axis=1)
+    good = xp.flatnonzero((scores > settings.score_threshold) & large)
+    boxes, scores, labels = boxes[good], scores[good], labels[good]
+    keep = batched_nms(boxes, scores, labels, settings.nms)[: settings.max_detections]
+    return {"boxes": boxes[keep], "scores": scores[keep], "labels": labels[keep]}

@@ -36,19 +36,19 @@ def cost_of(config: Config, size=SIZE) -> Cost:
 
     The convolutions and the fully connected layers are counted. Without the masks' share it is Faster R-CNN's."""
     with without_drawing(), no_grad(), _counting() as count:
-        model = MaskRCNN(config).eval()
+        model = MaskRCNN(config, seed=None).eval()
         batch = model.transform([np.zeros((3, *size), np.float32)])
         features = model.features(batch)
         model.rpn.head(features)
         total = count()
         # the branches do the same for every RoI
-        box = np.array([[0, 0, 64, 64]], np.float32)
-        model.box_branch(features, batch, [box])
-        total += config.rpn_post_nms_test * count()
+        rois = [np.array([[0, 0, 64, 64]], np.float32)]
+        model.box_branch(model.roi_features(features, rois, config.box.pool))
+        total += config.rpn.post_nms_test * count()
         masks = 0
         if config.masks:
-            model.mask_branch(features, batch, [{"boxes": box, "labels": np.ones(1, np.int64)}])
-            masks = config.max_detections * count()
+            model.mask_branch(features, rois)
+            masks = config.box.max_detections * count()
     parameters = {name: parameter.size for name, parameter in model.named_parameters()}
     of_masks = sum(number for name, number in parameters.items() if name.startswith("roi_heads.mask_"))
     return Cost(sum(parameters.values()), total + masks, of_masks, masks)

@@ -4,19 +4,27 @@ Lin et al., Feature Pyramid Networks (2017), figure 3: a lateral 1x1 convolution
 same width, the coarser level is enlarged and added (top-down), a 3x3 convolution smooths the sum. Lesson 04.
 """
 
+from dataclasses import dataclass
+
 from tinymrcnn import ops
 from tinymrcnn.autograd import Tensor
+from tinymrcnn.models.settings import Settings, Width
 from tinymrcnn.nn import Conv2d, Module, Sequential
 from tinymrcnn.nn.init import xavier_uniform
 
 
-class FPN(Module):
-    """in_channels: those of the backbone maps, finest first. channels: those of every level that comes out.
-    extra_level: adds P6, every second cell of P5, for the largest anchors."""
+@dataclass(frozen=True)
+class FPNSettings(Settings):
+    channels: Width = 64  # of every level
+    extra_level: bool = False  # P6, every second cell of P5, for the RPN's largest anchors only
 
-    def __init__(self, in_channels, channels: int, extra_level: bool = False):
+
+class FPN(Module):
+    """in_channels: those of the backbone maps, finest first."""
+
+    def __init__(self, in_channels: list[int], settings: FPNSettings):
         super().__init__()
-        self.extra_level = extra_level
+        channels, self.extra_level = settings.channels, settings.extra_level
         self.inner_blocks = Sequential(*(Sequential(Conv2d(c, channels, 1, init=xavier_uniform)) for c in in_channels))
         self.layer_blocks = Sequential(
             *(Sequential(Conv2d(channels, channels, 3, padding=1, init=xavier_uniform)) for _ in in_channels)

@@ -4,24 +4,52 @@ He et al., Mask R-CNN (2017), section 3: a small fully convolutional network on 
 class. Head, targets, loss and inference, in this order. Lesson 09 steps through them.
 """
 
+from dataclasses import dataclass
+from typing import Literal
+
 import numpy as np
 
 from tinymrcnn import ops
 from tinymrcnn.autograd import Tensor
-from tinymrcnn.backend import array_module, like
+from tinymrcnn.backend import Array, array_module, like
 from tinymrcnn.boxes import crop_masks
+from tinymrcnn.models.settings import PoolSize, Settings, Width
 from tinymrcnn.nn import Conv2d, ConvTranspose2d, Module, Sequential
 from tinymrcnn.nn.init import normal
+
+# Shapes below: R RoIs, of which P positives, C channels, K classes, G ground-truth objects, masks of m x m cells
+
+
+@dataclass(frozen=True)
+class MaskSettings(Settings):
+    """The mask branch."""
+
+    pool: PoolSize = 14  # cells of an RoI's grid, along each axis; the predicted mask has twice as many
+    layers: tuple[Width, ...] = (64, 64, 64, 64)  # the channels of the 3x3 convolutions
+    channels: Width = 64  # of the transposed convolution
+    loss: Literal["sigmoid", "softmax"] = "sigmoid"  # a mask for each class on its own, or classes that compete
+    class_agnostic_masks: bool = False  # one mask for all classes
+    crop_aligned: bool = True  # mask targets cut exactly at the box; torchvision's lie half a pixel off
+    soft_mask_targets: bool = False  # torchvision trains on the interpolated crop, others on crop >= 0.5
+    paste_whole_pixels: bool = False  # torchvision stretches a mask over the box's whole pixels, others over the box
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.class_agnostic_masks and self.loss == "softmax":
+            raise ValueError("A class-agnostic mask has no classes to compete: use the mask loss 'sigmoid' with it.")
+
 
 # The head
 
 
 class MaskHead(Sequential):
     """3x3 convolutions with ReLU that keep the RoI's grid (Figure 4, right: four of them):
-    (R, C, pool, pool) -> (R, layers[-1], pool, pool)."""
+    (R, C, pool, pool) -> (R, layers[-1], pool, pool).
 
-    def __init__(self, in_channels: int, layers):
-        widths = [in_channels, *layers]
+    Each is wrapped in a Sequential, as in torchvision, whose parameter names these are."""
+
+    def __init__(self, in_channels: int, settings: MaskSettings):
+        widths = [in_channels, *settings.layers]
         super().__init__(
             *(Sequential(Conv2d(a, b, 3, padding=1, relu=True)) for a, b in zip(widths[:-1], widths[1:], strict=True))
         )
@@ -30,8 +58,9 @@ class MaskHead(Sequential):
 class MaskPredictor(Module):
     """A transposed convolution with ReLU doubles the grid, a 1x1 convolution gives one logit per class and cell."""
 
-    def __init__(self, in_channels: int, channels: int, num_masks: int):
+    def __init__(self, in_channels: int, num_masks: int, settings: MaskSettings):
         super().__init__()
+        channels = settings.channels
         self.conv5_mask = ConvTranspose2d(in_channels, channels, 2, 2, relu=True)
         self.mask_fcn_logits = Conv2d(channels, num_masks, 1, init=normal(0.001))
 
@@ -43,19 +72,19 @@ class MaskPredictor(Module):
 # Targets
 
 
-def mask_targets(masks, boxes, objects, size: int, aligned: bool = True, soft: bool = False):
+def mask_targets(masks: Array, rois: Array, *, objects: np.ndarray, size: int, settings: MaskSettings) -> Array:
     """What each positive RoI should predict: its object's mask, cropped to the RoI and resized to size x size.
 
-    masks (G, H, W) of the image, boxes (P, 4), objects (P,) host indices of the masks. Returns (P, size, size) floats,
-    0 and 1 (soft: the interpolated values between)."""
-    crops = crop_masks(masks, boxes, size, aligned, index=like(objects, boxes))
-    return crops if soft else (crops >= 0.5).astype(crops.dtype)
+    masks (G, H, W) of the image, rois (P, 4), objects (P,) host indices of the masks. Returns (P, size, size) floats,
+    0 and 1 (soft_mask_targets: the interpolated values between)."""
+    crops = crop_masks(masks, rois, size, settings.crop_aligned, index=like(objects, rois))
+    return crops if settings.soft_mask_targets else (crops >= 0.5).astype(crops.dtype)
 
 
 # Loss
 
 
-def mask_loss(logits: Tensor, labels: np.ndarray, targets, kind: str = "sigmoid"):
+def mask_loss(logits: Tensor, labels: np.ndarray, *, targets: Array, kind: str = "sigmoid") -> tuple[Tensor, int]:
     """The mask loss over positives and pixels. Paper, section 3 and Table 2b.
 
     logits (P, K, m, m), or (P, 1, m, m) if class-agnostic. labels: (P,) host classes. targets: (P, m, m) in 0..1.
@@ -79,7 +108,7 @@ def _own_class(logits: Tensor, labels: np.ndarray) -> Tensor:
 # Inference
 
 
-def decode_masks(logits: Tensor, labels: np.ndarray, kind: str = "sigmoid"):
+def decode_masks(logits: Tensor, labels: np.ndarray, *, kind: str = "sigmoid") -> Array:
     """The probability that each cell belongs to the object: logits (D, K, m, m) and (D,) host classes to an array
     (D, m, m)."""
     if kind == "softmax":

@@ -1,7 +1,7 @@
 """The models by name: the toy ones, and the full-size ones as torchvision, detectron2 and the paper have them.
 
-The three differ in many small ways. Each is a field of Config, set below for a whole family; weights fit only the
-family that they were trained in. What no field says:
+The three differ in many small ways. Each is a setting, set below for a whole family; weights fit only the
+family that they were trained in. What no setting says:
 
 - A file's class order: the loader moves the background to 0. torchvision counts the 91 ids of COCO, of which 10 are
   unused, detectron2 its 80 classes without a gap.
@@ -12,68 +12,130 @@ family that they were trained in. What no field says:
 - Masks that are resized for training: the nearest pixel, in every family. detectron2 also trains on polygons.
 """
 
-from tinymrcnn.models.config import Config, replace
+from typing import Any
+
+from tinymrcnn.models.config import Config
 from tinymrcnn.models.mask_rcnn import MaskRCNN
+from tinymrcnn.models.settings import replace
 
-RESNET50 = dict(
-    block="bottleneck", depths=(3, 4, 6, 3), widths=(64, 128, 256, 512), stem_width=64, norm="frozen",
-    min_size=800, max_size=1333,
-)  # fmt: skip
-RESNET101 = {**RESNET50, "depths": (3, 4, 23, 3)}
+Table = dict[str, Any]  # full name of a setting -> its value
 
-PYRAMID = dict(
-    fpn_channels=256, extra_level=True, anchor_sizes=((32,), (64,), (128,), (256,), (512,)), rpn_channels=256,
-    rpn_pre_nms_train=2000, rpn_pre_nms_test=1000, rpn_post_nms_train=1000, rpn_post_nms_test=1000,
-    box_samples=512, box_hidden=1024, mask_layers=(256,) * 4, mask_channels=256,
-)  # fmt: skip
+# Sizes
+
+RESNET50: Table = {
+    "transform.min_size": 800,
+    "transform.max_size": 1333,
+    "resnet.block": "bottleneck",
+    "resnet.depths": (3, 4, 6, 3),
+    "resnet.widths": (64, 128, 256, 512),
+    "resnet.stem_width": 64,
+    "resnet.norm": "frozen",
+}
+RESNET101 = RESNET50 | {"resnet.depths": (3, 4, 23, 3)}
+
+PYRAMID: Table = {
+    "fpn.channels": 256,
+    "fpn.extra_level": True,
+    "rpn.anchor_sizes": ((32,), (64,), (128,), (256,), (512,)),
+    "rpn.channels": 256,
+    "rpn.pre_nms_train": 2000,
+    "rpn.pre_nms_test": 1000,
+    "rpn.post_nms_train": 1000,
+    "rpn.post_nms_test": 1000,
+    "box.hidden": 1024,
+    "box.samples": 512,
+    "mask.layers": (256, 256, 256, 256),
+    "mask.channels": 256,
+}
 # One map: all anchors on it, the RPN as wide as it is, and no padding beyond the largest image
-ONE_MAP = dict(
-    anchor_sizes=((32, 64, 128, 256, 512),), size_divisible=1, mask_channels=256,
-    rpn_pre_nms_train=12000, rpn_pre_nms_test=6000, rpn_post_nms_train=2000, rpn_post_nms_test=1000,
-)  # fmt: skip
-C4 = dict(ONE_MAP, backbone="c4", rpn_channels=1024)
-C5 = dict(ONE_MAP, backbone="c5", rpn_channels=2048, box_hidden=1024, mask_layers=(256,) * 4)
+ONE_MAP: Table = {
+    "transform.size_divisible": 1,
+    "rpn.anchor_sizes": ((32, 64, 128, 256, 512),),
+    "rpn.pre_nms_train": 12000,
+    "rpn.pre_nms_test": 6000,
+    "rpn.post_nms_train": 2000,
+    "rpn.post_nms_test": 1000,
+    "mask.channels": 256,
+}
+C4 = ONE_MAP | {"backbone": "c4", "rpn.channels": 1024}
+C5 = ONE_MAP | {"backbone": "c5", "rpn.channels": 2048, "box.hidden": 1024, "mask.layers": (256, 256, 256, 256)}
 
-TORCHVISION = dict(
-    num_classes=91, norm_eps=0.0, anchor_order="ratio", anchor_rounded=True, nominal_strides=False,
-    rpn_post_nms_train=2000, aligned=False, crop_aligned=False, soft_mask_targets=True, paste_whole_pixels=True,
-)  # fmt: skip
-POSITIVE = 1e-30  # as the least size of a box: any size above 0
-DETECTRON2 = dict(
-    num_classes=81, channel_order="bgr", pixel_scale=255.0, pixel_mean=(103.53, 116.28, 123.675),
-    pixel_std=(1.0, 1.0, 1.0), resize="pillow", round_sizes=True, train_min_sizes=(640, 672, 704, 736, 768, 800),
-    stride_in_1x1=True, rpn_box_beta=0.0, rpn_fixed_count=True, rpn_min_size=POSITIVE, sampling_ratio=0,
-    level_epsilon=(1e-8, 0.0), box_beta=0.0, min_box_size=0.0, clip_results=True,
-)  # fmt: skip
+# Families
+
+TORCHVISION: Table = {
+    "num_classes": 91,
+    "resnet.norm_eps": 0.0,
+    "rpn.anchor_order": "ratio",
+    "rpn.anchor_rounded": True,
+    "rpn.nominal_strides": False,
+    "rpn.post_nms_train": 2000,
+    "pooler.aligned": False,
+    "mask.crop_aligned": False,
+    "mask.soft_mask_targets": True,
+    "mask.paste_whole_pixels": True,
+}
+ANY_SIZE = 1e-30  # as the least side of a box: any side above 0
+DETECTRON2: Table = {
+    "num_classes": 81,
+    "transform.train_min_sizes": (640, 672, 704, 736, 768, 800),
+    "transform.resize": "pillow",
+    "transform.round_sizes": True,
+    "transform.channel_order": "bgr",
+    "transform.pixel_scale": 255.0,
+    "transform.pixel_mean": (103.53, 116.28, 123.675),
+    "transform.pixel_std": (1.0, 1.0, 1.0),
+    "resnet.stride_in_1x1": True,
+    "rpn.box_beta": 0.0,
+    "rpn.fixed_count": True,
+    "rpn.min_proposal_size": ANY_SIZE,
+    "pooler.sampling_ratio": 0,
+    "pooler.level_epsilon": (1e-8, 0.0),
+    "box.beta": 0.0,
+    "box.min_box_size": 0.0,
+    "box.clip_results": True,
+}
 # The paper's numbers (section 3.1) where it gives any, the losses of its authors' code, else as detectron2
-PAPER = dict(
-    DETECTRON2, train_min_sizes=(), rpn_box_beta=1 / 9, sampling_ratio=2, aligned=False, box_beta=1.0, box_nms=0.3,
-)  # fmt: skip
-FEW_ROIS = dict(rpn_post_nms_test=300, box_samples=64)
+PAPER = DETECTRON2 | {
+    "transform.train_min_sizes": (),
+    "rpn.box_beta": 1 / 9,
+    "pooler.aligned": False,
+    "pooler.sampling_ratio": 2,
+    "box.beta": 1.0,
+    "box.nms": 0.3,
+}
+FEW_ROIS: Table = {"rpn.post_nms_test": 300, "box.samples": 64}
 
-PRESETS = {
-    config.preset: config
-    for config in (
-        Config(preset="shapes"),
-        Config(
-            preset="shapes_c4", backbone="c4", widths=(24, 48, 96, 192), stem_width=24, rpn_channels=96, box_pool=14,
-            anchor_sizes=((16, 32, 64, 128),), rpn_pre_nms_train=1000, rpn_pre_nms_test=1000,
-        ),
-        Config(
-            preset="shapes_c5", backbone="c5", box_hidden=80,
-            anchor_sizes=((16, 32, 64, 128),), rpn_pre_nms_train=1000, rpn_pre_nms_test=1000,
-        ),
-        Config("torchvision_resnet50_fpn", **{**RESNET50, **PYRAMID, **TORCHVISION}),
-        Config("detectron2_resnet50_fpn", **RESNET50, **PYRAMID, **DETECTRON2),
-        Config("detectron2_resnet101_fpn", **RESNET101, **PYRAMID, **DETECTRON2),
-        # res5 halves a grid of 14 x 14; in the paper's Figure 4 it runs on 7 x 7 and strides nowhere
-        Config("detectron2_resnet50_c4", **RESNET50, **C4, **DETECTRON2, box_pool=14, box_samples=512),
-        Config("paper_resnet50_c4", **{**RESNET50, **C4, **PAPER, **FEW_ROIS}, roi_stage_stride=1),
-        Config("paper_resnet50_c5", **{**RESNET50, **C5, **PAPER, **FEW_ROIS}),
-        Config("paper_resnet50_fpn", **RESNET50, **PYRAMID, **PAPER),
-        Config("paper_resnet101_fpn", **RESNET101, **PYRAMID, **PAPER),
-    )
-}  # fmt: skip
+# The toy models on one map
+
+SHAPES_ONE_MAP: Table = {
+    "rpn.anchor_sizes": ((16, 32, 64, 128),),
+    "rpn.pre_nms_train": 1000,
+    "rpn.pre_nms_test": 1000,
+}
+SHAPES_C4 = SHAPES_ONE_MAP | {
+    "backbone": "c4",
+    "resnet.widths": (24, 48, 96, 192),
+    "resnet.stem_width": 24,
+    "rpn.channels": 96,
+    "box.pool": 14,
+}
+SHAPES_C5 = SHAPES_ONE_MAP | {"backbone": "c5", "box.hidden": 80}
+
+TABLES: dict[str, Table] = {
+    "shapes": {},
+    "shapes_c4": SHAPES_C4,
+    "shapes_c5": SHAPES_C5,
+    "torchvision_resnet50_fpn": RESNET50 | PYRAMID | TORCHVISION,
+    "detectron2_resnet50_fpn": RESNET50 | PYRAMID | DETECTRON2,
+    "detectron2_resnet101_fpn": RESNET101 | PYRAMID | DETECTRON2,
+    # res5 halves a grid of 14 x 14; in the paper's Figure 4 it runs on 7 x 7 and strides nowhere
+    "detectron2_resnet50_c4": RESNET50 | C4 | DETECTRON2 | {"box.pool": 14, "box.samples": 512},
+    "paper_resnet50_c4": RESNET50 | C4 | PAPER | FEW_ROIS | {"resnet.roi_stage_stride": 1},
+    "paper_resnet50_c5": RESNET50 | C5 | PAPER | FEW_ROIS,
+    "paper_resnet50_fpn": RESNET50 | PYRAMID | PAPER,
+    "paper_resnet101_fpn": RESNET101 | PYRAMID | PAPER,
+}
+PRESETS = {name: replace(Config(preset=name), **table) for name, table in TABLES.items()}
 
 # Where the weights of a preset can be had: of Mask R-CNN, and of Faster R-CNN (the preset with masks=False)
 _PYTORCH = "https://download.pytorch.org/models/"
@@ -110,11 +172,12 @@ def get_config(preset: str) -> Config:
     return PRESETS[preset]
 
 
-def build_model(preset: str | Config, num_classes: int | None = None, seed: int = 0, **overrides) -> MaskRCNN:
+def build_model(preset: str | Config, num_classes: int | None = None, seed: int = 0, **overrides: Any) -> MaskRCNN:
     """A model with random weights drawn from `seed`, in train mode, on the CPU.
 
-    preset: a name of list_presets(), or a Config. num_classes: counts the background, class 0. overrides: fields of
-    Config to replace. Raises ValueError for unknown names, listing those that exist."""
+    preset: a name of list_presets(), or a Config. num_classes: counts the background, class 0. overrides: settings to
+    replace, such as roi_op="roi_pool" or **{"rpn.nms": 0.6} (see settings.find_field). Raises ValueError for unknown
+    names, listing those that exist, and for values out of their range."""
     config = get_config(preset) if isinstance(preset, str) else preset
     if num_classes is not None:
         overrides["num_classes"] = num_classes

@@ -4,18 +4,43 @@ He et al., Deep Residual Learning (2015), figure 5 and table 1: a stem, then fou
 stage halves the size of the map and doubles the width. Lesson 03 walks through it.
 """
 
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
 from tinymrcnn import ops
 from tinymrcnn.autograd import Tensor
+from tinymrcnn.models.settings import Range, Settings, Width
 from tinymrcnn.nn import BatchNorm2d, Conv2d, FrozenBatchNorm2d, GroupNorm, MaxPool2d, Module, ReLU, Sequential
 
-STEM_STRIDE = 4
+# Shapes below: N images, C channels, maps of H x W cells
+
+Depth = Annotated[int, Range(1, 200)]
 
 
-def make_norm(norm: str, channels: int) -> Module:
-    """The normalisation layer called "batch", "frozen" or "group" (groups of 8 channels)."""
-    if norm == "group":
-        return GroupNorm(max(1, channels // 8), channels)
-    return {"batch": BatchNorm2d, "frozen": FrozenBatchNorm2d}[norm](channels)
+@dataclass(frozen=True)
+class ResNetSettings(Settings):
+    """The backbone's layers; of the four stages the C4 network runs the last one on every RoI."""
+
+    block: Literal["basic", "bottleneck"] = "basic"
+    depths: tuple[Depth, Depth, Depth, Depth] = (2, 2, 2, 1)  # blocks of each stage
+    widths: tuple[Width, Width, Width, Width] = (16, 32, 64, 128)  # of the 3x3 convolutions of each stage
+    stem_width: Width = 16
+    norm: Literal["batch", "frozen", "group"] = "batch"
+    norm_eps: Annotated[float, Range(0, 1)] = 1e-5  # added to the variance; 0 in torchvision's published models
+    stride_in_1x1: bool = False  # the original bottleneck strides its first 1x1 convolution, v1.5 the 3x3
+    roi_stage_stride: Annotated[int, Range(1, 2)] = 2  # of the stage on RoIs (Figure 4: RoIs of 7x7, and stride 1)
+
+    @property
+    def out_channels(self) -> list[int]:
+        """The channels of each stage's map."""
+        return [BLOCKS[self.block].expansion * width for width in self.widths]
+
+
+def make_norm(channels: int, settings: ResNetSettings) -> Module:
+    """The normalisation layer of the settings: "batch", "frozen" or "group" (groups of 8 channels)."""
+    if settings.norm == "group":
+        return GroupNorm(max(1, channels // 8), channels, settings.norm_eps)
+    return {"batch": BatchNorm2d, "frozen": FrozenBatchNorm2d}[settings.norm](channels, settings.norm_eps)
 
 
 def conv_norm(x: Tensor, conv: Conv2d, norm: Module, relu: ReLU | None = None) -> Tensor:
@@ -35,14 +60,14 @@ class BasicBlock(Module):
 
     expansion = 1
 
-    def __init__(self, in_channels: int, width: int, stride: int, norm: str, stride_in_1x1: bool = False):
+    def __init__(self, in_channels: int, width: int, stride: int, settings: ResNetSettings):
         super().__init__()
         self.conv1 = Conv2d(in_channels, width, 3, stride, padding=1, bias=False)
-        self.bn1 = make_norm(norm, width)
+        self.bn1 = make_norm(width, settings)
         self.conv2 = Conv2d(width, width, 3, padding=1, bias=False)
-        self.bn2 = make_norm(norm, width)
+        self.bn2 = make_norm(width, settings)
         self.relu = ReLU()
-        self.downsample = make_shortcut(in_channels, width, stride, norm)
+        self.downsample = make_shortcut(in_channels, width, stride, settings)
 
     def forward(self, x: Tensor) -> Tensor:
         out = conv_norm(x, self.conv1, self.bn1, self.relu)
@@ -57,17 +82,17 @@ class Bottleneck(Module):
 
     expansion = 4
 
-    def __init__(self, in_channels: int, width: int, stride: int, norm: str, stride_in_1x1: bool = False):
+    def __init__(self, in_channels: int, width: int, stride: int, settings: ResNetSettings):
         super().__init__()
-        stride1, stride2 = (stride, 1) if stride_in_1x1 else (1, stride)
+        stride1, stride2 = (stride, 1) if settings.stride_in_1x1 else (1, stride)
         self.conv1 = Conv2d(in_channels, width, 1, stride1, bias=False)
-        self.bn1 = make_norm(norm, width)
+        self.bn1 = make_norm(width, settings)
         self.conv2 = Conv2d(width, width, 3, stride2, padding=1, bias=False)
-        self.bn2 = make_norm(norm, width)
+        self.bn2 = make_norm(width, settings)
         self.conv3 = Conv2d(width, 4 * width, 1, bias=False)
-        self.bn3 = make_norm(norm, 4 * width)
+        self.bn3 = make_norm(4 * width, settings)
         self.relu = ReLU()
-        self.downsample = make_shortcut(in_channels, 4 * width, stride, norm)
+        self.downsample = make_shortcut(in_channels, 4 * width, stride, settings)
 
     def forward(self, x: Tensor) -> Tensor:
         out = conv_norm(x, self.conv1, self.bn1, self.relu)
@@ -79,39 +104,38 @@ class Bottleneck(Module):
 BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
 
 
-def make_shortcut(in_channels: int, out_channels: int, stride: int, norm: str) -> Sequential | None:
+def make_shortcut(in_channels: int, out_channels: int, stride: int, settings: ResNetSettings) -> Sequential | None:
     """The identity (None) where the shapes agree, else a strided 1x1 convolution with normalisation."""
     if stride == 1 and in_channels == out_channels:
         return None
-    return Sequential(Conv2d(in_channels, out_channels, 1, stride, bias=False), make_norm(norm, out_channels))
+    return Sequential(Conv2d(in_channels, out_channels, 1, stride, bias=False), make_norm(out_channels, settings))
 
 
-def make_stage(block: str, in_channels: int, width: int, depth: int, stride: int, norm: str, stride_in_1x1=False):
-    """`depth` blocks, the first of which strides. The C4 head runs such a stage on RoI features."""
-    kind = BLOCKS[block]
-    channels = [in_channels] + [kind.expansion * width] * (depth - 1)
-    return Sequential(*(kind(c, width, stride if i == 0 else 1, norm, stride_in_1x1) for i, c in enumerate(channels)))
+def make_stage(in_channels: int, stage: int, stride: int, settings: ResNetSettings) -> Sequential:
+    """The blocks of a stage (0 to 3), the first of which strides. The C4 head runs the last stage on RoI features."""
+    block, width = BLOCKS[settings.block], settings.widths[stage]
+    blocks = [block(in_channels, width, stride, settings)]
+    for _ in range(settings.depths[stage] - 1):
+        blocks.append(block(block.expansion * width, width, 1, settings))
+    return Sequential(*blocks)
 
 
 class ResNet(Module):
-    """The stem and the first stages, as many as `depths` has entries.
+    """The stem and the first stages. Parameter names are torchvision's.
 
-    block: "basic" or "bottleneck". depths, widths: blocks and width of each stage. Parameter names are torchvision's.
     out_channels: the channels of each stage's map."""
 
-    def __init__(self, block: str, depths, widths, stem_width: int = 64, norm: str = "batch", stride_in_1x1=False):
+    def __init__(self, settings: ResNetSettings, num_stages: int = 4):
         super().__init__()
-        self.conv1 = Conv2d(3, stem_width, 7, 2, padding=3, bias=False)
-        self.bn1 = make_norm(norm, stem_width)
+        self.conv1 = Conv2d(3, settings.stem_width, 7, 2, padding=3, bias=False)
+        self.bn1 = make_norm(settings.stem_width, settings)
         self.relu = ReLU()
         self.maxpool = MaxPool2d(3, 2, padding=1)
-        self.out_channels = []
-        channels = stem_width
-        for i, (depth, width) in enumerate(zip(depths, widths, strict=True)):
-            stage = make_stage(block, channels, width, depth, 1 if i == 0 else 2, norm, stride_in_1x1)
-            setattr(self, f"layer{i + 1}", stage)
-            channels = BLOCKS[block].expansion * width
-            self.out_channels.append(channels)
+        self.out_channels = settings.out_channels[:num_stages]
+        channels = settings.stem_width
+        for i in range(num_stages):
+            setattr(self, f"layer{i + 1}", make_stage(channels, i, 1 if i == 0 else 2, settings))
+            channels = self.out_channels[i]
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(N, 3, H, W) images to the map of every stage: (N, C_i, H / 2^(i+2), W / 2^(i+2)), finest first."""

@@ -6,15 +6,73 @@ and inference, in this order. Lesson 05 steps through them.
 """
 
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from tinymrcnn import ops
 from tinymrcnn.autograd import Tensor, cat
-from tinymrcnn.backend import array_module, like, to_numpy
-from tinymrcnn.boxes import Matcher, batched_nms, box_iou, clip_boxes_to_image, remove_small_boxes, sample_balanced
+from tinymrcnn.backend import Array, array_module, like, to_numpy
+from tinymrcnn.boxes import (
+    AnchorGenerator,
+    BoxCoder,
+    Matcher,
+    batched_nms,
+    box_iou,
+    clip_boxes_to_image,
+    remove_small_boxes,
+    sample_balanced,
+)
+from tinymrcnn.models.settings import Count, Fraction, NotNegative, Positive, Settings, Width
 from tinymrcnn.nn import Conv2d, Module, Sequential
 from tinymrcnn.nn.init import normal
+
+# Shapes below: N images, A anchors of all levels together, G ground-truth objects, P proposals
+
+CODER = BoxCoder()
+
+
+@dataclass(frozen=True)
+class RPNSettings(Settings):
+    """The region proposal network. A "top n" is a count for each image."""
+
+    anchor_sizes: tuple[tuple[Positive, ...], ...] = ((16,), (32,), (64,), (128,))  # pixels, for each level
+    aspect_ratios: tuple[Positive, ...] = (0.5, 1.0, 2.0)  # height / width
+    anchor_order: Literal["size", "ratio"] = "size"  # which of size and ratio is the outer loop within a cell
+    anchor_rounded: bool = False  # half widths and heights to whole pixels, as torchvision does
+    nominal_strides: bool = True  # else padded size // map size, as torchvision does
+    channels: Width = 64
+    fg_iou: Fraction = 0.7
+    bg_iou: Fraction = 0.3
+    samples: Count = 256
+    positive_fraction: Fraction = 0.5
+    box_beta: NotNegative = 1 / 9  # of the smooth L1 loss; 0 is L1
+    fixed_count: bool = False  # the losses are divided by `samples` an image even where fewer were drawn
+    pre_nms_train: Count = 500  # per level
+    pre_nms_test: Count = 500
+    post_nms_train: Count = 250  # over all levels
+    post_nms_test: Count = 250
+    nms: Fraction = 0.7
+    min_proposal_size: NotNegative = 1e-3  # pixels: proposals with a smaller side are dropped
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.bg_iou > self.fg_iou:
+            raise ValueError(f"RPNSettings: bg_iou is {self.bg_iou}, above fg_iou, {self.fg_iou}.")
+        if not self.aspect_ratios or not all(self.anchor_sizes):
+            raise ValueError(
+                f"RPNSettings: every level needs an anchor; anchor_sizes is {self.anchor_sizes}, aspect_ratios "
+                f"{self.aspect_ratios}."
+            )
+        if len({len(sizes) for sizes in self.anchor_sizes}) > 1:
+            raise ValueError(
+                f"RPNSettings: anchor_sizes is {self.anchor_sizes}; every level must have as many sizes as the "
+                "others, because one head predicts for all of them."
+            )
+
+    def anchor_generator(self) -> AnchorGenerator:
+        return AnchorGenerator(self.anchor_sizes, self.aspect_ratios, self.anchor_rounded, self.anchor_order)
+
 
 # The head
 
@@ -52,64 +110,97 @@ class AnchorSamples:
     objects: np.ndarray
 
 
-def rpn_targets(anchors, boxes, fg_iou: float = 0.7, bg_iou: float = 0.3):
+class Anchors(NamedTuple):
+    """The anchors of all levels. boxes: (A, 4) device array, finest level first. level_sizes: how many of them belong
+    to each level."""
+
+    boxes: Array
+    level_sizes: list[int]
+
+
+class RPNOutputs(NamedTuple):
+    """What the RPN says of every anchor: logits (N, A) and deltas (N, A, 4)."""
+
+    logits: Tensor
+    deltas: Tensor
+    anchors: Anchors
+
+
+def rpn_targets(anchors: Array, gt_boxes: Array, settings: RPNSettings) -> Array:
     """The object of every anchor: (A, 4) anchors and (G, 4) ground truth to (A,) int64, -1 background, -2 ignored.
 
     Positive from fg_iou on, or as the best anchor of some object; background below bg_iou; ignored between."""
-    return Matcher(fg_iou, bg_iou, allow_low_quality=True)(box_iou(boxes, anchors))
+    return Matcher(settings.fg_iou, settings.bg_iou, allow_low_quality=True)(box_iou(gt_boxes, anchors))
 
 
-def sample_anchors(matches, count: int, positive_fraction: float, rng) -> AnchorSamples:
-    """Draw up to `count` anchors of one image, at most the given fraction of them positive."""
+def sample_anchors(matches: Array, settings: RPNSettings, rng: np.random.Generator) -> AnchorSamples:
+    """Draw the anchors that the loss looks at from the result of rpn_targets, (A,)."""
     matches = to_numpy(matches)
-    positives, negatives = sample_balanced(np.clip(matches + 1, -1, 1), count, positive_fraction, rng)
+    labels = np.clip(matches + 1, -1, 1)
+    positives, negatives = sample_balanced(labels, settings.samples, settings.positive_fraction, rng)
     return AnchorSamples(positives, negatives, matches[positives])
 
 
 # Loss
 
 
-def rpn_loss(logits: Tensor, deltas: Tensor, anchors, boxes, samples: list[AnchorSamples], coder, beta: float):
-    """Is there an object (binary cross-entropy over the sample), and where (smooth L1 over its positives)?
+def rpn_loss(
+    outputs: RPNOutputs, gt_boxes: list[Array], *, samples: list[AnchorSamples], settings: RPNSettings
+) -> dict[str, tuple[Tensor, int]]:
+    """Object or background (binary cross-entropy over all samples), and where (smooth L1 over the positives, on the
+    corrections). Faster R-CNN, formula 1.
 
-    logits (N, A), deltas (N, A, 4), anchors (A, 4), boxes: per image (G, 4).
-    Returns ((sum, count) of the objectness loss, (sum, count) of the box loss); both counts are the sample's size."""
-    xp, num_anchors = array_module(anchors), len(anchors)
-    positives = np.concatenate([i * num_anchors + s.positives for i, s in enumerate(samples)])
-    negatives = np.concatenate([i * num_anchors + s.negatives for i, s in enumerate(samples)])
+    gt_boxes: per image (G, 4). Returns the (sum, count) of loss_objectness and loss_rpn_box_reg; both counts are the
+    number of samples."""
+    anchors, xp = outputs.anchors.boxes, array_module(outputs.anchors.boxes)
+    positives = np.concatenate([i * len(anchors) + s.positives for i, s in enumerate(samples)])
+    negatives = np.concatenate([i * len(anchors) + s.negatives for i, s in enumerate(samples)])
     index = np.concatenate([positives, negatives])
-    labels = (np.arange(len(index)) < len(positives)).astype(np.dtype(logits.dtype))
-    objectness = ops.binary_cross_entropy_with_logits(logits.reshape(-1)[index], like(labels, anchors), reduction="sum")
-    wanted = [
-        coder.encode(b[like(s.objects, anchors)], anchors[like(s.positives, anchors)])
-        for b, s in zip(boxes, samples, strict=True)
+    labels = (np.arange(len(index)) < len(positives)).astype(np.dtype(outputs.logits.dtype))
+    objectness = ops.binary_cross_entropy_with_logits(
+        outputs.logits.reshape(-1)[index], like(labels, anchors), reduction="sum"
+    )
+    targets = [
+        CODER.encode(boxes[like(s.objects, anchors)], anchors[like(s.positives, anchors)])
+        for boxes, s in zip(gt_boxes, samples, strict=True)
     ]
-    box = ops.smooth_l1_loss(deltas.reshape(-1, 4)[positives], xp.concatenate(wanted), beta, reduction="sum")
-    return (objectness, len(index)), (box, len(index))
+    deltas = outputs.deltas.reshape(-1, 4)[positives]
+    box = ops.smooth_l1_loss(deltas, xp.concatenate(targets), beta=settings.box_beta, reduction="sum")
+    count = settings.samples * len(samples) if settings.fixed_count else len(index)
+    return {"loss_objectness": (objectness, count), "loss_rpn_box_reg": (box, count)}
 
 
 # Inference
 
 
-def decode_proposals(logits, deltas, anchors, level_sizes, image_size, coder, pre_nms, post_nms, nms, min_size):
+def decode_proposals(
+    logits: Array,
+    deltas: Array,
+    *,
+    anchors: Anchors,
+    image_size: tuple[int, int],
+    settings: RPNSettings,
+    training: bool,
+) -> tuple[Array, Array]:
     """The proposals of one image: the best anchors of every level, corrected, clipped, without duplicates.
 
-    logits (A,), deltas (A, 4), anchors (A, 4). level_sizes: how many of the anchors belong to each level.
-    pre_nms: kept per level before non-maximum suppression, post_nms: over all levels after it.
+    logits (A,), deltas (A, 4). training: which of the settings' numbers of proposals hold.
     Returns (boxes (P, 4), logits (P,)), best first. Proposals that are not finite are dropped."""
     xp = array_module(logits)
+    pre_nms = settings.pre_nms_train if training else settings.pre_nms_test
+    post_nms = settings.post_nms_train if training else settings.post_nms_test
     chosen, levels, start = [], [], 0
-    for level, size in enumerate(level_sizes):
+    for level, size in enumerate(anchors.level_sizes):
         best = xp.argsort(-logits[start : start + size], kind="stable")[:pre_nms] + start
         chosen.append(best)
         levels.append(xp.full(len(best), level, xp.int64))
         start += size
     index, levels = xp.concatenate(chosen), xp.concatenate(levels)
-    boxes, scores = coder.decode(deltas[index], anchors[index])[:, 0], logits[index]
+    boxes, scores = CODER.decode(deltas[index], anchors.boxes[index])[:, 0], logits[index]
     finite = xp.isfinite(boxes).all(axis=1) & xp.isfinite(scores)
     boxes, scores, levels = boxes[finite], scores[finite], levels[finite]
     boxes = clip_boxes_to_image(boxes, image_size)
-    keep = remove_small_boxes(boxes, min_size)
+    keep = remove_small_boxes(boxes, settings.min_proposal_size)
     boxes, scores, levels = boxes[keep], scores[keep], levels[keep]
-    keep = batched_nms(boxes, scores, levels, nms)[:post_nms]
+    keep = batched_nms(boxes, scores, levels, settings.nms)[:post_nms]
     return boxes[keep], scores[keep]

@@ -10,12 +10,32 @@ normalised, padded at the right and the bottom to a common size. The public mode
 """
 
 from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from PIL import Image
 
 from tinymrcnn.autograd import Tensor
-from tinymrcnn.backend import channels_first, to_device
+from tinymrcnn.backend import Array, channels_first, to_device
+from tinymrcnn.models.settings import Positive, Range, Settings
+
+Size = Annotated[int, Range(1, 65_536)]
+
+
+@dataclass(frozen=True)
+class TransformSettings(Settings):
+    """How images are resized and normalised. Lengths are in pixels."""
+
+    min_size: Size | None = None  # of the shorter side after resizing; None keeps the native size
+    max_size: Size | None = None  # of the longer side
+    train_min_sizes: tuple[Size, ...] = ()  # in training the shorter side is one of these, drawn for every image
+    resize: Literal["float", "pillow"] = "float"  # bilinear, of normalised floats; or antialiased, of 8-bit pixels
+    round_sizes: bool = False  # resized sides to the nearest pixel (detectron2), else down (torchvision)
+    channel_order: Literal["rgb", "bgr"] = "rgb"  # of the network's input, and of mean and std
+    pixel_scale: Positive = 1.0  # the brightest pixel, before the mean is subtracted; 255 in detectron2
+    pixel_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    pixel_std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
+    size_divisible: Annotated[int, Range(1, 4096)] = 32  # a batch is padded to a multiple; 1: to its largest image
 
 
 @dataclass
@@ -23,81 +43,84 @@ class Batch:
     """What the network sees.
 
     images: (N, 3, H, W) Tensor, normalised and padded. sizes, original_sizes: the (height, width) of every image
-    after and before resizing. image_ids: ints. targets: per image a dict of device arrays boxes (G, 4) in resized
-    pixels, labels (G,), masks (G, h, w); None without targets."""
+    after and before resizing. image_ids: ints. step: the training step, of which with the image_ids all random
+    choices are a function. targets: per image a dict of device arrays boxes (G, 4) in resized pixels, labels (G,),
+    masks (G, h, w); None without targets."""
 
     images: Tensor
     sizes: list[tuple[int, int]]
     original_sizes: list[tuple[int, int]]
     image_ids: list[int]
-    targets: list[dict] | None
+    targets: list[dict[str, Array]] | None
+    step: int = 0
+
+    @property
+    def gt_boxes(self) -> list[Array]:
+        """The boxes of the ground truth, (G, 4) for every image."""
+        return [target["boxes"] for target in self.targets or ()]
 
 
 def make_batch(
-    images,
-    targets,
-    mean,
-    std,
-    min_size,
-    max_size,
-    size_divisible,
-    num_classes,
-    needs_masks=False,
-    device="cpu",
-    dtype=None,
-    channel_order="rgb",
-    pixel_scale=1.0,
-    resize="float",
-    round_sizes=False,
-):
-    """Check, normalise, resize, pad and move a list of images, and their targets if there are any.
+    images: list[Array],
+    targets: list[dict[str, Any]] | None = None,
+    *,
+    settings: TransformSettings,
+    min_sizes: list[int] | None = None,
+    device: str = "cpu",
+    dtype: Any = np.float32,
+) -> Batch:
+    """Normalise, resize, pad and move a list of images, and their targets if there are any, which check_images and
+    check_targets have seen.
 
-    images: (3, H, W) float arrays in 0..1, RGB. targets: a dict an image (see check_target). min_size: None keeps the
-    sizes; a function of the image_id draws one. needs_masks: whether targets must have masks. mean, std: of the
-    channels in channel_order ("rgb" or "bgr"), of pixels from 0 to pixel_scale. resize: "float", of the normalised
-    image, or "pillow", of its 8-bit pixels. Raises ValueError that names the image, and the object in it, for
-    anything malformed."""
-    check_images(images)
-    if targets is not None and len(targets) != len(images):
-        raise ValueError(f"There are {len(images)} images but {len(targets)} targets.")
-    dtype = dtype or images[0].dtype
+    images: (3, H, W) float arrays in 0..1, RGB. targets: a dict an image (see check_target). min_sizes: for every
+    image the length of its shorter side, in place of settings.min_size."""
+    ids = image_ids_of(images, targets)
     original_sizes = [image.shape[1:] for image in images]
-    for i, target in enumerate(targets or ()):
-        check_target(target, i, original_sizes[i], num_classes, needs_masks)
-    ids = [int(target.get("image_id", i)) for i, target in enumerate(targets or [{}] * len(images))]
     resized = []
-    for image, before, image_id in zip(images, original_sizes, ids, strict=True):
-        shorter = min_size(image_id) if callable(min_size) else min_size
-        after = before if shorter is None else resized_size(before, shorter, max_size, round_sizes)
-        if resize == "pillow":
-            image = _resize_bytes(image, after)
-        image = normalize(image.astype(dtype), mean, std, channel_order, pixel_scale)
-        resized.append(image if resize == "pillow" else _resize(image, after))
+    for i, (image, before) in enumerate(zip(images, original_sizes, strict=True)):
+        shorter = min_sizes[i] if min_sizes else settings.min_size
+        after = before
+        if shorter is not None:
+            after = resized_size(before, shorter, settings.max_size, rounded=settings.round_sizes)
+        if settings.resize == "pillow":
+            resized.append(normalize(_resize_bytes(image, after).astype(dtype), settings))
+        else:
+            resized.append(_resize(normalize(image.astype(dtype), settings), after))
     sizes = [image.shape[1:] for image in resized]
-    height, width = (-(-max(side) // size_divisible) * size_divisible for side in zip(*sizes, strict=True))
+    divisor = settings.size_divisible
+    height, width = (-(-max(side) // divisor) * divisor for side in zip(*sizes, strict=True))
     padded = np.zeros((len(images), height, width, 3), dtype)
     for canvas, image, (h, w) in zip(padded, resized, sizes, strict=True):
         canvas[:h, :w] = image.transpose(1, 2, 0)
     moved = None
     if targets is not None:
         moved = [
-            _move_target(target, before, after, device, dtype)
+            {name: to_device(array, device) for name, array in _scale_target(target, before, after, dtype).items()}
             for target, before, after in zip(targets, original_sizes, sizes, strict=True)
         ]
     return Batch(Tensor(to_device(channels_first(padded), device)), sizes, original_sizes, ids, moved)
 
 
-def normalize(image, mean, std, channel_order: str = "rgb", pixel_scale: float = 1.0):
+def image_ids_of(images: list[Array], targets: list[dict[str, Any]] | None) -> list[int]:
+    """The image_id of every target; where it has none, or there are no targets, the position in the batch."""
+    return [int(target.get("image_id", i)) for i, target in enumerate(targets or [{}] * len(images))]
+
+
+def normalize(image: Array, settings: TransformSettings) -> Array:
     """(3, H, W) RGB in 0..1 as the network wants it: channels in its order, scaled, less the mean, over std."""
-    if channel_order == "bgr":
+    if settings.channel_order == "bgr":
         image = image[::-1]
-    if pixel_scale != 1:
-        image = image * pixel_scale
-    mean, std = (np.asarray(values, image.dtype).reshape(3, 1, 1) for values in (mean, std))
+    if settings.pixel_scale != 1:
+        image = image * settings.pixel_scale
+    mean, std = (
+        np.asarray(values, image.dtype).reshape(3, 1, 1) for values in (settings.pixel_mean, settings.pixel_std)
+    )
     return (image - mean) / std
 
 
-def resized_size(size, min_size: int, max_size: int | None, rounded: bool = False) -> tuple[int, int]:
+def resized_size(
+    size: tuple[int, int], min_size: int, max_size: int | None, *, rounded: bool = False
+) -> tuple[int, int]:
     """(height, width) scaled so that the shorter side is min_size or, if that is less, the longer max_size; rounded
     down, as torchvision does, or to the nearest pixel, as detectron2 does."""
     scale = min_size / min(size)
@@ -110,7 +133,7 @@ def resized_size(size, min_size: int, max_size: int | None, rounded: bool = Fals
     return tuple(max(1, int(side * scale)) for side in size)
 
 
-def _resize(image, size):
+def _resize(image: Array, size: tuple[int, int]) -> Array:
     """Bilinear: every pixel between the two nearest of each axis, whose centres are half a pixel from their edges."""
     for axis in (1, 2):
         before, after = image.shape[axis], size[axis - 1]
@@ -127,7 +150,7 @@ def _resize(image, size):
     return image
 
 
-def _resize_bytes(image, size):
+def _resize_bytes(image: Array, size: tuple[int, int]) -> Array:
     """By Pillow, which averages over all pixels that a new one covers; in 8 bits a channel before and after."""
     pixels = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
     height, width = size
@@ -135,18 +158,20 @@ def _resize_bytes(image, size):
     return np.asarray(resized).transpose(2, 0, 1) / 255.0
 
 
-def _move_target(target, before, after, device, dtype) -> dict:
-    """Drop crowd regions (they are ignored, never learned), scale boxes and masks, move to the device."""
+def _scale_target(
+    target: dict[str, Any], before: tuple[int, int], after: tuple[int, int], dtype: Any
+) -> dict[str, Array]:
+    """The target without its crowd regions (they are ignored, never learned), boxes and masks scaled along."""
     keep = np.flatnonzero(np.asarray(target.get("iscrowd", np.zeros(len(target["labels"])))) == 0)
     scale = np.array([after[1] / before[1], after[0] / before[0]] * 2, dtype)
-    moved = {"boxes": target["boxes"][keep].astype(dtype) * scale, "labels": target["labels"][keep].astype(np.int64)}
+    scaled = {"boxes": target["boxes"][keep].astype(dtype) * scale, "labels": target["labels"][keep].astype(np.int64)}
     if "masks" in target:
         masks = target["masks"][keep]
         if before != after:
             rows, columns = (_nearest(m, n) for m, n in zip(before, after, strict=True))
             masks = masks[:, rows[:, None], columns]
-        moved["masks"] = masks
-    return {name: to_device(np.ascontiguousarray(array), device) for name, array in moved.items()}
+        scaled["masks"] = masks
+    return {name: np.ascontiguousarray(array) for name, array in scaled.items()}
 
 
 def _nearest(before: int, after: int) -> np.ndarray:
@@ -155,7 +180,7 @@ def _nearest(before: int, after: int) -> np.ndarray:
     return np.minimum(np.floor(np.arange(after, dtype=np.float32) * step).astype(np.int64), before - 1)
 
 
-def check_images(images) -> None:
+def check_images(images: Any) -> None:
     """Raise ValueError unless images is a non-empty list of finite (3, H, W) float arrays."""
     if isinstance(images, np.ndarray) or not len(images):
         raise ValueError(
@@ -170,7 +195,15 @@ def check_images(images) -> None:
             raise ValueError(f"Image {i} has pixels that are not finite.")
 
 
-def check_target(target: dict, i: int, size, num_classes: int, needs_masks: bool = False) -> None:
+def check_targets(images: list[Array], targets: Any, *, num_classes: int, needs_masks: bool = False) -> None:
+    """Raise ValueError unless there is a target for every image that fits it (see check_target)."""
+    if len(targets) != len(images):
+        raise ValueError(f"There are {len(images)} images but {len(targets)} targets.")
+    for i, (image, target) in enumerate(zip(images, targets, strict=True)):
+        check_target(target, i, image.shape[1:], num_classes=num_classes, needs_masks=needs_masks)
+
+
+def check_target(target: Any, i: int, size: tuple[int, int], *, num_classes: int, needs_masks: bool = False) -> None:
     """Check the target of image i: boxes (G, 4) floats inside the image with a positive size, labels (G,) integers
     in 1..num_classes-1, masks (G, H, W) of 0 and 1 (may be absent unless needed), iscrowd (G,) (may be absent),
     image_id (may be absent).

@@ -13,7 +13,6 @@ What a run leaves in its folder:
 """
 
 import contextlib
-import dataclasses
 import datetime
 import functools
 import json
@@ -33,6 +32,8 @@ from tinymrcnn.draw import draw_curves, draw_grid, draw_instances, write_picture
 from tinymrcnn.evaluation import evaluate
 from tinymrcnn.files import replacing
 from tinymrcnn.models import TrainConfig
+from tinymrcnn.models.settings import flatten
+from tinymrcnn.models.two_stage import mean_losses
 from tinymrcnn.nn import SGD, AdamW, clip_grad_norm
 from tinymrcnn.training.schedule import learning_rate
 from tinymrcnn.weights import Checkpoint, environment, load_checkpoint, load_weights, save_checkpoint
@@ -61,11 +62,11 @@ def training_step(model, optimizer, step: int, images: list, targets: list, conf
 
     Raises FloatingPointError, naming the loss and the images, where a loss or the gradient is not finite; the
     parameters are as they were then."""
-    model.step = step  # which anchors and RoIs are sampled
     optimizer.lr = learning_rate(step, config)
     optimizer.zero_grad()
 
-    losses = model(images, targets)
+    sums, samples = model.loss_sums(images, targets, step=step)
+    losses = mean_losses(sums)
     total = functools.reduce(operator.add, losses.values())
     values = {"loss": total.item(), **{name: loss.item() for name, loss in losses.items()}}
     if all(math.isfinite(value) for value in values.values()):
@@ -75,7 +76,7 @@ def training_step(model, optimizer, step: int, images: list, targets: list, conf
     if broken:
         raise FloatingPointError(f"{', '.join(broken)} on the images {[target['image_id'] for target in targets]}.")
     optimizer.step()
-    return {"step": step, "lr": optimizer.lr, **values, **model.counts}
+    return {"step": step, "lr": optimizer.lr, **values, **samples.counts}
 
 
 def train(model, dataset, config: TrainConfig | None = None, out="runs/train", held_out=None, resume=False) -> dict:
@@ -193,7 +194,7 @@ def _resume(model, optimizer, config: TrainConfig, out: Path) -> int:
         ("Config", checkpoint.config, model.config),
         ("TrainConfig", checkpoint.train_config, config),
     ):
-        if changed := _differences(dataclasses.asdict(then), dataclasses.asdict(now)):
+        if changed := _differences(flatten(then), flatten(now)):
             raise ValueError(f"The run in '{out}' cannot be resumed with another {name}: {changed}.")
     load_weights(model, out / CHECKPOINT)
     optimizer.load_state_dict(checkpoint.optimizer)

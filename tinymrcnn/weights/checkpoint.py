@@ -22,8 +22,10 @@ from threadpoolctl import threadpool_info
 from tinymrcnn import __version__, kernels, threads
 from tinymrcnn.files import replacing
 from tinymrcnn.models import Config, MaskRCNN, TrainConfig
+from tinymrcnn.models.settings import from_dict
 from tinymrcnn.weights.foreign.pickles import PickleError
 from tinymrcnn.weights.foreign.torch_files import open_zip
+from tinymrcnn.weights.migrations import nested_config
 
 FORMAT = "tinymrcnn checkpoint"
 
@@ -130,12 +132,12 @@ def load_checkpoint(path) -> Checkpoint:
     try:
         return Checkpoint(
             weights=part("weights/"),
-            config=_settings(Config, metadata["config"]),
+            config=from_dict(Config, nested_config(metadata["config"])),
             categories=metadata["categories"],
             step=int(metadata["step"]),
             seed=int(metadata["seed"]),
             environment=dict(metadata["environment"]),
-            train_config=_settings(TrainConfig, metadata["train_config"]) if metadata["train_config"] else None,
+            train_config=from_dict(TrainConfig, metadata["train_config"]) if metadata["train_config"] else None,
             optimizer=part("optimizer/") or None,
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -143,19 +145,6 @@ def load_checkpoint(path) -> Checkpoint:
             f"The checkpoint '{path}' cannot be used by this version of tinymrcnn, {__version__}; "
             f"it was written by version {metadata.get('version')}. {type(error).__name__}: {error}"
         ) from error
-
-
-def _settings(kind, fields: dict):
-    """A Config or TrainConfig from what JSON made of it; fields that an older version did not know keep their
-    defaults. Raises ValueError for fields that this version does not know."""
-    known = {field.name for field in dataclasses.fields(kind)}
-    if unknown := sorted(set(fields) - known):
-        raise ValueError(f"This version's {kind.__name__} has no field {', '.join(unknown)}; a newer one may.")
-    return kind(**{name: _tuples(value) for name, value in fields.items()})
-
-
-def _tuples(value):
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def _fill(model, checkpoint: Checkpoint, path) -> None:

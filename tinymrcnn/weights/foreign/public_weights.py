@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tinymrcnn.models.settings import value_of
 from tinymrcnn.weights.checkpoint import CheckpointError, load_checkpoint
 from tinymrcnn.weights.foreign.pickles import ARRAYS, PickleError, read_pickle
 from tinymrcnn.weights.foreign.torch_files import MAGIC, open_zip, read_torch_legacy, read_torch_zip
@@ -107,7 +108,7 @@ def load_weights(model, path) -> WeightsReport:
     path = Path(path)
     family, found, conventions = read_weights(path)
     if family == "detectron2":
-        found = background_first(found, model.config.class_agnostic_masks)
+        found = background_first(found, model.config.mask.class_agnostic_masks)
     left_out = [name for name in found if re.search(NOT_WEIGHTS, name)]
     if not model.config.masks:
         left_out += [name for name in found if name.startswith(MASK_BRANCH)]
@@ -125,10 +126,11 @@ def load_weights(model, path) -> WeightsReport:
     _check_numbers(path, {name: found[name] for name in loaded}, own)
     model.load_state_dict({name: own[name] if name in kept else found[name] for name in own})
     notes = [
-        f"Warning: the weights were trained with {field} = {value}, the model has {getattr(model.config, field)}: "
+        f"Warning: the weights were trained with {field} = {value}, the model has {value_of(model.config, field)}: "
         "its results will differ from those of the original."
         for field, value in conventions.items()
-        if getattr(model.config, field) != value and not (field == "stride_in_1x1" and model.config.block == "basic")
+        if value_of(model.config, field) != value
+        and not (field == "stride_in_1x1" and model.config.resnet.block == "basic")
     ]
     return WeightsReport(path, family, tuple(loaded), tuple(kept), tuple(left_out), classes, tuple(notes))
 
@@ -146,7 +148,7 @@ def read_weights(path) -> tuple[str, dict[str, np.ndarray], dict]:
         value = _read(path)
         if value is None:
             checkpoint = load_checkpoint(path)
-            conventions = {field: getattr(checkpoint.config, field) for field in CONVENTIONS["torchvision"]}
+            conventions = {field: value_of(checkpoint.config, field) for field in CONVENTIONS["torchvision"]}
             return "tinymrcnn", checkpoint.weights, conventions
         state = _state_dict(value)
         family = _family(state)

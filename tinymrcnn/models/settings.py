@@ -1,0 +1,182 @@
+"""Settings: small frozen dataclasses whose fields are checked when they are made, and found by name.
+
+The type of a field says what it may hold: `nms: Fraction = 0.7` refuses 2.0 and "a lot". Every stage of the model
+keeps its settings beside it (RPNSettings in rpn.py, ...), and Config is made of them.
+"""
+
+import dataclasses
+import difflib
+import math
+import numbers
+import types
+import typing
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+
+
+class Range(NamedTuple):
+    """What a number may be, both ends included."""
+
+    least: float
+    most: float
+
+
+UNIONS = (typing.Union, types.UnionType)
+LARGEST = 1_000_000
+Count = Annotated[int, Range(1, LARGEST)]
+CountOrZero = Annotated[int, Range(0, LARGEST)]
+Width = Annotated[int, Range(1, 16_384)]  # channels or hidden units
+PoolSize = Annotated[int, Range(1, 128)]
+Fraction = Annotated[float, Range(0, 1)]
+NotNegative = Annotated[float, Range(0, LARGEST)]
+Positive = Annotated[float, Range(1e-9, LARGEST)]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A group of settings. Whole numbers become floats where a float is asked for, and lists become tuples.
+
+    Raises ValueError, naming the field, for a value of another type or beyond its range."""
+
+    def __post_init__(self) -> None:
+        for name, hint in hints(type(self)).items():
+            value = _conform(getattr(self, name), hint, f"{type(self).__name__}: {name}")
+            object.__setattr__(self, name, value)  # the way into a frozen dataclass
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def hints(kind: type[Settings]) -> dict[str, Any]:
+    """The declared type of every field, by name."""
+    return typing.get_type_hints(kind, include_extras=True)
+
+
+def replace(settings: S, **overrides: Any) -> S:
+    """The settings with some fields replaced: `replace(config, roi_op="roi_pool", **{"rpn.nms": 0.6})`.
+
+    For the names see find_field. Raises ValueError for a name that is unknown or ambiguous, and for a bad value."""
+    top: dict[str, Any] = {}
+    stages: dict[str, dict[str, Any]] = {}
+    for name, value in overrides.items():  # all at once: one alone may contradict another
+        stage, _, field = find_field(type(settings), name).rpartition(".")
+        (stages.setdefault(stage, {}) if stage else top)[field] = value
+    for stage, fields in stages.items():
+        top[stage] = dataclasses.replace(top.get(stage, getattr(settings, stage)), **fields)
+    return dataclasses.replace(settings, **top)
+
+
+def find_field(kind: type[Settings], name: str) -> str:
+    """The full name of a field, "rpn.nms", of which `name` may be any of three forms: "rpn.nms", "rpn_nms", or, where
+    only one stage has such a field, the field alone: "roi_op".
+
+    Raises ValueError for a name that is unknown or ambiguous, with the names that it may mean."""
+    known = field_names(kind)
+    if name in known or name in hints(kind):  # a whole stage too
+        return name
+    found = [full for full in known if full.replace(".", "_") == name]
+    found = found or [full for full in known if full.rpartition(".")[2] == name]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ValueError(f"{name!r} can mean several fields of {kind.__name__}: name one of {', '.join(found)}.")
+    spellings = {spelling: full for full in known for spelling in (full, full.rpartition(".")[2])}
+    near = difflib.get_close_matches(name, spellings, n=1)
+    hint = f" Did you mean {spellings[near[0]]!r}?" if near else ""
+    raise ValueError(f"{kind.__name__} has no field {name!r}.{hint} Its fields are: {', '.join(known)}.")
+
+
+def value_of(settings: Settings, name: str) -> Any:
+    """The value of a field, by any of its names (see find_field)."""
+    for part in find_field(type(settings), name).split("."):
+        settings = getattr(settings, part)
+    return settings
+
+
+def field_names(kind: type[Settings]) -> tuple[str, ...]:
+    """The full names of all fields: "preset", ..., "rpn.nms", ..."""
+    names: list[str] = []
+    for name, hint in hints(kind).items():
+        names += [f"{name}.{field}" for field in hints(hint)] if _is_settings(hint) else [name]
+    return tuple(names)
+
+
+def flatten(settings: Settings) -> dict[str, Any]:
+    """{full name of every field: its value}."""
+    return {name: value_of(settings, name) for name in field_names(type(settings))}
+
+
+def from_dict(kind: type[S], fields: dict[str, Any]) -> S:
+    """Settings from what dataclasses.asdict, or a JSON file of it, holds.
+
+    Raises ValueError for a field that is unknown, missing or badly filled."""
+    if not isinstance(fields, dict):
+        raise ValueError(f"{kind.__name__} must be an object with named fields, not {fields!r}.")
+    declared = hints(kind)
+    if unknown := sorted(set(fields) - set(declared)):
+        raise ValueError(f"{kind.__name__} has no field {', '.join(map(repr, unknown))}.")
+    if missing := sorted(set(declared) - set(fields)):
+        raise ValueError(f"{kind.__name__} lacks the field {', '.join(map(repr, missing))}.")
+    return kind(**{
+        name: from_dict(declared[name], value) if _is_settings(declared[name]) else value
+        for name, value in fields.items()
+    })  # fmt: skip
+
+
+def _is_settings(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, Settings)
+
+
+def _conform(value: Any, hint: Any, name: str) -> Any:
+    """The value as `hint` declares it. Raises ValueError, beginning with `name`, where it does not fit."""
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        value = _conform(value, parts[0], name)
+        if not parts[1].least <= value <= parts[1].most:
+            raise ValueError(f"{name} is {value!r}; it must be {_described(hint)}.")
+        return value
+    if origin in UNIONS:  # "X | None"
+        return None if value is None else _conform(value, parts[0], name)
+    if origin is tuple and isinstance(value, (tuple, list)):
+        kinds = parts[:1] * len(value) if parts[1:] == (...,) else parts
+        if len(kinds) == len(value):
+            return tuple(
+                _conform(v, kind, f"{name}[{i}]") for i, (v, kind) in enumerate(zip(value, kinds, strict=True))
+            )
+    elif origin is Literal:
+        if isinstance(value, str) and value in parts:
+            return value
+    elif hint is int:
+        if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+            return int(value)
+    elif hint is float:
+        if isinstance(value, numbers.Real) and not isinstance(value, bool) and _is_finite(value):
+            return float(value)
+    elif origin is None and isinstance(value, hint):  # bool, str, a stage
+        return value
+    raise ValueError(f"{name} is {value!r}; it must be {_described(hint)}.")
+
+
+def _is_finite(value: numbers.Real) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond the floats
+        return False
+
+
+def _described(hint: Any) -> str:
+    """What a field takes, in words."""
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return f"{_described(parts[0])} from {parts[1].least:g} to {parts[1].most:g}"
+    if origin in UNIONS:
+        return f"{_described(parts[0])}, or None"
+    if origin is Literal:
+        return f"one of {', '.join(map(repr, parts))}"
+    if origin is tuple and parts[1:] == (...,):
+        return f"a tuple, each entry {_described(parts[0])}"
+    if origin is tuple:
+        return f"a tuple of {len(parts)}, each entry {_described(parts[0])}"
+    return {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}.get(
+        hint, str(hint.__name__)
+    )

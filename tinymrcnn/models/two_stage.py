@@ -1,0 +1,267 @@
+"""What every two-stage detector here shares: find regions that may hold an object, then look at each of them.
+
+    transform -> features -> run_rpn -> propose -> sample (training) -> the model's own branches -> postprocess
+
+Ren et al., Faster R-CNN (2015), section 3. mask_rcnn.py adds its branches. The calls are made one after the other by
+loss_sums() and detect(), and by the lessons 10 and 11.
+"""
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinymrcnn.autograd import Tensor, no_grad
+from tinymrcnn.backend import Array, backend_of, to_device, to_numpy
+from tinymrcnn.boxes import clip_boxes_to_image, paste_masks
+from tinymrcnn.models.box_branch import RoISamples, sample_rois
+from tinymrcnn.models.config import Config
+from tinymrcnn.models.fpn import FPN
+from tinymrcnn.models.pooler import pool_rois
+from tinymrcnn.models.resnet import ResNet
+from tinymrcnn.models.rpn import (
+    Anchors,
+    AnchorSamples,
+    RPNHead,
+    RPNOutputs,
+    decode_proposals,
+    rpn_loss,
+    rpn_targets,
+    sample_anchors,
+)
+from tinymrcnn.models.transform import Batch, check_images, check_targets, image_ids_of, make_batch
+from tinymrcnn.nn import Module
+from tinymrcnn.randomness import Purpose, generator
+
+STRIDES = {"fpn": (4, 8, 16, 32, 64), "c4": (16,), "c5": (32,)}  # pixels per cell of the levels
+NUM_ROI_LEVELS = 4  # RoIs are cut from P2 to P5; P6 is for the RPN only
+
+LossSums = dict[str, tuple[Tensor, int]]  # name -> (sum, count): the loss is their quotient
+
+
+@dataclass
+class Samples:
+    """What chance decided in one training step; losses(..., samples=...) repeats it exactly. One entry an image."""
+
+    anchors: list[AnchorSamples]
+    rois: list[RoISamples]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many positives the losses look at."""
+        return {
+            "positive_anchors": sum(len(s.positives) for s in self.anchors),
+            "positive_rois": sum(len(s.objects) for s in self.rois),
+        }
+
+
+class TwoStage(Module):
+    """The shared part of the models. A model has its own `roi_heads`, branch_losses() and branch_detections().
+
+    Attributes: config, categories (list of {"label", "name", "id"} or None), and seed, of which, with the step and the
+    image_ids, the random samples are a function."""
+
+    roi_heads: Module
+
+    def __init__(self, config: Config, seed: int | None = 0):
+        super().__init__()
+        self.config, self.seed = config, seed or 0
+        self.categories: list[dict[str, Any]] | None = None
+        body = ResNet(config.resnet, 3 if config.backbone == "c4" else 4)
+        self.channels = body.out_channels[-1]  # of the maps that the RPN and the branches read
+        self.backbone = Module(body=body)
+        if config.backbone == "fpn":
+            self.backbone.fpn = FPN(body.out_channels, config.fpn)
+            self.channels = config.fpn.channels
+        self.anchor_generator = config.rpn.anchor_generator()
+        num_anchors = self.anchor_generator.num_anchors_per_cell[0]
+        self.rpn = Module(head=RPNHead(self.channels, config.rpn.channels, num_anchors))
+
+    @property
+    def device(self) -> str:
+        """ "cpu" or "cuda": where the parameters are."""
+        return backend_of(next(self.parameters()).data).device
+
+    # The model's own branches
+
+    def branch_losses(self, features: list[Tensor], batch: Batch, samples: list[RoISamples]) -> LossSums:
+        """The (sum, count) of every loss on the sampled RoIs."""
+        raise TypeError(f"{type(self).__name__} has no branches: use MaskRCNN.")
+
+    def branch_detections(self, features: list[Tensor], batch: Batch, proposals: list[Array]) -> list[dict[str, Array]]:
+        """Per image boxes, labels, scores and, where the model has them, masks (D, m, m), in the resized image."""
+        raise TypeError(f"{type(self).__name__} has no branches: use MaskRCNN.")
+
+    # The steps
+
+    def transform(self, images: list[Array], targets: list[dict[str, Any]] | None = None, *, step: int = 0) -> Batch:
+        """Images of any sizes, (3, H, W) floats in 0..1 on the host, and their targets, as one Batch.
+
+        Raises ValueError that names the image, and the object in it, for anything malformed."""
+        config = self.config
+        check_images(images)
+        min_sizes = None
+        if targets is not None:
+            check_targets(images, targets, num_classes=config.num_classes, needs_masks=config.masks)
+            if self.training and config.transform.train_min_sizes:
+                ids = image_ids_of(images, targets)
+                min_sizes = [self._draw_min_size(step, image_id) for image_id in ids]
+        dtype = np.dtype(next(self.parameters()).dtype)
+        batch = make_batch(
+            images, targets, settings=config.transform, min_sizes=min_sizes, device=self.device, dtype=dtype
+        )
+        batch.step = step
+        return batch
+
+    def _draw_min_size(self, step: int, image_id: int) -> int:
+        rng = generator(self.seed, Purpose.RESIZE, step, image_id)
+        return int(rng.choice(self.config.transform.train_min_sizes))
+
+    def features(self, batch: Batch) -> list[Tensor]:
+        """The feature maps (N, C, H_l, W_l) that the branches read, finest first: P2..P5 or the one of C4 or C5."""
+        maps = self.backbone.body(batch.images)
+        return self.backbone.fpn(maps) if self.config.backbone == "fpn" else maps[-1:]
+
+    def run_rpn(self, features: list[Tensor], batch: Batch) -> RPNOutputs:
+        """What the RPN says of every anchor of every level."""
+        logits, deltas = self.rpn.head(features)
+        return RPNOutputs(logits, deltas, self.all_anchors(features, batch))
+
+    def all_anchors(self, features: list[Tensor], batch: Batch) -> Anchors:
+        """The anchors of all levels, on the model's device."""
+        strides = STRIDES[self.config.backbone][: len(features)] if self.config.rpn.nominal_strides else None
+        sizes = [feature.shape[2:] for feature in features]
+        anchors = self.anchor_generator(sizes, batch.images.shape[2:], strides)
+        joined = np.concatenate(anchors).astype(np.dtype(features[0].dtype))
+        return Anchors(to_device(joined, self.device), [len(level) for level in anchors])
+
+    def sample_anchors(self, anchors: Anchors, batch: Batch) -> list[AnchorSamples]:
+        """Draw the anchors that the RPN's loss looks at, image by image."""
+        samples = []
+        for gt_boxes, image_id in zip(batch.gt_boxes, batch.image_ids, strict=True):
+            matches = rpn_targets(anchors.boxes, gt_boxes, self.config.rpn)
+            rng = generator(self.seed, Purpose.RPN_SAMPLE, batch.step, image_id)
+            samples.append(sample_anchors(matches, self.config.rpn, rng))
+        return samples
+
+    def propose(self, outputs: RPNOutputs, batch: Batch) -> list[Array]:
+        """The proposals of every image: a list of (P_i, 4) arrays, detached.
+
+        Raises FloatingPointError in training when what the RPN says is not finite."""
+        logits, deltas = outputs.logits.data, outputs.deltas.data
+        if self.training and not bool((abs(logits) < np.inf).all() & (abs(deltas) < np.inf).all()):
+            raise FloatingPointError(f"The RPN's outputs are not finite for the images {batch.image_ids}.")
+        decode = functools.partial(
+            decode_proposals, anchors=outputs.anchors, settings=self.config.rpn, training=self.training
+        )
+        return [decode(logits[i], deltas[i], image_size=size)[0] for i, size in enumerate(batch.sizes)]
+
+    def sample(self, proposals: list[Array], batch: Batch) -> list[RoISamples]:
+        """Draw the RoIs on which the branches are trained from the proposals and the ground truth."""
+        samples = []
+        for boxes, target, image_id in zip(proposals, batch.targets or (), batch.image_ids, strict=True):
+            rng = generator(self.seed, Purpose.ROI_SAMPLE, batch.step, image_id)
+            samples.append(sample_rois(boxes, target, settings=self.config.box, rng=rng))
+        return samples
+
+    def pool(self, features: list[Tensor], rois: list[Array], size: int) -> Tensor:
+        """RoI features (R, C, size, size) of a list of (R_i, 4) boxes."""
+        features = features[:NUM_ROI_LEVELS]
+        scales = [1 / stride for stride in STRIDES[self.config.backbone][: len(features)]]
+        return pool_rois(features, rois, scales, size, self.config.pooler)
+
+    def rescale(self, detections: list[dict[str, Array]], batch: Batch) -> list[dict[str, np.ndarray]]:
+        """Detections on the host, with boxes in the original images."""
+        results = []
+        for detection, (h, w), (full_h, full_w) in zip(detections, batch.sizes, batch.original_sizes, strict=True):
+            result = {name: to_numpy(array) for name, array in detection.items()}
+            scale = np.array([full_w / w, full_h / h] * 2, result["boxes"].dtype)
+            result["boxes"] = result["boxes"] * scale
+            if self.config.box.clip_results:
+                result["boxes"] = boxes = clip_boxes_to_image(result["boxes"], (full_h, full_w))
+                kept = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+                result = {name: array[kept] for name, array in result.items()}
+            results.append(result)
+        return results
+
+    def postprocess(self, detections: list[dict[str, Array]], batch: Batch) -> list[dict[str, np.ndarray]]:
+        """Detections as the user wants them: as rescale() gives them, with the masks pasted into the images, (D, H, W)
+        float32 probabilities."""
+        results = self.rescale(detections, batch)
+        for result, size in zip(results, batch.original_sizes, strict=True):
+            if "masks" in result:
+                whole_pixels = self.config.mask.paste_whole_pixels
+                result["masks"] = paste_masks(result["masks"], result["boxes"], size, whole_pixels)
+        return results
+
+    # The whole
+
+    def loss_sums(
+        self,
+        images: list[Array],
+        targets: list[dict[str, Any]],
+        *,
+        step: int = 0,
+        samples: Samples | None = None,
+    ) -> tuple[LossSums, Samples]:
+        """Every loss of a batch as (sum, count), in train or eval mode, and the samples on which they were computed.
+
+        Several processes that share a batch add sums and counts before they divide. samples: those of an earlier call,
+        to repeat it exactly; otherwise they are drawn, for the training step `step`."""
+        batch = self.transform(images, targets, step=step)
+        features = self.features(batch)
+        outputs = self.run_rpn(features, batch)
+        if samples is None:
+            rois = self.sample(self.propose(outputs, batch), batch)
+            samples = Samples(self.sample_anchors(outputs.anchors, batch), rois)
+        sums = rpn_loss(outputs, batch.gt_boxes, samples=samples.anchors, settings=self.config.rpn)
+        return sums | self.branch_losses(features, batch, samples.rois), samples
+
+    def losses(
+        self,
+        images: list[Array],
+        targets: list[dict[str, Any]],
+        *,
+        step: int = 0,
+        samples: Samples | None = None,
+    ) -> dict[str, Tensor]:
+        """The losses of a batch, in train or eval mode, each a mean over what it looks at and 0 over nothing; of Mask
+        R-CNN loss_objectness, loss_rpn_box_reg, loss_classifier, loss_box_reg and loss_mask. See loss_sums."""
+        sums, _ = self.loss_sums(images, targets, step=step, samples=samples)
+        return mean_losses(sums)
+
+    def draw_samples(self, images: list[Array], targets: list[dict[str, Any]], *, step: int = 0) -> Samples:
+        """The anchors and RoIs that losses(images, targets, step=step) would draw. A forward pass like any other: in
+        train mode the running statistics of batch normalisation take part in it."""
+        with no_grad():
+            batch = self.transform(images, targets, step=step)
+            outputs = self.run_rpn(self.features(batch), batch)
+            rois = self.sample(self.propose(outputs, batch), batch)
+            return Samples(self.sample_anchors(outputs.anchors, batch), rois)
+
+    @no_grad()
+    @np.errstate(invalid="ignore", over="ignore")  # what is not finite is dropped
+    def _detect(self, images: list[Array]) -> tuple[list[dict[str, Array]], Batch]:
+        batch = self.transform(images)
+        features = self.features(batch)
+        proposals = self.propose(self.run_rpn(features, batch), batch)
+        return self.branch_detections(features, batch, proposals), batch
+
+    def detect(self, images: list[Array]) -> list[dict[str, np.ndarray]]:
+        """Per image boxes (D, 4) in its own pixels, labels (D,), scores (D,) and masks (D, m, m), probabilities on
+        a grid over each box, best first, as NumPy arrays. Evaluation pastes them one at a time."""
+        return self.rescale(*self._detect(images))
+
+    def forward(self, images: list[Array], targets: list[dict[str, Any]] | None = None, *, step: int = 0) -> Any:
+        """losses() in train mode; in eval mode the detections of detect() with the masks pasted into the images."""
+        if not self.training:
+            return self.postprocess(*self._detect(images))
+        if targets is None:
+            raise ValueError("In train mode the model needs targets; call model.eval() to detect objects.")
+        return self.losses(images, targets, step=step)
+
+
+def mean_losses(sums: LossSums) -> dict[str, Tensor]:
+    """Every loss from its (sum, count); 0 over nothing."""
+    return {name: total * (1 / max(1, count)) for name, (total, count) in sums.items()}
