@@ -19,7 +19,7 @@ from tinymrcnn.autograd import Tensor
 from tinymrcnn.backend import BACKENDS
 from tinymrcnn.kernels import cuda
 from tinymrcnn.ops import conv2d, max_pool2d
-from tinymrcnn.roi import roi_align, roi_pool, roi_warp
+from tinymrcnn.roi import ps_roi_pool, roi_align, roi_crop, roi_pool, roi_warp
 
 nms = importlib.import_module("tinymrcnn.boxes.nms")  # `nms` in tinymrcnn.boxes is the function
 CPU = BACKENDS["cpu"]
@@ -44,13 +44,24 @@ def calls(dtype):
         for sampling_ratio in (-1, 2):
             yield lambda a=aligned, s=sampling_ratio: forward_and_backward(roi_align, s, a)
 
-    image, filters = rng.normal(size=(2, 3, 6, 7)).astype(dtype), rng.normal(size=(2, 3, 3, 2)).astype(dtype)
-
     def operator_and_gradients(operator, *arrays):
         leaves = [Tensor(array, requires_grad=True) for array in arrays]
         out = operator(*leaves)
         out.backward(np.cos(np.arange(out.size)).reshape(out.shape).astype(dtype))
         return [out.data, *(leaf.grad for leaf in leaves)]
+
+    def position_sensitive(x, group_size):
+        return ps_roi_pool(x, rois, (3, 2), 0.5, group_size)
+
+    def crop(x, corners):
+        return roi_crop(x, corners, (3, 2), 0.5)
+
+    places = rng.normal(size=(2, 12, 7, 10)).astype(dtype)
+    yield lambda: operator_and_gradients(lambda x: position_sensitive(x, None), places)
+    yield lambda: operator_and_gradients(lambda x: position_sensitive(x, (1, 2)), places)
+    yield lambda: operator_and_gradients(crop, features, rois)
+
+    image, filters = rng.normal(size=(2, 3, 6, 7)).astype(dtype), rng.normal(size=(2, 3, 3, 2)).astype(dtype)
 
     yield lambda: operator_and_gradients(lambda x, w: conv2d(x, w, None, 2, 2, 2), image, filters)
     yield lambda: operator_and_gradients(lambda x: max_pool2d(x, 3, 2, 1), image)

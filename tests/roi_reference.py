@@ -1,4 +1,4 @@
-"""RoIPool and RoIAlign once more, slowly, from their definitions; and the RoIs that the tests try them on.
+"""The RoI operators once more, slowly, from their definitions; and the RoIs that the tests try them on.
 
 For every bin these make one (H, W) map: of the cells in it, or of the weights of its samples. Positions are
 computed in the dtype under test, since a rounding error may move a sample across the border of the map.
@@ -113,3 +113,72 @@ def roi_align_reference(features, rois, bins, scale, sampling_ratio, aligned, gr
         if grad is not None:
             grad_features[int(image)] += rows.T @ grad[r].astype(np.float64) @ columns / count
     return out if grad is None else grad_features
+
+
+def _position_sensitive_means(T, low, high, scale, bins, size):
+    """(bins, size): the share of every cell in the mean of every bin along one axis. The last cell is never read."""
+    start, end = round_half_away(T(low) * T(scale)), round_half_away(T(high) * T(scale))
+    bin_size = T(max(end - start, 1)) / T(bins)
+    means = np.zeros((bins, size))
+    for p in range(bins):
+        first, last = start + math.floor(T(p) * bin_size), start + math.ceil(T(p + 1) * bin_size) - 1
+        cells = [cell for cell in range(size - 1) if first <= cell <= last]
+        means[p, cells] = 1 / max(len(cells), 1)
+    return means
+
+
+def ps_roi_pool_reference(features, rois, bins, groups, scale, grad=None):
+    """features (N, C * rows * columns, H, W) -> (R, C, h, w), or with grad the gradient of the features; summed in
+    float64. The mean over the cells of a bin is one along y of one along x."""
+    T, (_, channels, height, width) = features.dtype.type, features.shape
+    channels //= groups[0] * groups[1]
+    out = np.zeros((len(rois), channels, *bins))
+    grad_features = np.zeros(features.shape)
+    for r, (image, x1, y1, x2, y2) in enumerate(rois):
+        rows = _position_sensitive_means(T, y1, y2, scale, bins[0], height)
+        columns = _position_sensitive_means(T, x1, x2, scale, bins[1], width)
+        for c, ph, pw in np.ndindex(channels, *bins):
+            row, column = math.floor(ph * groups[0] / bins[0]), math.floor(pw * groups[1] / bins[1])
+            channel = (c * groups[0] + row) * groups[1] + column
+            share = np.outer(rows[ph], columns[pw])
+            out[r, c, ph, pw] = (share * features[int(image), channel]).sum()
+            if grad is not None:
+                grad_features[int(image), channel] += share * grad[r, c, ph, pw]
+    return out if grad is None else grad_features
+
+
+def crop_positions(low, high, scale, bins):
+    """(bins,): where an RoI is sampled along one axis, in cells, before it is held on the map."""
+    return (low + (high - low) * (np.arange(bins) + 0.5) / bins) * scale - 0.5
+
+
+def _crop_weights(low, high, scale, bins, size):
+    """Of the samples along one axis, (bins, size): the weights of the cells, their derivatives for `low`, and those for
+    `high`."""
+    positions, cells = crop_positions(low, high, scale, bins)[:, None], np.arange(size)
+    distances = np.clip(positions, 0, size - 1) - cells
+    near = np.abs(distances) < 1
+    moves = (positions > 0) & (positions < size - 1)
+    slopes = np.where(near & moves, -np.sign(distances), 0)
+    share = (np.arange(bins)[:, None] + 0.5) / bins
+    return near * (1 - np.abs(distances)), slopes * (1 - share) * scale, slopes * share * scale
+
+
+def roi_crop_reference(features, rois, bins, scale, grad=None):
+    """features (N, C, H, W) -> (R, C, h, w), or with grad the gradients of the features and of the RoIs, whose samples
+    must not lie on the centres of cells; in float64."""
+    _, channels, height, width = features.shape
+    out = np.zeros((len(rois), channels, *bins))
+    grad_features, grad_rois = np.zeros(features.shape), np.zeros((len(rois), 5))
+    for r, (image, x1, y1, x2, y2) in enumerate(np.asarray(rois, np.float64)):
+        values = features[int(image)].astype(np.float64)
+        rows, rows_y1, rows_y2 = _crop_weights(y1, y2, scale, bins[0], height)
+        columns, columns_x1, columns_x2 = _crop_weights(x1, x2, scale, bins[1], width)
+        out[r] = rows @ values @ columns.T
+        if grad is not None:
+            grad_features[int(image)] += rows.T @ grad[r] @ columns
+            grad_rois[r, 1:] = [
+                (grad[r] * (a @ values @ b.T)).sum()
+                for a, b in ((rows, columns_x1), (rows_y1, columns), (rows, columns_x2), (rows_y2, columns))
+            ]
+    return out if grad is None else (grad_features, grad_rois)

@@ -20,6 +20,11 @@ KERNELS = {
     "roi_pool_backward_cuda",
     "roi_align_forward_cuda",
     "roi_align_backward_cuda",
+    "ps_roi_pool_forward_cuda",
+    "ps_roi_pool_backward_cuda",
+    "roi_crop_forward_cuda",
+    "roi_crop_backward_cuda",
+    "roi_crop_slopes_cuda",
     "overlaps_cuda",
     "walk_cuda",
 }

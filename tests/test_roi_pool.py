@@ -1,6 +1,9 @@
 """RoIPool against its definition, by hand-worked numbers, and at the places where it rounds; and the checks of
 arguments that all RoI operators share."""
 
+import functools
+import threading
+
 import numpy as np
 import pytest
 from roi_reference import AWKWARD_ROIS, GOLDEN, random_rois, roi_pool_reference, round_half_away
@@ -8,7 +11,7 @@ from roi_reference import AWKWARD_ROIS, GOLDEN, random_rois, roi_pool_reference,
 from tinymrcnn.autograd import Tensor
 from tinymrcnn.backend import like, to_device, to_numpy
 from tinymrcnn.kernels import cpu_kernel
-from tinymrcnn.roi import boxes_to_rois, roi_align, roi_pool, roi_pool_unchecked, roi_warp
+from tinymrcnn.roi import boxes_to_rois, ps_roi_pool, roi_align, roi_crop, roi_pool, roi_pool_unchecked, roi_warp
 from tinymrcnn.roi.roi_pool import round_half_away as scalar_round
 from tinymrcnn.threads import get_num_threads, set_num_threads
 
@@ -177,7 +180,33 @@ def test_parity_with_torchvision(seed):
 
 # What all RoI operators share
 
-OPERATORS = pytest.mark.parametrize("operator", [roi_pool, roi_align, roi_warp])
+one_group = functools.partial(ps_roi_pool, group_size=1)  # takes any number of channels
+OPERATORS = pytest.mark.parametrize("operator", [roi_pool, roi_align, roi_warp, one_group, roi_crop])
+
+
+@OPERATORS
+def test_several_python_threads_at_once(operator):
+    features, rois = distinct(2, 40, 7, 10).astype(np.float32), np.tile(AWKWARD_ROIS, (20, 1)).astype(np.float32)
+    upstream = distinct(len(rois), 40, 7, 7).astype(np.float32)
+    results = []
+
+    def work():
+        for _ in range(5):
+            leaf = Tensor(features, requires_grad=True)
+            out = operator(leaf, rois, 7, 0.5)
+            out.backward(upstream)
+            results.append((out.data, leaf.grad))
+
+    work()
+    workers = [threading.Thread(target=work) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len(results) == 15
+    for result in results[1:]:
+        for a, b in zip(result, results[0], strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 @OPERATORS
@@ -281,6 +310,6 @@ def test_wrong_arguments(operator, fake_device):
         operator(features, to_device(GOOD, "fake"), 2)
     with pytest.raises(TypeError, match="Expected an array, got builtins.list"):
         operator(features, [[1, 1, 3, 3], [0, 0, 2, 2]], 2)
-    if operator is not roi_pool:
+    if operator in (roi_align, roi_warp):
         with pytest.raises(ValueError, match="sampling ratio must be an integer, not 1.5"):
             operator(features, GOOD, 2, 1.0, 1.5)

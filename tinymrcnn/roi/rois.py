@@ -43,9 +43,7 @@ def check_arguments(features, rois, output_size, spatial_scale, sampling_ratio=-
         raise ValueError(f"The features must have the shape (N, C, H, W) with H and W above 0, not {features.shape}.")
     if features.dtype not in (np.float32, np.float64):
         raise TypeError(f"The features must be float32 or float64, not {features.dtype}.")
-    sizes = output_size if isinstance(output_size, (tuple, list)) else (output_size, output_size)
-    if len(sizes) != 2 or not all(isinstance(size, numbers.Integral) and size > 0 for size in sizes):
-        raise ValueError(f"The output size must be a positive integer or two of them (h, w), not {output_size!r}.")
+    check_size(output_size, "output size")
     if not 0 < spatial_scale < float("inf"):
         raise ValueError(f"The spatial scale must be positive, such as 1/16 at stride 16, not {spatial_scale!r}.")
     if not isinstance(sampling_ratio, numbers.Integral):
@@ -66,6 +64,14 @@ def check_arguments(features, rois, output_size, spatial_scale, sampling_ratio=-
         raise ValueError(f"The RoIs must have the shape (R, 5): batch index, x1, y1, x2, y2; not {rois.shape}.")
     _check_rows(to_numpy(rois), features.shape[0])
     return rois.astype(features.dtype)
+
+
+def check_size(size, name: str) -> tuple[int, int]:
+    """(h, w) of a size that is one integer or two. Raises ValueError, with its name, for anything else."""
+    sizes = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
+    if len(sizes) != 2 or not all(isinstance(side, numbers.Integral) and side > 0 for side in sizes):
+        raise ValueError(f"The {name} must be a positive integer or two of them (h, w), not {size!r}.")
+    return sizes
 
 
 def _check_rows(rois, images: int) -> None:

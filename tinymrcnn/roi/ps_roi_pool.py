@@ -1,0 +1,203 @@
+"""PSRoIPool: the mean feature in each bin of a grid laid over the rounded RoI, where every place of the grid reads
+channels of its own.
+
+R-FCN (Dai et al. 2016), section 2, "Position-sensitive score maps & position-sensitive RoI pooling"; FCIS (Li et al.
+2017), section 2, makes masks of such maps. They are rounded as torchvision's ps_roi_pool rounds: the corners to whole
+cells of the feature map, as in RoIPool, but the last cell counts as outside. The authors' own kernels round the corners
+in the image instead, x1 to round(x1) * scale and x2 to (round(x2) + 1) * scale, and keep the fractions of cells until
+the bins are rounded outwards. roi_pool.py has the same sections in the same order.
+"""
+
+from tinymrcnn.autograd import Tensor, record
+from tinymrcnn.backend import Array, array_module, channels_first, channels_last
+from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, run, scalar
+from tinymrcnn.roi.roi_pool import bin_cells, round_half_away
+from tinymrcnn.roi.rois import check_arguments, check_size, output_shape, unravel
+
+# The arithmetic, once for every target
+
+
+@scalar
+def roi_bins(low, high, spatial_scale, bins):
+    """Along one axis, in cells: where the RoI starts and how large its bins are."""
+    T = type(low)
+    start = round_half_away(low * spatial_scale)
+    end = round_half_away(high * spatial_scale)
+    return start, T(max(end - start, 1)) / T(bins)  # the last cell counts as outside
+
+
+@scalar
+def group_of(index, bins, groups):
+    """Along one axis: the group of channels that bin `index` reads, the one at the same place of the RoI."""
+    return index * groups // bins
+
+
+# Forward
+
+
+@cpu_kernel
+def ps_roi_pool_forward_cpu(thread, threads, features, rois, spatial_scale, out):
+    """features (N, group rows, group columns, H, W, C) and rois (R, 5) to out (R, h, w, C), C-contiguous, all of one
+    float dtype, which is spatial_scale's too."""
+    T = type(spatial_scale)
+    group_rows, group_columns, height, width, channels = features.shape[1:]
+    bins_h, bins_w = out.shape[1:3]
+    for row in range(thread, len(rois) * bins_h, threads):
+        r, ph = row // bins_h, row % bins_h
+        image = int(rois[r, 0])
+        top, bin_h = roi_bins(rois[r, 2], rois[r, 4], spatial_scale, bins_h)
+        left, bin_w = roi_bins(rois[r, 1], rois[r, 3], spatial_scale, bins_w)
+        y_first, y_end = bin_cells(top, bin_h, ph, height - 1)
+        for pw in range(bins_w):
+            x_first, x_end = bin_cells(left, bin_w, pw, width - 1)
+            area = T(max((y_end - y_first) * (x_end - x_first), 1))
+            cells = features[image, group_of(ph, bins_h, group_rows), group_of(pw, bins_w, group_columns)]
+            mean = out[r, ph, pw]
+            mean[:] = T(0)
+            for y in range(y_first, y_end):
+                for x in range(x_first, x_end):
+                    here = cells[y, x]
+                    for c in range(channels):
+                        mean[c] += here[c]
+            for c in range(channels):
+                mean[c] /= area
+
+
+@cuda_kernel
+def ps_roi_pool_forward_cuda(features, rois, spatial_scale, out):
+    """As ps_roi_pool_forward_cpu."""
+    T = type(spatial_scale)
+    group_rows, group_columns, height, width = features.shape[1:5]
+    bins_h, bins_w, channels = out.shape[1:]
+    for element in range(cuda.grid(1), out.size, cuda.gridsize(1)):
+        r, ph, pw, c = unravel(element, bins_h, bins_w, channels)
+        image = int(rois[r, 0])
+        top, bin_h = roi_bins(rois[r, 2], rois[r, 4], spatial_scale, bins_h)
+        left, bin_w = roi_bins(rois[r, 1], rois[r, 3], spatial_scale, bins_w)
+        y_first, y_end = bin_cells(top, bin_h, ph, height - 1)
+        x_first, x_end = bin_cells(left, bin_w, pw, width - 1)
+        area = T(max((y_end - y_first) * (x_end - x_first), 1))
+        row, column = group_of(ph, bins_h, group_rows), group_of(pw, bins_w, group_columns)
+        total = T(0)
+        for y in range(y_first, y_end):
+            for x in range(x_first, x_end):
+                total += features[image, row, column, y, x, c]
+        out[r, ph, pw, c] = total / area
+
+
+# Backward: the gradient of a bin goes to its cells, in equal parts
+
+
+@cpu_kernel
+def ps_roi_pool_backward_cpu(thread, threads, grad, rois, spatial_scale, grad_features):
+    """Add the gradient grad (R, h, w, C) of forward's result to grad_features (N, group rows, group columns, H, W, C),
+    zeros at first; the rest as in forward."""
+    # A thread owns every so-manieth row of cells, so that no two ever add to the same cell.
+    T = type(spatial_scale)
+    group_rows, group_columns, height, width, channels = grad_features.shape[1:]
+    bins_h, bins_w = grad.shape[1:3]
+    for r in range(len(rois)):
+        image = int(rois[r, 0])
+        top, bin_h = roi_bins(rois[r, 2], rois[r, 4], spatial_scale, bins_h)
+        left, bin_w = roi_bins(rois[r, 1], rois[r, 3], spatial_scale, bins_w)
+        for ph in range(bins_h):
+            y_first, y_end = bin_cells(top, bin_h, ph, height - 1)
+            for pw in range(bins_w):
+                x_first, x_end = bin_cells(left, bin_w, pw, width - 1)
+                area = T(max((y_end - y_first) * (x_end - x_first), 1))
+                cells = grad_features[image, group_of(ph, bins_h, group_rows), group_of(pw, bins_w, group_columns)]
+                g = grad[r, ph, pw]
+                for y in range(y_first, y_end):
+                    if y % threads != thread:
+                        continue
+                    for x in range(x_first, x_end):
+                        here = cells[y, x]
+                        for c in range(channels):
+                            here[c] += g[c] / area
+
+
+@cuda_kernel
+def ps_roi_pool_backward_cuda(grad, rois, spatial_scale, grad_features):
+    """As ps_roi_pool_backward_cpu."""
+    T = type(spatial_scale)
+    group_rows, group_columns, height, width = grad_features.shape[1:5]
+    bins_h, bins_w, channels = grad.shape[1:]
+    for element in range(cuda.grid(1), grad.size, cuda.gridsize(1)):
+        r, ph, pw, c = unravel(element, bins_h, bins_w, channels)
+        image = int(rois[r, 0])
+        top, bin_h = roi_bins(rois[r, 2], rois[r, 4], spatial_scale, bins_h)
+        left, bin_w = roi_bins(rois[r, 1], rois[r, 3], spatial_scale, bins_w)
+        y_first, y_end = bin_cells(top, bin_h, ph, height - 1)
+        x_first, x_end = bin_cells(left, bin_w, pw, width - 1)
+        area = T(max((y_end - y_first) * (x_end - x_first), 1))
+        row, column = group_of(ph, bins_h, group_rows), group_of(pw, bins_w, group_columns)
+        for y in range(y_first, y_end):
+            for x in range(x_first, x_end):
+                cuda.atomic.add(grad_features, (image, row, column, y, x, c), grad[r, ph, pw, c] / area)
+
+
+# The operator
+
+
+def ps_roi_pool(
+    features: Tensor,
+    rois: Array | list[Array],
+    output_size: int | tuple[int, int],
+    spatial_scale: float = 1.0,
+    group_size: int | tuple[int, int] | None = None,
+) -> Tensor:
+    """Average every RoI in a grid of h x w bins, where a bin reads the group of channels at its place.
+
+    features: (N, C * group * group, H, W) Tensor, float32 or float64; channel (c * group + row) * group + column is
+    read in the part `row`, `column` of the RoI, when it is cut into group x group parts. rois: (R, 5) array (batch
+    index, x1, y1, x2, y2), or a list with one (R_i, 4) array per image, in image coordinates. output_size: h = w, or
+    (h, w). spatial_scale: cells of the feature map per unit of the RoIs (1/16 at stride 16). group_size: group, or
+    (rows, columns); None means output_size, so that every bin has its own channels. With h bins and fewer groups, bin
+    p reads group floor(p * group / h).
+
+    Returns a Tensor (R, C, h, w), as torchvision.ops.ps_roi_pool. A bin without cells is 0. As there, the last row and
+    the last column of the map are never read (the authors' kernels read them): a map that is one cell larger shows
+    them. The gradient is that of this mean, while torchvision's goes to the last row and column all the same. RoIs get
+    none.
+
+    Raises TypeError when the features are no float Tensor or lie on another device than the RoIs, ValueError when the
+    channels cannot be divided among the groups, naming the row, for a RoI with a batch index out of range, a value
+    that is not finite or beyond 1e7, or for another wrong shape, dtype or size.
+    """
+    rois = check_arguments(features, rois, output_size, spatial_scale)
+    rows, columns = check_size(output_size if group_size is None else group_size, "group size")
+    if features.shape[1] % (rows * columns):
+        raise ValueError(f"{features.shape[1]} channels cannot be divided among {rows} x {columns} groups.")
+    return ps_roi_pool_unchecked(features, rois, output_size, spatial_scale, group_size)
+
+
+def ps_roi_pool_unchecked(
+    features: Tensor,
+    rois: Array,
+    output_size: int | tuple[int, int],
+    spatial_scale: float = 1.0,
+    group_size: int | tuple[int, int] | None = None,
+) -> Tensor:
+    """ps_roi_pool for RoIs that are known to be an (R, 5) array of finite numbers on the features' device."""
+    data, xp = features.data, array_module(features.data)
+    rois = xp.ascontiguousarray(rois, data.dtype)
+    scale = data.dtype.type(spatial_scale)
+    group = output_size if group_size is None else group_size
+    rows, columns = group if isinstance(group, (tuple, list)) else (group, group)
+    images, all_channels, height, width = data.shape
+    channels = all_channels // (rows * columns)
+    # One copy of the map, in which the channels of a group are neighbours: a bin reads those, and no others
+    grouped = data.reshape(images, channels, rows, columns, height, width)
+    grouped = xp.ascontiguousarray(grouped.transpose(0, 2, 3, 4, 5, 1))
+    out = xp.empty((*output_shape(features, rois, output_size)[:3], channels), data.dtype)
+    run(ps_roi_pool_forward_cpu, ps_roi_pool_forward_cuda, out.size, grouped, rois, scale, out)
+    shape = grouped.shape
+
+    def backward(grad, needs):
+        grad_grouped = xp.zeros(shape, grad.dtype)
+        grad = channels_last(grad)
+        run(ps_roi_pool_backward_cpu, ps_roi_pool_backward_cuda, grad.size, grad, rois, scale, grad_grouped)
+        grad_features = xp.ascontiguousarray(grad_grouped.transpose(0, 3, 4, 5, 1, 2))
+        return (channels_first(grad_features.reshape(images, height, width, all_channels)),)
+
+    return record(channels_first(out), (features,), backward)
