@@ -40,6 +40,7 @@ def calls(dtype):
 
     yield lambda: forward_and_backward(roi_pool)
     yield lambda: forward_and_backward(roi_warp, 2)
+    yield lambda: forward_and_backward(roi_align, 2, True, "max")
     for aligned in (False, True):
         for sampling_ratio in (-1, 2):
             yield lambda a=aligned, s=sampling_ratio: forward_and_backward(roi_align, s, a)

@@ -86,18 +86,18 @@ def _tap_weights(T, position, size):
     return np.maximum(T(0), T(1) - np.abs(position - np.arange(size).astype(T)))  # a tent over the two neighbours
 
 
-def _align_weights(T, low, high, scale, bins, size, sampling_ratio, aligned):
-    """(bins, size): the summed weights of every bin's samples along one axis, and the number of samples."""
+def _sample_weights(T, low, high, scale, bins, size, sampling_ratio, aligned):
+    """(bins, samples, size): the weights of every bin's samples along one axis."""
     offset = T(0.5) if aligned else T(0)
     start, end = T(low) * T(scale) - offset, T(high) * T(scale) - offset
     length = end - start if aligned else max(end - start, T(1))
     bin_size = length / T(bins)
     samples = sampling_ratio if sampling_ratio > 0 else max(math.ceil(bin_size), 0)
-    weights = np.zeros((bins, size))
+    weights = np.zeros((bins, samples, size))
     for p in range(bins):
         for i in range(samples):
-            weights[p] += _tap_weights(T, start + T(p) * bin_size + (T(i) + T(0.5)) * bin_size / T(samples), size)
-    return weights, samples
+            weights[p, i] = _tap_weights(T, start + T(p) * bin_size + (T(i) + T(0.5)) * bin_size / T(samples), size)
+    return weights
 
 
 def roi_align_reference(features, rois, bins, scale, sampling_ratio, aligned, grad=None):
@@ -106,12 +106,31 @@ def roi_align_reference(features, rois, bins, scale, sampling_ratio, aligned, gr
     out = np.zeros((len(rois), channels, *bins))
     grad_features = np.zeros(features.shape)
     for r, (image, x1, y1, x2, y2) in enumerate(rois):
-        rows, samples_y = _align_weights(T, y1, y2, scale, bins[0], height, sampling_ratio, aligned)
-        columns, samples_x = _align_weights(T, x1, x2, scale, bins[1], width, sampling_ratio, aligned)
-        count = max(samples_y * samples_x, 1)
+        rows = _sample_weights(T, y1, y2, scale, bins[0], height, sampling_ratio, aligned)
+        columns = _sample_weights(T, x1, x2, scale, bins[1], width, sampling_ratio, aligned)
+        count = max(rows.shape[1] * columns.shape[1], 1)
+        rows, columns = rows.sum(axis=1), columns.sum(axis=1)
         out[r] = rows @ features[int(image)].astype(np.float64) @ columns.T / count
         if grad is not None:
             grad_features[int(image)] += rows.T @ grad[r].astype(np.float64) @ columns / count
+    return out if grad is None else grad_features
+
+
+def roi_align_max_reference(features, rois, bins, scale, sampling_ratio, aligned, grad=None):
+    """As roi_align_reference, with the largest sample of a bin instead of the mean, the first of equal ones."""
+    T, (_, channels, height, width) = features.dtype.type, features.shape
+    out = np.zeros((len(rois), channels, *bins))
+    grad_features = np.zeros(features.shape)
+    for r, (image, x1, y1, x2, y2) in enumerate(rois):
+        rows = _sample_weights(T, y1, y2, scale, bins[0], height, sampling_ratio, aligned)
+        columns = _sample_weights(T, x1, x2, scale, bins[1], width, sampling_ratio, aligned)
+        for c, ph, pw in np.ndindex(channels, *bins):
+            samples = rows[ph] @ features[int(image), c].astype(np.float64) @ columns[pw].T
+            if samples.size:
+                i, j = np.unravel_index(samples.argmax(), samples.shape)
+                out[r, c, ph, pw] = samples[i, j]
+                if grad is not None:
+                    grad_features[int(image), c] += np.outer(rows[ph, i], columns[pw, j]) * grad[r, c, ph, pw]
     return out if grad is None else grad_features
 
 

@@ -2,25 +2,27 @@
 
 import numpy as np
 import pytest
-from roi_reference import AWKWARD_ROIS, GOLDEN, random_rois, roi_align_reference
+from roi_reference import AWKWARD_ROIS, GOLDEN, random_rois, roi_align_max_reference, roi_align_reference
 
 from tinymrcnn.autograd import Tensor
 from tinymrcnn.backend import like, to_device, to_numpy
-from tinymrcnn.roi import roi_align, roi_align_unchecked
+from tinymrcnn.roi import roi_align, roi_align_unchecked, roi_warp
 from tinymrcnn.roi.roi_align import roi_bins, sample_position, samples_per_bin, taps
 from tinymrcnn.threads import get_num_threads, set_num_threads
 
 SETTINGS = pytest.mark.parametrize("aligned", [False, True])
 SAMPLING = pytest.mark.parametrize("sampling_ratio", [-1, 1, 2, 3])
+REDUCE = pytest.mark.parametrize("reduce", ["mean", "max"])
+REFERENCES = {"mean": roi_align_reference, "max": roi_align_max_reference}
 
 
 def normal(*shape, seed=0):
     return np.random.default_rng([seed, *shape]).normal(size=shape)
 
 
-def align_and_gradient(features, rois, upstream, bins, scale=1.0, sampling_ratio=-1, aligned=False):
+def align_and_gradient(features, rois, upstream, bins, scale=1.0, sampling_ratio=-1, aligned=False, reduce="mean"):
     leaf = Tensor(features, requires_grad=True)
-    out = roi_align(leaf, rois, bins, scale, sampling_ratio, aligned)
+    out = roi_align(leaf, rois, bins, scale, sampling_ratio, aligned, reduce)
     out.backward(like(upstream, out.data).astype(out.dtype))
     return out.data, leaf.grad
 
@@ -65,8 +67,10 @@ def test_a_ramp_is_exact_at_the_centres_of_the_bins(aligned, sampling_ratio, bin
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @SETTINGS
 @SAMPLING
-def test_equals_the_definition(dtype, aligned, sampling_ratio):
+@REDUCE
+def test_equals_the_definition(dtype, aligned, sampling_ratio, reduce):
     rng = np.random.default_rng(1)
+    reference = REFERENCES[reduce]
     features = normal(2, 3, 7, 10).astype(dtype)
     for rois, scale, bins in (
         (AWKWARD_ROIS, 0.5, (4, 2)),
@@ -76,14 +80,48 @@ def test_equals_the_definition(dtype, aligned, sampling_ratio):
         rois = rois.astype(dtype)
         upstream = rng.normal(size=(len(rois), 3, *bins)).astype(dtype)
         settings = scale, sampling_ratio, aligned
-        out, gradient = align_and_gradient(features, rois, upstream, bins, *settings)
+        out, gradient = align_and_gradient(features, rois, upstream, bins, *settings, reduce)
         assert out.dtype == gradient.dtype == dtype and out.shape == (len(rois), 3, *bins)
-        rtol = 1e-5 if dtype == np.float32 else 1e-13
+        # the maximum's samples are bins, so that their positions are rounded in another order than the reference's
+        rtol = 1e-13 if dtype == np.float64 else 1e-5 if reduce == "mean" else 1e-4
         for result, expected in (
-            (out, roi_align_reference(features, rois, bins, *settings)),
-            (gradient, roi_align_reference(features, rois, bins, *settings, upstream)),
+            (out, reference(features, rois, bins, *settings)),
+            (gradient, reference(features, rois, bins, *settings, upstream)),
         ):
             np.testing.assert_allclose(result, expected, rtol=0, atol=rtol * np.abs(expected).max())
+
+
+def test_the_largest_sample_by_hand():
+    # one bin over the cells 1 and 2, sampled at their centres; of the ramp the last sample is the largest
+    ramp, roi = np.arange(20.0).reshape(1, 1, 4, 5), np.array([[0, 1, 1, 3, 3.0]])
+    one = np.full((1, 1, 1, 1), 3.0)
+    out, gradient = align_and_gradient(ramp, roi, one, 1, 1.0, 2, True, "max")
+    assert out.item() == 12 and gradient[0, 0, 2, 2] == gradient.sum() == 3
+    # not aligned it lies half a cell further: between four cells
+    out, gradient = align_and_gradient(ramp, roi, one, 1, 1.0, 2, False, "max")
+    assert out.item() == 15
+    np.testing.assert_array_equal(gradient[0, 0, 2:, 2:4], [[0.75, 0.75], [0.75, 0.75]])
+    assert align_and_gradient(ramp, roi, one, 1, 1.0, 2, True)[0].item() == 9  # the mean
+
+
+def test_of_equal_samples_the_first_gets_the_gradient():
+    upstream = np.full((1, 1, 1, 1), 5.0)
+    roi = np.array([[0, 1, 1, 4, 3.0]])
+    _, gradient = align_and_gradient(np.ones((1, 1, 4, 5)), roi, upstream, 1, 1.0, -1, True, "max")
+    assert gradient[0, 0, 1, 1] == gradient.sum() == 5
+
+
+def test_samples_outside_are_zero_for_the_maximum_too():
+    below_zero = np.full((1, 1, 3, 4), -2.0)
+    for x, expected, slope in [(1.5, -2, 1), (-2.5, 0, 0), (-20, 0, 0)]:  # inside; one of two samples outside; both
+        roi = np.array([[0, x, 1, x + 2, 2.0]])
+        out, gradient = align_and_gradient(below_zero, roi, np.ones((1, 1, 1, 1)), 1, 1.0, 2, True, "max")
+        assert (out.item(), gradient.sum()) == (expected, slope), x
+    # no samples at all
+    out, gradient = align_and_gradient(
+        below_zero, np.array([[0, 3, 2, 1, 1.0]]), np.ones((1, 1, 2, 2)), 2, 1.0, -1, True, "max"
+    )
+    assert not out.any() and not gradient.any()
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3, 4), (3, 2, 1, 5), (1, 17, 6, 1), (2, 64, 3, 4)])
@@ -140,45 +178,57 @@ def test_a_sample_outside_ignores_what_is_inside():
     assert not out.data.any()
 
 
-def test_gradient_does_not_depend_on_the_number_of_threads():
+@REDUCE
+def test_gradient_does_not_depend_on_the_number_of_threads(reduce):
     features, rois = normal(2, 5, 7, 10).astype(np.float32), AWKWARD_ROIS.astype(np.float32)
     upstream = normal(len(rois), 5, 7, 7)
     threads = get_num_threads()
     try:
         set_num_threads(1)
-        _, alone = align_and_gradient(features, rois, upstream, 7, 0.5)
+        _, alone = align_and_gradient(features, rois, upstream, 7, 0.5, reduce=reduce)
     finally:
         set_num_threads(threads)
     for _ in range(3):
-        np.testing.assert_array_equal(align_and_gradient(features, rois, upstream, 7, 0.5)[1], alone)
+        np.testing.assert_array_equal(align_and_gradient(features, rois, upstream, 7, 0.5, reduce=reduce)[1], alone)
 
 
 @SETTINGS
-def test_contract(check_contract, aligned):
-    check_contract(
-        lambda x: roi_align_unchecked(x, like(AWKWARD_ROIS, x.data), (4, 2), 0.5, 2, aligned), [normal(2, 3, 7, 10)]
-    )
+@REDUCE
+def test_contract(check_contract, aligned, reduce):
+    def align(x):
+        return roi_align_unchecked(x, like(AWKWARD_ROIS, x.data), (4, 2), 0.5, 2, aligned, reduce)
+
+    check_contract(align, [normal(2, 3, 7, 10)])
+
+
+@pytest.mark.parametrize("operator", [roi_align, roi_warp])
+def test_another_reduction(operator):
+    rois = np.array([[0, 1, 1, 3, 3.0]])
+    with pytest.raises(ValueError, match="reduced by 'mean' or 'max', not by 'sum'"):
+        operator(Tensor(np.zeros((1, 1, 4, 5))), rois, 2, reduce="sum")
 
 
 @pytest.mark.gradcheck
 @SETTINGS
 @pytest.mark.parametrize("sampling_ratio", [-1, 2])
-def test_gradients(check_gradients, aligned, sampling_ratio):
+@REDUCE
+def test_gradients(check_gradients, aligned, sampling_ratio, reduce):
     check_gradients(
-        f"roi_align, aligned={aligned}",
-        lambda x: roi_align(x, like(AWKWARD_ROIS, x.data), (3, 2), 0.5, sampling_ratio, aligned),
+        f"roi_align, aligned={aligned}, reduce={reduce}",
+        lambda x: roi_align(x, like(AWKWARD_ROIS, x.data), (3, 2), 0.5, sampling_ratio, aligned, reduce),
         lambda rng: [Tensor(rng.normal(size=(2, 3, 7, 10)), requires_grad=True)],
     )
 
 
 @pytest.mark.cuda
 @SETTINGS
+@REDUCE
 @pytest.mark.parametrize("dtype, rtol", [(np.float32, 1e-5), (np.float64, 1e-12)])
-def test_cuda_kernels_agree(dtype, rtol, aligned):
+def test_cuda_kernels_agree(dtype, rtol, aligned, reduce):
     features, rois = normal(2, 33, 7, 10).astype(dtype), AWKWARD_ROIS.astype(dtype)
     upstream = normal(len(rois), 33, 4, 8)
     for sampling_ratio in (-1, 2):
-        settings = (4, 8), 0.5, sampling_ratio, aligned
+        settings = (4, 8), 0.5, sampling_ratio, aligned, reduce
         on_cpu = align_and_gradient(features, rois, upstream, *settings)
         on_gpu = align_and_gradient(to_device(features, "cuda"), to_device(rois, "cuda"), upstream, *settings)
         for a, b in zip(on_gpu, on_cpu, strict=True):
@@ -220,3 +270,22 @@ def test_parity_with_torchvision(seed):
     rtol = 1e-5 if dtype == np.float32 else 1e-13
     for a, b in ((out, expected.detach().numpy()), (gradient, leaf.grad.numpy())):
         np.testing.assert_allclose(a, b, rtol=0, atol=rtol * np.abs(b).max())
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("seed", range(8))
+def test_the_maximum_is_one_of_torchvisions_samples(seed):
+    """torchvision has no maximum: its samples, each in a bin of its own, and torch's max_pool2d over them."""
+    torch, torchvision = pytest.importorskip("torch"), pytest.importorskip("torchvision")
+    rng = np.random.default_rng([seed, 7])
+    aligned, (height, width), ratio, bins = bool(seed % 2), rng.integers(2, 30, 2), int(rng.integers(1, 4)), (5, 3)
+    features = normal(2, 3, height, width, seed=seed)
+    rois = random_rois(rng, 100, 2, height, width, 0.3)
+    upstream = rng.normal(size=(100, 3, *bins))
+    out, gradient = align_and_gradient(features, rois, upstream, bins, 0.3, ratio, aligned, "max")
+    leaf = torch.from_numpy(features).requires_grad_()
+    samples = torchvision.ops.roi_align(leaf, torch.from_numpy(rois), (5 * ratio, 3 * ratio), 0.3, 1, aligned)
+    expected = torch.nn.functional.max_pool2d(samples, ratio)
+    expected.backward(torch.from_numpy(upstream))
+    for a, b in ((out, expected.detach().numpy()), (gradient, leaf.grad.numpy())):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * np.abs(b).max())

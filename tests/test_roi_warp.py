@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from roi_reference import AWKWARD_ROIS, roi_align_reference, round_half_away
+from roi_reference import AWKWARD_ROIS, roi_align_max_reference, roi_align_reference, round_half_away
 
 from tinymrcnn.autograd import Tensor
 from tinymrcnn.backend import like, to_device, to_numpy
@@ -19,19 +19,20 @@ def rounded(rois, scale):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("sampling_ratio", [-1, 2])
 @pytest.mark.parametrize("scale", [0.5, 0.25])
-def test_equals_the_definition(dtype, sampling_ratio, scale):
+@pytest.mark.parametrize("reduce, reference", [("mean", roi_align_reference), ("max", roi_align_max_reference)])
+def test_equals_the_definition(dtype, sampling_ratio, scale, reduce, reference):
     rng = np.random.default_rng(0)
     features, rois = rng.normal(size=(2, 3, 7, 10)).astype(dtype), AWKWARD_ROIS.astype(dtype)
     upstream = rng.normal(size=(len(rois), 3, 3, 2)).astype(dtype)
     leaf = Tensor(features, requires_grad=True)
-    out = roi_warp(leaf, rois, (3, 2), scale, sampling_ratio)
+    out = roi_warp(leaf, rois, (3, 2), scale, sampling_ratio, reduce)
     out.backward(upstream)
     assert out.dtype == leaf.grad.dtype == dtype and out.shape == (len(rois), 3, 3, 2)
     settings = rounded(rois, scale), (3, 2), 1.0, sampling_ratio, False
-    rtol = 1e-5 if dtype == np.float32 else 1e-13
+    rtol = 1e-13 if dtype == np.float64 else 1e-5 if reduce == "mean" else 1e-4  # see test_roi_align.py
     for result, expected in (
-        (out.data, roi_align_reference(features, *settings)),
-        (leaf.grad, roi_align_reference(features, *settings, upstream)),
+        (out.data, reference(features, *settings)),
+        (leaf.grad, reference(features, *settings, upstream)),
     ):
         np.testing.assert_allclose(result, expected, rtol=0, atol=rtol * np.abs(expected).max())
 
@@ -58,10 +59,11 @@ def test_contract(check_contract):
 
 
 @pytest.mark.gradcheck
-def test_gradients(check_gradients):
+@pytest.mark.parametrize("reduce", ["mean", "max"])
+def test_gradients(check_gradients, reduce):
     check_gradients(
-        "roi_warp",
-        lambda x: roi_warp(x, like(AWKWARD_ROIS, x.data), (3, 2), 0.5),
+        f"roi_warp, reduce={reduce}",
+        lambda x: roi_warp(x, like(AWKWARD_ROIS, x.data), (3, 2), 0.5, reduce=reduce),
         lambda rng: [Tensor(rng.normal(size=(2, 3, 7, 10)), requires_grad=True)],
     )
 

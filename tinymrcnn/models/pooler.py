@@ -8,13 +8,13 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from tinymrcnn.autograd import Tensor, record
-from tinymrcnn.backend import Array, array_module, channels_first, channels_last
+from tinymrcnn.autograd import Tensor
+from tinymrcnn.backend import Array, array_module
 from tinymrcnn.models.settings import NotNegative, Positive, Range, Settings
 from tinymrcnn.roi.roi_align import roi_align_unchecked
 from tinymrcnn.roi.roi_pool import roi_pool_unchecked
 from tinymrcnn.roi.roi_warp import roi_warp_unchecked
-from tinymrcnn.roi.rois import boxes_to_rois
+from tinymrcnn.roi.rois import boxes_to_rois, interleave
 
 # Shapes below: R RoIs (R_i of image i), C channels
 
@@ -69,18 +69,4 @@ def pool_rois(
         cut_rois(feature, rois[of_level], output_size, scale, settings)
         for feature, of_level, scale in zip(features, rows, scales, strict=True)
     ]
-    return _interleave(parts, rows)
-
-
-def _interleave(parts: list[Tensor], rows: list[Array]) -> Tensor:
-    """The RoIs of all levels in their original order: row rows[l][i] of the result is row i of parts[l]."""
-    xp, first = array_module(parts[0].data), channels_last(parts[0].data)
-    result = xp.empty((sum(len(part) for part in parts), *first.shape[1:]), first.dtype)
-    for part, r in zip(parts, rows, strict=True):
-        result[r] = channels_last(part.data)
-
-    def backward(grad, needs):
-        grad = channels_last(grad)
-        return tuple(channels_first(grad[r]) if need else None for r, need in zip(rows, needs, strict=True))
-
-    return record(channels_first(result), tuple(parts), backward)
+    return interleave(parts, rows)

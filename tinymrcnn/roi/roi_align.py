@@ -7,10 +7,13 @@ it and compares it with roi_pool.py, which has the same sections in the same ord
 
 import math
 
+import numpy as np
+
 from tinymrcnn.autograd import Tensor, record
-from tinymrcnn.backend import array_module, channels_first, channels_last
+from tinymrcnn.backend import array_module, channels_first, channels_last, like, to_numpy
 from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, run, scalar
-from tinymrcnn.roi.rois import check_arguments, output_shape, unravel
+from tinymrcnn.roi.roi_pool import roi_pool_unchecked
+from tinymrcnn.roi.rois import check_arguments, interleave, output_shape, unravel
 
 # The arithmetic, once for every target
 
@@ -191,35 +194,35 @@ def roi_align(
     spatial_scale: float = 1.0,
     sampling_ratio: int = -1,
     aligned: bool = False,
+    reduce: str = "mean",
 ) -> Tensor:
-    """Average bilinear samples of every RoI in a grid of h x w bins.
+    """Average bilinear samples of every RoI in a grid of h x w bins, or take the largest.
 
     features: (N, C, H, W) Tensor, float32 or float64. rois: (R, 5) array (batch index, x1, y1, x2, y2), or a
     list with one (R_i, 4) array per image, in image coordinates. output_size: h = w, or (h, w).
     spatial_scale: cells of the feature map per unit of the RoIs (1/16 at stride 16). sampling_ratio: samples a
     bin along each axis; 0 or -1 takes about one a cell. aligned: True shifts by half a cell, so that cell i is
     centred at i + 0.5; False puts its centre at i, as in the first implementations, and makes RoIs at least
-    one cell wide and high.
+    one cell wide and high. reduce: "mean" of a bin's samples, or "max" (Mask R-CNN, table 2c), which holds all samples
+    in memory.
 
-    Returns a Tensor (R, C, h, w). Samples more than one cell outside the map count as 0; RoIs get no gradient.
+    Returns a Tensor (R, C, h, w). Samples more than one cell outside the map count as 0; of equal largest samples the
+    first in row-major order gets the gradient; RoIs get none.
 
     Raises TypeError when the features are no float Tensor or lie on another device than the RoIs, ValueError,
     naming the row, for a RoI with a batch index out of range, a value that is not finite or beyond 1e7, or
     for another wrong shape, dtype or size.
     """
-    rois = check_arguments(features, rois, output_size, spatial_scale, sampling_ratio)
-    return roi_align_unchecked(features, rois, output_size, spatial_scale, sampling_ratio, aligned)
+    rois = check_arguments(features, rois, output_size, spatial_scale, sampling_ratio, reduce)
+    return roi_align_unchecked(features, rois, output_size, spatial_scale, sampling_ratio, aligned, reduce)
 
 
 def roi_align_unchecked(
-    features: Tensor,
-    rois,
-    output_size,
-    spatial_scale: float = 1.0,
-    sampling_ratio: int = -1,
-    aligned: bool = False,
+    features: Tensor, rois, output_size, spatial_scale=1.0, sampling_ratio=-1, aligned=False, reduce="mean"
 ) -> Tensor:
     """roi_align for RoIs that are known to be an (R, 5) array of finite numbers on the features' device."""
+    if reduce == "max" and len(rois) > 0:
+        return _largest_samples(features, rois, output_size, spatial_scale, sampling_ratio, aligned)
     data, xp = channels_last(features.data), array_module(features.data)
     rois = xp.ascontiguousarray(rois, data.dtype)
     settings = data.dtype.type(spatial_scale), int(sampling_ratio), bool(aligned)
@@ -234,3 +237,25 @@ def roi_align_unchecked(
         return (channels_first(grad_features),)
 
     return record(channels_first(out), (features,), backward)
+
+
+def _largest_samples(features: Tensor, rois, output_size, spatial_scale, sampling_ratio, aligned) -> Tensor:
+    """The largest sample of every bin: RoIAlign with a bin for each sample, then RoIPool over those of a bin; for all
+    RoIs at once that have as many samples in a bin."""
+    _, height, width, _ = output_shape(features, rois, output_size)
+    counts = np.full((len(rois), 2), sampling_ratio)
+    if sampling_ratio < 1:
+        scale = features.dtype.type(spatial_scale)
+        for count, (_, x1, y1, x2, y2) in zip(counts, to_numpy(rois.astype(features.dtype)), strict=True):
+            count[0] = samples_per_bin(roi_bins(y1, y2, scale, height, aligned)[1], sampling_ratio)
+            count[1] = samples_per_bin(roi_bins(x1, x2, scale, width, aligned)[1], sampling_ratio)
+    parts, places = [], []
+    for rows, columns in np.unique(counts, axis=0).tolist():
+        places.append(like(np.flatnonzero((counts == (rows, columns)).all(axis=1)), rois))
+        some = rois[places[-1]]
+        ratio = 1 if min(rows, columns) > 0 else sampling_ratio  # a reversed RoI has no samples here, and there
+        rows, columns = max(rows, 1), max(columns, 1)
+        samples = roi_align_unchecked(features, some, (height * rows, width * columns), spatial_scale, ratio, aligned)
+        whole = [np.array([r, 0, 0, width * columns - 1, height * rows - 1], features.dtype) for r in range(len(some))]
+        parts.append(roi_pool_unchecked(samples, like(whole, rois), (height, width)))
+    return interleave(parts, places)

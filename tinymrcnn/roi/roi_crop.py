@@ -13,6 +13,8 @@ backward takes widths for one cell more than its forward does. MNC's pooling fol
 max_pool2d. roi_align.py has the same sections in the same order.
 """
 
+from typing import Any
+
 from tinymrcnn.autograd import Tensor, cat, record
 from tinymrcnn.backend import Array, array_module, channels_first, channels_last
 from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, run, scalar
@@ -210,19 +212,18 @@ def roi_crop(
     or beyond 1e7, or for another wrong shape, dtype or size.
     """
     per_image = isinstance(rois, (list, tuple))
-    parts = list(rois) if per_image else [rois]
+    parts: list[Any] = list(rois) if isinstance(rois, (list, tuple)) else [rois]
     arrays = [part.data if isinstance(part, Tensor) else part for part in parts]
     checked = check_arguments(features, arrays if per_image else arrays[0], output_size, spatial_scale)
     tensors = [part for part in parts if isinstance(part, Tensor)]
     for tensor in tensors:
         if tensor.dtype != features.dtype:
             raise TypeError(f"The RoIs are {tensor.dtype} and the features {features.dtype}: convert one of them.")
-    if not tensors:
-        rois = Tensor(checked)
-    elif per_image:
-        corners = cat([part if isinstance(part, Tensor) else Tensor(part.astype(features.dtype)) for part in parts])
-        rois = cat([Tensor(checked[:, :1]), corners], 1)
-    return roi_crop_unchecked(features, rois, output_size, spatial_scale)
+    whole = tensors[0] if tensors else Tensor(checked)
+    if per_image and tensors:
+        corners = [part if isinstance(part, Tensor) else Tensor(part.astype(features.dtype)) for part in parts]
+        whole = cat([Tensor(checked[:, :1]), cat(corners)], 1)
+    return roi_crop_unchecked(features, whole, output_size, spatial_scale)
 
 
 def roi_crop_unchecked(

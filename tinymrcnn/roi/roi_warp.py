@@ -10,15 +10,17 @@ from tinymrcnn.roi.roi_align import roi_align_unchecked
 from tinymrcnn.roi.rois import check_arguments
 
 
-def roi_warp(features: Tensor, rois, output_size, spatial_scale: float = 1.0, sampling_ratio: int = -1) -> Tensor:
+def roi_warp(
+    features: Tensor, rois, output_size, spatial_scale: float = 1.0, sampling_ratio: int = -1, reduce: str = "mean"
+) -> Tensor:
     """roi_align(aligned=False) of RoIs whose corners are rounded to whole cells of the feature map, halves
     away from zero. Arguments, result and errors: see roi_align."""
-    rois = check_arguments(features, rois, output_size, spatial_scale, sampling_ratio)
-    return roi_warp_unchecked(features, rois, output_size, spatial_scale, sampling_ratio)
+    rois = check_arguments(features, rois, output_size, spatial_scale, sampling_ratio, reduce)
+    return roi_warp_unchecked(features, rois, output_size, spatial_scale, sampling_ratio, reduce)
 
 
 def roi_warp_unchecked(
-    features: Tensor, rois, output_size, spatial_scale: float = 1.0, sampling_ratio: int = -1
+    features: Tensor, rois, output_size, spatial_scale: float = 1.0, sampling_ratio: int = -1, reduce: str = "mean"
 ) -> Tensor:
     """roi_warp for RoIs that are known to be an (R, 5) array of finite numbers on the features' device."""
     xp = array_module(features.data, rois)
@@ -26,4 +28,4 @@ def roi_warp_unchecked(
     corners = cells[:, 1:] * features.dtype.type(spatial_scale)
     whole = xp.trunc(corners)
     cells[:, 1:] = whole + xp.trunc(2 * (corners - whole))  # round_half_away of roi_pool.py
-    return roi_align_unchecked(features, cells, output_size, 1.0, sampling_ratio)
+    return roi_align_unchecked(features, cells, output_size, 1.0, sampling_ratio, False, reduce)

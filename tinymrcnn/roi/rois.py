@@ -5,11 +5,12 @@ They are data, not Tensors: no gradient flows to them. Lesson 06 shows them.
 """
 
 import numbers
+from typing import Any
 
 import numpy as np
 
-from tinymrcnn.autograd import Tensor
-from tinymrcnn.backend import array_module, to_numpy
+from tinymrcnn.autograd import Tensor, record
+from tinymrcnn.backend import Array, array_module, channels_first, channels_last, to_numpy
 from tinymrcnn.kernels import scalar
 
 MAX_COORDINATE = 1e7  # float32 still tells neighbouring integers apart there
@@ -33,7 +34,7 @@ def boxes_to_rois(boxes):
     return rois
 
 
-def check_arguments(features, rois, output_size, spatial_scale, sampling_ratio=-1):
+def check_arguments(features, rois, output_size, spatial_scale, sampling_ratio=-1, reduce="mean"):
     """The RoIs as an (R, 5) array of the features' dtype, when every argument of a RoI operator makes sense.
 
     Raises TypeError or ValueError saying what does not, for a RoI with the number of its row."""
@@ -48,6 +49,8 @@ def check_arguments(features, rois, output_size, spatial_scale, sampling_ratio=-
         raise ValueError(f"The spatial scale must be positive, such as 1/16 at stride 16, not {spatial_scale!r}.")
     if not isinstance(sampling_ratio, numbers.Integral):
         raise ValueError(f"The sampling ratio must be an integer, not {sampling_ratio!r}.")
+    if reduce not in ("mean", "max"):
+        raise ValueError(f"The samples of a bin are reduced by 'mean' or 'max', not by {reduce!r}.")
 
     per_image = isinstance(rois, (list, tuple))
     parts = rois if per_image else [rois]
@@ -66,12 +69,12 @@ def check_arguments(features, rois, output_size, spatial_scale, sampling_ratio=-
     return rois.astype(features.dtype)
 
 
-def check_size(size, name: str) -> tuple[int, int]:
+def check_size(size: Any, name: str) -> tuple[int, int]:
     """(h, w) of a size that is one integer or two. Raises ValueError, with its name, for anything else."""
-    sizes = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
-    if len(sizes) != 2 or not all(isinstance(side, numbers.Integral) and side > 0 for side in sizes):
+    sizes = size if isinstance(size, (tuple, list)) else (size, size)
+    if len(sizes) != 2 or not all(isinstance(side, numbers.Integral) and int(side) > 0 for side in sizes):
         raise ValueError(f"The {name} must be a positive integer or two of them (h, w), not {size!r}.")
-    return sizes
+    return int(sizes[0]), int(sizes[1])
 
 
 def _check_rows(rois, images: int) -> None:
@@ -92,6 +95,20 @@ def output_shape(features, rois, output_size) -> tuple[int, int, int, int]:
     """(R, h, w, C), the shape in memory of a RoI operator's result."""
     height, width = output_size if isinstance(output_size, (tuple, list)) else (output_size, output_size)
     return len(rois), int(height), int(width), features.shape[1]
+
+
+def interleave(parts: list[Tensor], rows: list[Array]) -> Tensor:
+    """Features of RoIs, cut out in several parts, in their order: row rows[p][i] of the result is row i of parts[p]."""
+    xp, first = array_module(parts[0].data), channels_last(parts[0].data)
+    result = xp.empty((sum(len(part) for part in parts), *first.shape[1:]), first.dtype)
+    for part, r in zip(parts, rows, strict=True):
+        result[r] = channels_last(part.data)
+
+    def backward(grad, needs):
+        grad = channels_last(grad)
+        return tuple(channels_first(grad[r]) if need else None for r, need in zip(rows, needs, strict=True))
+
+    return record(channels_first(result), tuple(parts), backward)
 
 
 @scalar
