@@ -22,7 +22,10 @@ def normal(*shape, seed=0):
 # References: the definitions, one output after the other
 
 
-def plain_conv2d(x, weight, bias, stride=1, padding=0, dilation=1):
+def plain_conv2d(x, weight, bias, stride=1, padding=0, dilation=1, groups=1):
+    if groups > 1:  # as convolutions of their own, side by side
+        parts = [np.split(x, groups, 1), *(np.split(array, groups) for array in (weight, bias))]
+        return np.concatenate([plain_conv2d(*part, stride, padding, dilation) for part in zip(*parts, strict=True)], 1)
     n, c, h, w = x.shape
     out_channels, _, kh, kw = weight.shape
     out_h = (h + 2 * padding - dilation * (kh - 1) - 1) // stride + 1
@@ -66,6 +69,13 @@ CONVOLUTIONS = {  # name -> (image, filters, keywords)
     "as large as the image": ((2, 3, 4, 5), (4, 3, 4, 5), {}),
     "one pixel": ((2, 3, 1, 1), (4, 3, 3, 3), dict(padding=1)),
     "one channel": ((2, 1, 4, 5), (1, 1, 3, 3), dict(padding=1)),
+    "2 groups": ((2, 6, 6, 7), (4, 3, 3, 3), dict(padding=1, groups=2)),
+    "3 groups, stride 2": ((2, 6, 7, 10), (3, 2, 3, 3), dict(stride=2, padding=1, groups=3)),
+    "3 groups, dilation 2": ((1, 3, 7, 8), (6, 1, 3, 2), dict(padding=1, dilation=2, groups=3)),
+    "a group for every channel": ((2, 4, 5, 6), (4, 1, 3, 3), dict(padding=1, groups=4)),
+    "1x1, 2 groups": ((2, 6, 4, 5), (4, 3, 1, 1), dict(groups=2)),
+    "1x1, 2 groups, stride 2": ((2, 6, 4, 5), (4, 3, 1, 1), dict(groups=2, stride=2)),
+    "an empty batch, 2 groups": ((0, 6, 6, 7), (4, 3, 3, 3), dict(padding=1, groups=2)),
     "an empty batch": ((0, 3, 6, 7), (4, 3, 3, 3), dict(padding=1)),
     "an empty batch, 1x1": ((0, 3, 6, 7), (4, 3, 1, 1), {}),
 }
@@ -86,7 +96,7 @@ LINEAR = {"a batch": ((5, 3), (4, 3)), "one row": ((1, 3), (4, 3)), "an empty ba
 
 def conv_inputs(name, seed=0):
     image, filters, keywords = CONVOLUTIONS[name]
-    return [normal(*image, seed=seed), normal(*filters, seed=seed), normal(filters[0], seed=seed)], keywords
+    return [normal(*image, seed=seed), normal(*filters, seed=seed), normal(filters[0], seed=seed)], dict(keywords)
 
 
 def transposed_inputs(name, seed=0):
@@ -116,6 +126,8 @@ def test_conv2d_equals_the_definition(name):
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_the_definition_to_read(name):
     (image, filters, _), keywords = conv_inputs(name)
+    if "groups" in keywords:  # it is of one group
+        image, filters = image[:, : filters.shape[1]], filters[: len(filters) // keywords.pop("groups")]
     settings = dict(stride=1, padding=0, dilation=1) | keywords
     out = convolution.definition(image.transpose(0, 2, 3, 1), filters, **settings)
     assert np.allclose(out.transpose(0, 3, 1, 2), plain_conv2d(image, filters, 0 * filters[:, 0, 0, 0], **keywords))
@@ -161,6 +173,9 @@ def test_with_a_relu_behind(check_contract, check_gradients):
     arrays, keywords = conv_inputs("2x3")
     check_fused(functools.partial(conv2d, **keywords), arrays, check_contract, check_gradients)
     check_fused(functools.partial(conv2d, stride=2), [normal(2, 3, 6, 8), normal(4, 3, 1, 1)], check_contract)
+    check_fused(
+        functools.partial(conv2d, groups=2), [normal(2, 6, 6, 8), normal(4, 3, 3, 3), normal(4)], check_contract
+    )
     check_fused(functools.partial(conv2d, padding=1), [normal(1, 16, 16, 20), normal(16, 16, 3, 3), normal(16)])
     arrays, stride = transposed_inputs("2x2, stride 2")
     check_fused(functools.partial(conv_transpose2d, stride=stride), arrays, check_contract, check_gradients)
@@ -202,6 +217,16 @@ def test_a_transposed_convolution_by_hand():
     weight = Tensor(np.array([[[[1.0, 2.0], [3.0, 4.0]]]]))
     assert np.array_equal(conv_transpose2d(x, weight, stride=2).data, [[[[1, 2, 2, 4], [3, 4, 6, 8]]]])
     assert np.array_equal(conv_transpose2d(x, weight).data, [[[[1, 4, 4], [3, 10, 8]]]])
+
+
+def test_groups_see_only_their_channels():
+    x = Tensor(np.arange(4.0).reshape(1, 4, 1, 1), requires_grad=True)
+    weight = leaf(np.array([[1.0, 10.0], [100.0, 1000.0]]).reshape(2, 2, 1, 1))
+    out = conv2d(x, weight, groups=2)
+    assert out.data.ravel().tolist() == [10, 3200]  # 0 * 1 + 1 * 10, and 2 * 100 + 3 * 1000
+    out.backward(np.array([1.0, 2.0]).reshape(1, 2, 1, 1))
+    assert x.grad.ravel().tolist() == [1, 10, 200, 2000]
+    assert weight.grad.ravel().tolist() == [0, 1, 4, 6]
 
 
 def test_it_is_a_correlation_and_the_filter_is_not_turned_around():
@@ -391,6 +416,9 @@ def test_contract_of_linear(name, check_contract):
         ([(1, 3, 6, 7), (4, 3, 3, 3)], dict(stride=0), "stride 0"),
         ([(1, 3, 6, 7), (4, 3, 3, 3)], dict(padding=-1), "padding -1"),
         ([(1, 3, 6, 7), (4, 3, 3, 3)], dict(dilation=0), "dilation 0"),
+        ([(1, 3, 6, 7), (4, 3, 3, 3)], dict(groups=0), "4 filters cannot be cut into 0 groups"),
+        ([(1, 6, 6, 7), (4, 2, 3, 3)], dict(groups=3), "4 filters cannot be cut into 3 groups"),
+        ([(1, 6, 6, 7), (4, 6, 3, 3)], dict(groups=2), "6 channels"),
     ],
 )
 def test_conv2d_refuses(shapes, keywords, words):
@@ -457,6 +485,9 @@ def test_a_convolution_of_real_size_equals_torch():
     arrays = [normal(2, 64, 40, 56), 0.05 * normal(64, 64, 3, 3), normal(64)]
     same_as_torch("conv2d", conv2d, arrays, "float64", dict(padding=1))
     same_as_torch("conv2d", conv2d, arrays, "float32", dict(padding=1), rtol=3e-5)  # Winograd
+    grouped = [arrays[0], arrays[1][:, :16], arrays[2]]
+    same_as_torch("conv2d", conv2d, grouped, "float64", dict(padding=1, groups=4))
+    same_as_torch("conv2d", conv2d, grouped, "float32", dict(padding=1, groups=4), rtol=3e-5)
 
 
 def same_as_torch(name, operator, arrays, dtype, keywords, rtol=1e-5):

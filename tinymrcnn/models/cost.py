@@ -72,7 +72,7 @@ def _counting():
         lengths = zip(x.shape[2:], weight.shape[2:], strict=True)
         return [(n + 2 * padding - dilation * (k - 1) - 1) // stride + 1 for n, k in lengths]
 
-    def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, relu=False):
+    def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, relu=False, groups=1):
         nonlocal total
         out = nothing(len(x), len(weight), *sides(x, weight, stride, padding, dilation))
         total += 2 * out.size * math.prod(weight.shape[1:])

@@ -21,41 +21,57 @@ ROWS, PIECE, GPU_PIECE = 512, 1 << 18, 1 << 26
 
 
 def conv2d(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padding=0, dilation=1, relu: bool = False
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padding=0, dilation=1, relu=False, *, groups=1
 ) -> Tensor:
     """The cross-correlation that deep learning calls convolution, as torch.nn.functional.conv2d.
 
-    x: (N, C, H, W). weight: (O, C, kernel_h, kernel_w). bias: (O,). stride, padding, dilation: int.
-    relu: max(result, 0), as ops.relu gives it but without another pass over the memory.
+    x: (N, C, H, W). weight: (O, C / groups, kernel_h, kernel_w). bias: (O,). stride, padding, dilation: int.
+    relu: max(result, 0), as ops.relu gives it but without another pass over the memory. groups: the channels and the
+    filters are cut into so many equal parts, and a part of the filters sees only its part of the channels.
     Returns (N, O, out_h, out_w), channels-last, out_h = (H + 2 padding - dilation (kernel_h - 1) - 1) // stride + 1.
 
     Raises ValueError when the shapes do not fit."""
-    _check_convolution(x, weight, bias, stride, padding, dilation)
+    _check_convolution(x, weight, bias, stride, padding, dilation, groups)
     image, filters = channels_last(x.data), weight.data
-    out = channels_first(
-        correlate(image, filters, stride, padding, dilation, None if bias is None else bias.data, relu)
-    )
-    size = image.shape
+    shift = (lambda part: None) if bias is None else bias.data.__getitem__
+    settings, size = (stride, padding, dilation), (*x.shape[:1], *x.shape[2:], weight.shape[1])
+    parts = list(zip(slices(x.shape[1], groups), slices(len(filters), groups), strict=True))  # of channels, of filters
+    out = channels_first(_joined(correlate(_cut(image, c), filters[o], *settings, shift(o), relu) for c, o in parts))
     image = image if weight.requires_grad else None
     result = out if relu else None
 
     def backward(grad, needs):
         grad = channels_last(relu_grad(grad, result) if relu else grad)
-        if _is_pointwise(filters.shape[2:], stride, padding):
+        if groups == 1 and _is_pointwise(filters.shape[2:], stride, padding):
             return _pointwise_grads(grad, image, filters, needs)
+        images = (correlate_input_grad(_cut(grad, o), filters[o], size, *settings) for _, o in parts)
+        banks = (correlate_weight_grad(_cut(grad, o), _cut(image, c), filters[o].shape, *settings) for c, o in parts)
         return (
-            channels_first(correlate_input_grad(grad, filters, size, stride, padding, dilation)) if needs[0] else None,
-            correlate_weight_grad(grad, image, filters.shape, stride, padding, dilation) if needs[1] else None,
+            channels_first(_joined(images)) if needs[0] else None,
+            channels_first(_joined(map(channels_last, banks), 0)) if needs[1] else None,
             *(column_sums(grad.reshape(-1, grad.shape[3])) if need else None for need in needs[2:]),
         )
 
     return record(out, (x, weight) if bias is None else (x, weight, bias), backward)
 
 
-def _check_convolution(x, weight, bias, stride, padding, dilation) -> None:
+def _cut(array, channels: slice):
+    """Some channels of an (N, H, W, C) array, C-contiguous; the array itself if they are all."""
+    return array_module(array).ascontiguousarray(array[..., channels])
+
+
+def _joined(arrays, axis: int = 3):
+    """The arrays of all groups, one after the other along an axis."""
+    first, *others = arrays
+    return array_module(first).concatenate([first, *others], axis) if others else first
+
+
+def _check_convolution(x, weight, bias, stride, padding, dilation, groups) -> None:
     if x.ndim != 4 or weight.ndim != 4:
         raise ValueError(f"conv2d takes (N, C, H, W) and (O, C, kh, kw), not {x.shape} and {weight.shape}.")
-    if x.shape[1] != weight.shape[1]:
+    if groups < 1 or len(weight) % groups:
+        raise ValueError(f"{len(weight)} filters cannot be cut into {groups} groups.")
+    if x.shape[1] != groups * weight.shape[1]:
         raise ValueError(f"The input has {x.shape[1]} channels, but the filters of shape {weight.shape} take others.")
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(f"A bias of shape {bias.shape} does not fit {weight.shape[0]} filters.")
