@@ -57,6 +57,8 @@ def test_the_last_row_and_column_of_the_map_are_never_read():
         assert not gradient[..., -1, :].any() and not gradient[..., -1].any()
     out, gradient = pool_and_gradient(ones[..., :1, :], np.array([[0, 0, 0, 5, 1.0]]), ones[:, :, :1, :1], 1)
     assert out.item() == 0 and not gradient.any()  # a map of one row has only a last one
+    larger = np.pad(ones, [(0, 0), (0, 0), (0, 1), (0, 1)], constant_values=np.nan)
+    assert (ps_roi_pool(Tensor(larger), np.array([[0, 0, 0, 5, 4.0]]), (4, 5), group_size=1).data == 1).all()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -202,6 +202,21 @@ def test_contract(check_contract, aligned, reduce):
 
 
 @pytest.mark.parametrize("operator", [roi_align, roi_warp])
+def test_the_maximum_with_as_many_samples_as_cells_off_the_host(operator, fake_device):
+    features, upstream = normal(2, 3, 7, 10), normal(len(AWKWARD_ROIS), 3, 4, 2)
+    results = []
+    for device in ("cpu", "fake"):
+        leaf = Tensor(to_device(features, device), requires_grad=True)
+        out = operator(leaf, to_device(AWKWARD_ROIS, device), (4, 2), 0.5, reduce="max")
+        out.backward(to_device(upstream, device))
+        results.append([to_numpy(out.data), to_numpy(leaf.grad)])
+        assert type(out.data) is type(leaf.data) and out.data.transpose(0, 2, 3, 1).flags.c_contiguous
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert results[0][0].any() and operator(Tensor(features), np.zeros((0, 5)), 2, reduce="max").shape == (0, 3, 2, 2)
+
+
+@pytest.mark.parametrize("operator", [roi_align, roi_warp])
 def test_another_reduction(operator):
     rois = np.array([[0, 1, 1, 3, 3.0]])
     with pytest.raises(ValueError, match="reduced by 'mean' or 'max', not by 'sum'"):

@@ -156,9 +156,9 @@ def ps_roi_pool(
     p reads group floor(p * group / h).
 
     Returns a Tensor (R, C, h, w), as torchvision.ops.ps_roi_pool. A bin without cells is 0. As there, the last row and
-    the last column of the map are never read (the authors' kernels read them): a map that is one cell larger shows
-    them. The gradient is that of this mean, while torchvision's goes to the last row and column all the same. RoIs get
-    none.
+    the last column of the map are never read, while the authors' kernels read them: who needs them gives a map with one
+    more row and column, whatever they hold. The gradient is that of this mean; torchvision's goes to the last row and
+    column all the same. RoIs get none.
 
     Raises TypeError when the features are no float Tensor or lie on another device than the RoIs, ValueError when the
     channels cannot be divided among the groups, naming the row, for a RoI with a batch index out of range, a value

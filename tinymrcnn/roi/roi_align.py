@@ -241,7 +241,7 @@ def roi_align_unchecked(
 
 def _largest_samples(features: Tensor, rois, output_size, spatial_scale, sampling_ratio, aligned) -> Tensor:
     """The largest sample of every bin: RoIAlign with a bin for each sample, then RoIPool over those of a bin; for all
-    RoIs at once that have as many samples in a bin."""
+    RoIs at once that have as many samples in a bin, which the host counts where they differ."""
     _, height, width, _ = output_shape(features, rois, output_size)
     counts = np.full((len(rois), 2), sampling_ratio)
     if sampling_ratio < 1:
