@@ -1,4 +1,4 @@
-"""The CUDA kernels where there is no GPU, what an import changes, and where kernels are kept, in processes of their own."""
+"""The CUDA kernels without a GPU, what an import changes, and where kernels are kept, in processes of their own."""
 
 import importlib.util
 import json

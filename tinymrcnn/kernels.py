@@ -126,6 +126,15 @@ def cuda_kernel(function: Function) -> Any:
     return cuda.jit(function)
 
 
+def compile_to_ptx(kernel: Any, signature: Any, capability: tuple[int, int] = (8, 0)) -> str:
+    """What a CUDA kernel becomes for devices of a compute capability; needs numba-cuda, but no GPU. Kernels that call
+    @scalar functions ask the driver, too.
+
+    signature: Numba's types of the arguments, void(...)."""
+    ptx, _ = cuda.compile(kernel.py_func, signature, device=False, abi="numba", output="ptx", cc=capability)
+    return str(ptx)
+
+
 # Running
 
 

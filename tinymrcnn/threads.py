@@ -92,7 +92,7 @@ class _OneBlasThread:
     @staticmethod
     def _set(wanted: list[tuple[Any, int]]) -> None:
         for library, threads in wanted:
-            # threadpoolctl 3.8 lets no thread but the first that set OpenBLAS's number set it, until that one gives it up
+            # threadpoolctl 3.8 lets only the thread that was first set OpenBLAS's number, until it gives that right up
             give_up = getattr(library, "clear_controlling_thread", lambda force: None)
             give_up(force=True)
             library.set_num_threads(threads)
@@ -112,7 +112,7 @@ one_blas_thread = _OneBlasThread()
 
 @functools.cache
 def _pool(workers: int) -> ThreadPoolExecutor:
-    keep_freed_memory()  # in notebooks too: see there
+    keep_freed_memory()  # as the command line has it; here for notebooks and scripts
     return ThreadPoolExecutor(workers, thread_name_prefix="tinymrcnn")
 
 
