@@ -66,8 +66,8 @@ def resolve_device(device: str) -> str:
 def backend_of(*arrays) -> Backend:
     """The one library that all these arrays belong to.
 
-    Raises TypeError, naming both, when they belong to different ones, or when one is no array."""
-    found = None
+    Raises TypeError, naming both, when they belong to different ones, when one is no array, or there is none."""
+    found: Backend | None = None
     for array in arrays:
         backend = next((b for b in BACKENDS.values() if isinstance(array, b.array_type)), None)
         if isinstance(array, np.generic):  # what NumPy makes of arrays without dimensions
@@ -83,6 +83,8 @@ def backend_of(*arrays) -> Backend:
                 f"{backend.module.__name__} array on '{backend.device}'. Move one of them with to_device()."
             )
         found = backend
+    if found is None:
+        raise TypeError("No array was given, so there is no library to compute with.")
     return found
 
 

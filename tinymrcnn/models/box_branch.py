@@ -75,7 +75,7 @@ def sample_rois(proposals, target: dict, fg_iou: float, count: int, positive_fra
     xp = array_module(proposals)
     candidates = xp.concatenate([proposals, target["boxes"]])
     matches = to_numpy(box_targets(candidates, target["boxes"], fg_iou))
-    positives, negatives = sample_balanced(np.clip(matches + 1, 0, 1), count, positive_fraction, rng)
+    positives, negatives = sample_balanced(matches, count, positive_fraction, rng)
     index = np.concatenate([positives, negatives])
     labels = np.zeros(len(index), np.int64)
     labels[: len(positives)] = to_numpy(target["labels"])[matches[positives]]

@@ -48,7 +48,7 @@ def mask_targets(masks, boxes, objects, size: int, aligned: bool = True, soft: b
 
     masks (G, H, W) of the image, boxes (P, 4), objects (P,) host indices of the masks. Returns (P, size, size) floats,
     0 and 1 (soft: the interpolated values between)."""
-    crops = crop_masks(masks, boxes, size, aligned, index=like(objects, boxes))
+    crops = crop_masks(masks, boxes, size, aligned=aligned, index=like(objects, boxes))
     return crops if soft else (crops >= 0.5).astype(crops.dtype)
 
 

@@ -241,7 +241,8 @@ class MaskRCNN(Module):
         results = self._rescale(detections, batch)
         for result, size in zip(results, batch.original_sizes, strict=True):
             if "masks" in result:
-                result["masks"] = paste_masks(result["masks"], result["boxes"], size, self.config.paste_whole_pixels)
+                whole = self.config.paste_whole_pixels
+                result["masks"] = paste_masks(result["masks"], result["boxes"], size, whole_pixels=whole)
         return results
 
     def _rescale(self, detections, batch: Batch) -> list[dict]:

@@ -62,7 +62,7 @@ def rpn_targets(anchors, boxes, fg_iou: float = 0.7, bg_iou: float = 0.3):
 def sample_anchors(matches, count: int, positive_fraction: float, rng) -> AnchorSamples:
     """Draw up to `count` anchors of one image, at most the given fraction of them positive."""
     matches = to_numpy(matches)
-    positives, negatives = sample_balanced(np.clip(matches + 1, -1, 1), count, positive_fraction, rng)
+    positives, negatives = sample_balanced(matches, count, positive_fraction, rng)
     return AnchorSamples(positives, negatives, matches[positives])
 
 

@@ -6,11 +6,13 @@ it and compares it with roi_pool.py, which has the same sections in the same ord
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 from tinymrcnn.autograd import Tensor, record
 from tinymrcnn.backend import array_module, channels_first, channels_last
 from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, run, scalar
-from tinymrcnn.roi.rois import check_arguments, output_shape, unravel
+from tinymrcnn.roi.rois import OutputSize, check_arguments, output_shape, unravel
 
 # The arithmetic, once for every target
 
@@ -65,29 +67,29 @@ def roi_align_forward_cpu(thread, threads, features, rois, spatial_scale, sampli
     T = type(spatial_scale)
     height, width, channels = features.shape[1:]
     bins_h, bins_w = out.shape[1:3]
-    for row in range(thread, len(rois) * bins_h, threads):
-        r, ph = row // bins_h, row % bins_h
+    for r in range(thread, len(rois), threads):
         image = int(rois[r, 0])
         top, bin_h = roi_bins(rois[r, 2], rois[r, 4], spatial_scale, bins_h, aligned)
         left, bin_w = roi_bins(rois[r, 1], rois[r, 3], spatial_scale, bins_w, aligned)
         rows, columns = samples_per_bin(bin_h, sampling_ratio), samples_per_bin(bin_w, sampling_ratio)
         share = T(1) / T(max(rows * columns, 1))
-        for pw in range(bins_w):
-            total = out[r, ph, pw]
-            total[:] = T(0)
-            for i in range(rows):
-                y0, b0, y1, b1 = taps(sample_position(top, bin_h, ph, i, rows), height)
-                if y0 < 0:
-                    continue
-                for j in range(columns):
-                    x0, a0, x1, a1 = taps(sample_position(left, bin_w, pw, j, columns), width)
-                    if x0 < 0:
+        for ph in range(bins_h):
+            for pw in range(bins_w):
+                total = out[r, ph, pw]
+                total[:] = T(0)
+                for i in range(rows):
+                    y0, b0, y1, b1 = taps(sample_position(top, bin_h, ph, i, rows), height)
+                    if y0 < 0:
                         continue
-                    w00, w01, w10, w11 = b0 * a0 * share, b0 * a1 * share, b1 * a0 * share, b1 * a1 * share
-                    f00, f01 = features[image, y0, x0], features[image, y0, x1]
-                    f10, f11 = features[image, y1, x0], features[image, y1, x1]
-                    for c in range(channels):
-                        total[c] += w00 * f00[c] + w01 * f01[c] + w10 * f10[c] + w11 * f11[c]
+                    for j in range(columns):
+                        x0, a0, x1, a1 = taps(sample_position(left, bin_w, pw, j, columns), width)
+                        if x0 < 0:
+                            continue
+                        w00, w01, w10, w11 = b0 * a0 * share, b0 * a1 * share, b1 * a0 * share, b1 * a1 * share
+                        f00, f01 = features[image, y0, x0], features[image, y0, x1]
+                        f10, f11 = features[image, y1, x0], features[image, y1, x1]
+                        for c in range(channels):
+                            total[c] += w00 * f00[c] + w01 * f01[c] + w10 * f10[c] + w11 * f11[c]
 
 
 @cuda_kernel
@@ -186,8 +188,8 @@ def roi_align_backward_cuda(grad, rois, spatial_scale, sampling_ratio, aligned, 
 
 def roi_align(
     features: Tensor,
-    rois,
-    output_size,
+    rois: Any,
+    output_size: OutputSize,
     spatial_scale: float = 1.0,
     sampling_ratio: int = -1,
     aligned: bool = False,
@@ -204,8 +206,8 @@ def roi_align(
     Returns a Tensor (R, C, h, w). Samples more than one cell outside the map count as 0; RoIs get no gradient.
 
     Raises TypeError when the features are no float Tensor or lie on another device than the RoIs, ValueError,
-    naming the row, for a RoI with a batch index out of range, a value that is not finite or beyond 1e7, or
-    for another wrong shape, dtype or size.
+    naming the row, for a RoI with a batch index out of range or a value that is not finite or too large (see
+    rois.py), or for another wrong shape, dtype, size or number.
     """
     rois = check_arguments(features, rois, output_size, spatial_scale, sampling_ratio)
     return roi_align_unchecked(features, rois, output_size, spatial_scale, sampling_ratio, aligned)
@@ -213,8 +215,8 @@ def roi_align(
 
 def roi_align_unchecked(
     features: Tensor,
-    rois,
-    output_size,
+    rois: Any,
+    output_size: OutputSize,
     spatial_scale: float = 1.0,
     sampling_ratio: int = -1,
     aligned: bool = False,
@@ -223,14 +225,29 @@ def roi_align_unchecked(
     data, xp = channels_last(features.data), array_module(features.data)
     rois = xp.ascontiguousarray(rois, data.dtype)
     settings = data.dtype.type(spatial_scale), int(sampling_ratio), bool(aligned)
-    out = xp.empty(output_shape(features, rois, output_size), data.dtype)
-    run(roi_align_forward_cpu, roi_align_forward_cuda, out.size, data, rois, *settings, out)
+    out = align_arrays(data, rois, output_size, *settings)
     shape = data.shape
 
-    def backward(grad, needs):
+    def backward(grad: Any, needs: Sequence[bool]) -> tuple[Any, ...]:
         grad_features = xp.zeros(shape, grad.dtype)
         grad = channels_last(grad)
         run(roi_align_backward_cpu, roi_align_backward_cuda, grad.size, grad, rois, *settings, grad_features)
         return (channels_first(grad_features),)
 
     return record(channels_first(out), (features,), backward)
+
+
+def align_arrays(
+    features: Any,
+    rois: Any,
+    output_size: OutputSize,
+    spatial_scale: float = 1.0,
+    sampling_ratio: int = -1,
+    aligned: bool = False,
+) -> Any:
+    """The forward pass of roi_align_unchecked on plain arrays: features (N, H, W, C) and RoIs (R, 5), C-contiguous and
+    of one dtype, to (R, h, w, C)."""
+    settings = features.dtype.type(spatial_scale), int(sampling_ratio), bool(aligned)
+    out = array_module(features).empty(output_shape(features, rois, output_size), features.dtype)
+    run(roi_align_forward_cpu, roi_align_forward_cuda, out.size, features, rois, *settings, out)
+    return out
