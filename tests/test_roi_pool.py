@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from roi_reference import AWKWARD_ROIS, GOLDEN, random_rois, roi_pool_reference, round_half_away
 
+from tinymrcnn import threads
 from tinymrcnn.autograd import Tensor
 from tinymrcnn.backend import like, to_device, to_numpy
 from tinymrcnn.kernels import cpu_kernel
 from tinymrcnn.roi import boxes_to_rois, roi_align, roi_pool, roi_pool_unchecked, roi_warp
 from tinymrcnn.roi.roi_pool import round_half_away as scalar_round
-from tinymrcnn.threads import get_num_threads, set_num_threads
 
 
 def distinct(*shape, seed=0):
@@ -128,17 +128,20 @@ def test_cells_of_minus_infinity_are_cells():
     np.testing.assert_array_equal(gradient, [[[[1, 0, 0], [0, 0, 0]]]])
 
 
-def test_gradient_does_not_depend_on_the_number_of_threads():
+@pytest.mark.parametrize("count", [2, 3, 8])
+def test_the_number_of_threads_changes_no_bit(monkeypatch, count):
+    monkeypatch.setattr(threads, "LEAST_SECONDS", 0)  # all of them, for little work too
     features, rois = distinct(2, 70, 7, 10).astype(np.float32), AWKWARD_ROIS.astype(np.float32)
-    upstream = np.random.default_rng(4).normal(size=(len(rois), 70, 7, 7))
-    threads = get_num_threads()
+    upstream, before = np.random.default_rng(4).normal(size=(len(rois), 70, 7, 7)), threads.get_num_threads()
+    results = []
     try:
-        set_num_threads(1)
-        _, alone = pool_and_gradient(features, rois, upstream, 7, 0.5)
+        for used in (1, count):
+            threads.set_num_threads(used)
+            results.append(pool_and_gradient(features, rois, upstream, 7, 0.5))
     finally:
-        set_num_threads(threads)
-    for _ in range(3):
-        np.testing.assert_array_equal(pool_and_gradient(features, rois, upstream, 7, 0.5)[1], alone)
+        threads.set_num_threads(before)
+    for alone, shared in zip(*results, strict=True):
+        np.testing.assert_array_equal(alone, shared)
 
 
 def test_contract(check_contract):

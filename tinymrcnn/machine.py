@@ -36,7 +36,7 @@ def keep_freed_memory() -> bool:
 
     It is for the whole process, so not done by an import, but when threads.py first starts its threads."""
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if not hasattr(libc, "mallopt"):
+    if libc is None or not hasattr(libc, "mallopt"):
         return False
     libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
     libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD: larger arrays still come from the system

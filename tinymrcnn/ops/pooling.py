@@ -8,7 +8,7 @@ from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, run, scalar
 
 
 @scalar
-def takes_over(value, best, found):
+def takes_over(value: float, best: float, found: int) -> bool:
     """Whether a value becomes the maximum so far: the first does, and a NaN, which must not vanish."""
     return found < 0 or value > best or value != value
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tinymrcnn.autograd import Tensor, record
-from tinymrcnn.backend import array_module, channels_first, channels_last
+from tinymrcnn.backend import Array, array_module, channels_first, channels_last
 from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, run, scalar
 from tinymrcnn.roi.rois import OutputSize, check_arguments, output_shape, unravel
 
@@ -18,7 +18,7 @@ from tinymrcnn.roi.rois import OutputSize, check_arguments, output_shape, unrave
 
 
 @scalar
-def roi_bins(low, high, spatial_scale, bins, aligned):
+def roi_bins(low: float, high: float, spatial_scale: float, bins: int, aligned: bool) -> tuple[float, float]:
     """Along one axis, in cells: where the RoI starts and how large its bins are."""
     T = type(low)
     offset = T(0.5) if aligned else T(0)  # cell i is centred at i + 0.5 of the image's continuous coordinates
@@ -28,20 +28,20 @@ def roi_bins(low, high, spatial_scale, bins, aligned):
 
 
 @scalar
-def samples_per_bin(bin_size, sampling_ratio):
+def samples_per_bin(bin_size: float, sampling_ratio: int) -> int:
     """How many samples a bin takes along one axis: as many as asked for, or else about one a cell."""
     return sampling_ratio if sampling_ratio > 0 else int(math.ceil(bin_size))
 
 
 @scalar
-def sample_position(start, bin_size, index, i, samples):
+def sample_position(start: float, bin_size: float, index: int, i: int, samples: int) -> float:
     """Where sample `i` of bin `index` lies: the bin's samples are the midpoints of its equal parts."""
     T = type(start)
     return start + T(index) * bin_size + (T(i) + T(0.5)) * bin_size / T(samples)
 
 
 @scalar
-def taps(position, size):
+def taps(position: float, size: int) -> tuple[int, float, int, float]:
     """The two cells around a position with their weights: low, weight, high, weight.
 
     Beyond the outermost centres the border cell counts; more than one cell off a map of `size` cells there
@@ -61,7 +61,10 @@ def taps(position, size):
 
 
 @cpu_kernel
-def roi_align_forward_cpu(thread, threads, features, rois, spatial_scale, sampling_ratio, aligned, out):
+def roi_align_forward_cpu(
+    thread: int, threads: int, features: Array, rois: Array,
+    spatial_scale: float, sampling_ratio: int, aligned: bool, out: Array,
+) -> None:  # fmt: skip
     """features (N, H, W, C) and rois (R, 5) to out (R, h, w, C), C-contiguous, all of one float dtype, which is
     spatial_scale's too; sampling_ratio: int; aligned: bool."""
     T = type(spatial_scale)
@@ -93,7 +96,9 @@ def roi_align_forward_cpu(thread, threads, features, rois, spatial_scale, sampli
 
 
 @cuda_kernel
-def roi_align_forward_cuda(features, rois, spatial_scale, sampling_ratio, aligned, out):
+def roi_align_forward_cuda(
+    features: Array, rois: Array, spatial_scale: float, sampling_ratio: int, aligned: bool, out: Array
+) -> None:
     """As roi_align_forward_cpu."""
     T = type(spatial_scale)
     height, width = features.shape[1:3]
@@ -125,7 +130,10 @@ def roi_align_forward_cuda(features, rois, spatial_scale, sampling_ratio, aligne
 
 
 @cpu_kernel
-def roi_align_backward_cpu(thread, threads, grad, rois, spatial_scale, sampling_ratio, aligned, grad_features):
+def roi_align_backward_cpu(
+    thread: int, threads: int, grad: Array, rois: Array,
+    spatial_scale: float, sampling_ratio: int, aligned: bool, grad_features: Array,
+) -> None:  # fmt: skip
     """Add the gradient grad (R, h, w, C) of forward's result to grad_features (N, H, W, C), zeros at first; the rest as
     in forward."""
     # A thread owns every so-manieth row of cells, so that no two ever add to the same cell.
@@ -157,7 +165,9 @@ def roi_align_backward_cpu(thread, threads, grad, rois, spatial_scale, sampling_
 
 
 @cuda_kernel
-def roi_align_backward_cuda(grad, rois, spatial_scale, sampling_ratio, aligned, grad_features):
+def roi_align_backward_cuda(
+    grad: Array, rois: Array, spatial_scale: float, sampling_ratio: int, aligned: bool, grad_features: Array
+) -> None:
     """As roi_align_backward_cpu."""
     T = type(spatial_scale)
     height, width = grad_features.shape[1:3]
@@ -188,7 +198,7 @@ def roi_align_backward_cuda(grad, rois, spatial_scale, sampling_ratio, aligned, 
 
 def roi_align(
     features: Tensor,
-    rois: Any,
+    rois: Array,
     output_size: OutputSize,
     spatial_scale: float = 1.0,
     sampling_ratio: int = -1,
@@ -215,7 +225,7 @@ def roi_align(
 
 def roi_align_unchecked(
     features: Tensor,
-    rois: Any,
+    rois: Array,
     output_size: OutputSize,
     spatial_scale: float = 1.0,
     sampling_ratio: int = -1,
@@ -228,7 +238,7 @@ def roi_align_unchecked(
     out = align_arrays(data, rois, output_size, *settings)
     shape = data.shape
 
-    def backward(grad: Any, needs: Sequence[bool]) -> tuple[Any, ...]:
+    def backward(grad: Array, needs: Sequence[bool]) -> tuple[Any, ...]:
         grad_features = xp.zeros(shape, grad.dtype)
         grad = channels_last(grad)
         run(roi_align_backward_cpu, roi_align_backward_cuda, grad.size, grad, rois, *settings, grad_features)
@@ -238,13 +248,13 @@ def roi_align_unchecked(
 
 
 def align_arrays(
-    features: Any,
-    rois: Any,
+    features: Array,
+    rois: Array,
     output_size: OutputSize,
     spatial_scale: float = 1.0,
     sampling_ratio: int = -1,
     aligned: bool = False,
-) -> Any:
+) -> Array:
     """The forward pass of roi_align_unchecked on plain arrays: features (N, H, W, C) and RoIs (R, 5), C-contiguous and
     of one dtype, to (R, h, w, C)."""
     settings = features.dtype.type(spatial_scale), int(sampling_ratio), bool(aligned)

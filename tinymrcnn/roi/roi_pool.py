@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tinymrcnn.autograd import Tensor, record
-from tinymrcnn.backend import array_module, backend_of, channels_first, channels_last
+from tinymrcnn.backend import Array, array_module, backend_of, channels_first, channels_last
 from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, run, scalar
 from tinymrcnn.ops.pooling import takes_over
 from tinymrcnn.roi.rois import OutputSize, check_arguments, output_shape, unravel
@@ -22,7 +22,7 @@ from tinymrcnn.roi.rois import OutputSize, check_arguments, output_shape, unrave
 
 
 @scalar
-def round_half_away(value):
+def round_half_away(value: float) -> int:
     """The nearest integer, halves away from zero (Python and NumPy round them to the even neighbour)."""
     T = type(value)
     whole = int(value)
@@ -30,7 +30,7 @@ def round_half_away(value):
 
 
 @scalar
-def roi_bins(low, high, spatial_scale, bins):
+def roi_bins(low: float, high: float, spatial_scale: float, bins: int) -> tuple[int, float]:
     """Along one axis, in cells: where the RoI starts and how large its bins are."""
     T = type(low)
     start = round_half_away(low * spatial_scale)
@@ -39,7 +39,7 @@ def roi_bins(low, high, spatial_scale, bins):
 
 
 @scalar
-def bin_cells(start, bin_size, index, size):
+def bin_cells(start: int, bin_size: float, index: int, size: int) -> tuple[int, int]:
     """The cells [first, end) that bin `index` covers on a map of `size` cells."""
     T = type(bin_size)
     first = start + int(math.floor(T(index) * bin_size))
@@ -51,7 +51,9 @@ def bin_cells(start, bin_size, index, size):
 
 
 @cpu_kernel
-def roi_pool_forward_cpu(thread, threads, features, rois, spatial_scale, out, argmax):
+def roi_pool_forward_cpu(
+    thread: int, threads: int, features: Array, rois: Array, spatial_scale: float, out: Array, argmax: Array
+) -> None:
     """features (N, H, W, C) and rois (R, 5) to out (R, h, w, C), C-contiguous, all of one float dtype, which is
     spatial_scale's too; and argmax (R, h, w, C) int32, y * W + x of the cell that won, -1 where a bin has none."""
     T = type(spatial_scale)
@@ -78,7 +80,7 @@ def roi_pool_forward_cpu(thread, threads, features, rois, spatial_scale, out, ar
 
 
 @cuda_kernel
-def roi_pool_forward_cuda(features, rois, spatial_scale, out, argmax):
+def roi_pool_forward_cuda(features: Array, rois: Array, spatial_scale: float, out: Array, argmax: Array) -> None:
     """As roi_pool_forward_cpu."""
     T = type(spatial_scale)
     height, width = features.shape[1:3]
@@ -103,7 +105,9 @@ def roi_pool_forward_cuda(features, rois, spatial_scale, out, argmax):
 
 
 @cpu_kernel
-def roi_pool_backward_cpu(thread, threads, grad, rois, argmax, grad_features):
+def roi_pool_backward_cpu(
+    thread: int, threads: int, grad: Array, rois: Array, argmax: Array, grad_features: Array
+) -> None:
     """Fill grad_features (N, H * W, C), uninitialised at first, from grad (R, h, w, C), the gradient of forward's
     result; the rest as in forward."""
     # A thread owns some channels, whole cache lines of 16, so that no two ever add to the same element.
@@ -122,7 +126,7 @@ def roi_pool_backward_cpu(thread, threads, grad, rois, argmax, grad_features):
 
 
 @cuda_kernel
-def roi_pool_backward_cuda(grad, rois, argmax, grad_features):
+def roi_pool_backward_cuda(grad: Array, rois: Array, argmax: Array, grad_features: Array) -> None:
     """As roi_pool_backward_cpu, but grad_features is zeros at first."""
     bins_h, bins_w, channels = grad.shape[1:]
     for element in range(cuda.grid(1), grad.size, cuda.gridsize(1)):
@@ -135,7 +139,7 @@ def roi_pool_backward_cuda(grad, rois, argmax, grad_features):
 # The operator
 
 
-def roi_pool(features: Tensor, rois: Any, output_size: OutputSize, spatial_scale: float = 1.0) -> Tensor:
+def roi_pool(features: Tensor, rois: Array, output_size: OutputSize, spatial_scale: float = 1.0) -> Tensor:
     """Max-pool every RoI into a grid of h x w bins.
 
     features: (N, C, H, W) Tensor, float32 or float64. rois: (R, 5) array (batch index, x1, y1, x2, y2), or a
@@ -153,7 +157,7 @@ def roi_pool(features: Tensor, rois: Any, output_size: OutputSize, spatial_scale
     return roi_pool_unchecked(features, rois, output_size, spatial_scale)
 
 
-def roi_pool_unchecked(features: Tensor, rois: Any, output_size: OutputSize, spatial_scale: float = 1.0) -> Tensor:
+def roi_pool_unchecked(features: Tensor, rois: Array, output_size: OutputSize, spatial_scale: float = 1.0) -> Tensor:
     """roi_pool for RoIs that are known to be an (R, 5) array of finite numbers on the features' device."""
     data, xp = channels_last(features.data), array_module(features.data)
     rois = xp.ascontiguousarray(rois, data.dtype)
@@ -163,7 +167,7 @@ def roi_pool_unchecked(features: Tensor, rois: Any, output_size: OutputSize, spa
     run(roi_pool_forward_cpu, roi_pool_forward_cuda, out.size, data, rois, scale, out, argmax)
     images, height, width, channels = data.shape
 
-    def backward(grad: Any, needs: Sequence[bool]) -> tuple[Any, ...]:
+    def backward(grad: Array, needs: Sequence[bool]) -> tuple[Any, ...]:
         on_gpu = backend_of(grad).host_view is None  # the CPU kernel clears the memory itself, on all threads
         grad_features = (xp.zeros if on_gpu else xp.empty)((images, height * width, channels), grad.dtype)
         grad = channels_last(grad)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tinymrcnn.autograd import Tensor
-from tinymrcnn.backend import array_module, to_numpy
+from tinymrcnn.backend import Array, array_module, to_numpy
 from tinymrcnn.kernels import scalar
 
 OutputSize = int | tuple[int, int]
@@ -23,7 +23,7 @@ MAX_SAMPLES = 100  # of a bin, along an axis
 MAX_CELLS = 1e5  # the width and height of a RoI that takes about one sample a cell
 
 
-def boxes_to_rois(boxes: Sequence[Any]) -> Any:
+def boxes_to_rois(boxes: Sequence[Array]) -> Array:
     """One (R_i, 4) array of boxes per image as one (R, 5) array with the image's index in front.
 
     boxes: a list of arrays of one dtype, at least one. Raises ValueError, naming the image, for another shape.
@@ -43,7 +43,7 @@ def boxes_to_rois(boxes: Sequence[Any]) -> Any:
 
 def check_arguments(
     features: Tensor, rois: Any, output_size: OutputSize, spatial_scale: float, sampling_ratio: int = 1
-) -> Any:
+) -> Array:
     """The RoIs as an (R, 5) array of the features' dtype, when every argument of a RoI operator makes sense.
 
     Raises TypeError or ValueError saying what does not, for a RoI with the number of its row."""
@@ -104,14 +104,14 @@ def check_rows(rois: np.ndarray, images: int, spatial_scale: float, adaptive: bo
             raise ValueError(f"RoI {row} {problem}: {rois[row].tolist()} (batch index, x1, y1, x2, y2).")
 
 
-def output_shape(features: Any, rois: Any, output_size: OutputSize) -> tuple[int, int, int, int]:
+def output_shape(features: Array, rois: Array, output_size: OutputSize) -> tuple[int, int, int, int]:
     """(R, h, w, C), the shape of a RoI operator's result in memory, for features (N, H, W, C)."""
     height, width = output_size if isinstance(output_size, (tuple, list)) else (output_size, output_size)
     return len(rois), int(height), int(width), features.shape[3]
 
 
 @scalar
-def unravel(element, height, width, channels):
+def unravel(element: int, height: int, width: int, channels: int) -> tuple[int, int, int, int]:
     """The indices (r, y, x, c) of an element of an (R, height, width, channels) array."""
     pixel, c = element // channels, element % channels
     row, x = pixel // width, pixel % width
