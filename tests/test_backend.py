@@ -27,6 +27,7 @@ from tinymrcnn.backend import (
     to_numpy,
     zeros_like,
 )
+from tinymrcnn.roi import boxes_to_rois
 
 NHWC = (0, 2, 3, 1)
 
@@ -232,12 +233,18 @@ def test_scatter_add_counts_repeated_indices(fake_device):
         assert np.array_equal(to_numpy(target), [[0, 0, 2], [1, 0, 0]])
 
 
+def test_nothing_belongs_to_no_library():
+    for nothing in (array_module, backend_of, lambda: boxes_to_rois([])):
+        with pytest.raises(TypeError, match="No array was given"):
+            nothing()
+
+
 # Kernels
 
 
 def test_the_cpu_kernel_runs_on_host_arrays_and_on_the_fake_device(fake_device):
-    def on_cpu(source, target, factor):
-        target += factor * source
+    def on_cpu(thread, threads, source, target, factor):
+        target[thread::threads] += factor * source[thread::threads]
 
     def on_cuda(*args):
         raise AssertionError("no CUDA kernel runs here")
@@ -246,6 +253,8 @@ def test_the_cpu_kernel_runs_on_host_arrays_and_on_the_fake_device(fake_device):
         source, target = move(np.arange(3.0)), move(np.ones(3))
         kernels.run(on_cpu, on_cuda, 3, source, target, 2)
         assert np.array_equal(to_numpy(target), [1, 3, 5])
+        kernels.run(on_cpu, on_cuda, 10**9, source, target, 2)  # worth all threads
+        assert np.array_equal(to_numpy(target), [1, 5, 9])
     with pytest.raises(TypeError, match="mixes"):
         kernels.run(on_cpu, on_cuda, 3, np.ones(3), to_device(np.ones(3), "fake"), 2)
 
@@ -261,10 +270,27 @@ def test_an_array_without_a_host_view_goes_to_the_cuda_kernel(fake_device, monke
     x = to_device(np.ones(3), "fake")
     kernels.run(None, OnCuda(), 1000, x, x, 2)
     kernels.run(None, OnCuda(), 0, x, x, 2)  # an empty launch would be an error
-    assert launches == [(kernels.launch_size(1000), 3)]
+    assert launches == [((*kernels.launch_size(1000), 0), 3)]
     blocks, threads = kernels.launch_size(1000)
-    assert kernels.launch_size(10**9)[0] == kernels.MAX_BLOCKS and kernels.launch_size(0)[0] == 1
-    assert kernels.numba.config.ENABLE_CUDASIM or blocks * threads >= 1000
+    assert kernels.launch_size(10**9)[0] == kernels.MAX_BLOCKS
+    assert blocks * threads >= 1000 and blocks >= 128  # Numba warns of fewer blocks
+
+
+def test_a_kernel_runs_on_cupys_current_stream(monkeypatch):
+    launches, streams = [], iter([7, 0])
+
+    class OnCuda:
+        def __getitem__(self, size):
+            return lambda *args: launches.append(size)
+
+    cupy = types.SimpleNamespace(
+        cuda=types.SimpleNamespace(get_current_stream=lambda: types.SimpleNamespace(ptr=next(streams)))
+    )
+    monkeypatch.setitem(BACKENDS, "cuda", BACKENDS["cpu"]._replace(device="cuda", module=cupy))
+    monkeypatch.setattr(kernels.cuda, "external_stream", lambda pointer: f"stream {pointer}")
+    kernels.launch(OnCuda(), 1000)
+    kernels.launch(OnCuda(), 1000)
+    assert launches == [(*kernels.launch_size(1000), "stream 7"), (*kernels.launch_size(1000), 0)]
 
 
 # The imitation of CuPy: each of these would be a mistake on a GPU

@@ -19,7 +19,7 @@ from tinymrcnn.bench.networks import QUICK, build_ours, build_theirs, make_side,
 from tinymrcnn.bench.watch import counting_operations, operator_name, replaced, watching
 from tinymrcnn.cli import main
 from tinymrcnn.commands import bench as command
-from tinymrcnn.kernels import numba
+from tinymrcnn.threads import get_num_threads
 
 ALONE = Setting("cpu", torch=None, quick=True)
 SHAPES = "shapes training step, batch 8, 128x128"
@@ -230,11 +230,11 @@ def test_fast_sides_are_repeated_more_often(clock):
 
 
 def test_all_run_on_the_same_threads_and_get_their_own_back():
-    before = numba.get_num_threads()
+    before = get_num_threads()
     with pytest.raises(ZeroDivisionError), measure.same_threads(1):
-        assert numba.get_num_threads() == 1
+        assert get_num_threads() == 1
         raise ZeroDivisionError
-    assert numba.get_num_threads() == before
+    assert get_num_threads() == before
 
 
 @pytest.mark.parametrize("count", [0, -1, 10_000])

@@ -1,6 +1,7 @@
 """The command line: what the commands write, print and return, and that no user error shows a traceback."""
 
 import dataclasses
+import importlib.util
 import json
 import os
 import re
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tinymrcnn import cli, machine, roi
+from tinymrcnn import cli, kernels, machine, roi
 from tinymrcnn.autograd import Tensor
 from tinymrcnn.backend import cuda_problem
 from tinymrcnn.cli import main
@@ -258,6 +259,48 @@ def test_doctor_has_a_verdict_on_every_line(capsys):
         assert any(word in line for line in lines), word
 
 
+def test_doctor_says_where_a_notebooks_backend_cannot_be_loaded():
+    for backend, noted in (("module://no_such_package.backend", True), ("nonsense", True), ("svg", False)):
+        printed = fresh(DOCTOR_DRAWING, MPLBACKEND=backend)
+        assert (f"MPLBACKEND={backend} is a backend that matplotlib cannot load here" in printed) == noted
+
+
+DOCTOR_DRAWING = """
+from tinymrcnn.commands import doctor
+for _, text in doctor._drawing():
+    print(text)
+"""
+
+
+def test_doctor_says_where_kernels_are_kept(capsys, monkeypatch):
+    monkeypatch.setattr(kernels, "cache_place", lambda kernel: "/some/where")
+    assert main(["doctor"]) == 0
+    assert "ok       Numba keeps compiled kernels in '/some/where'" in capsys.readouterr().out
+    monkeypatch.setattr(kernels, "cache_place", lambda kernel: None)
+    assert main(["doctor"]) == 0
+    assert "note     Numba can keep compiled kernels nowhere" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("numba_cuda"), reason="numba-cuda[cu12] is not installed.")
+def test_doctor_compiles_for_cuda_without_a_gpu(capsys, monkeypatch):
+    assert main(["doctor"]) == 0
+    assert "compiles kernels" in capsys.readouterr().out
+
+    def compile_to_ptx(kernel, signature):
+        raise AttributeError("module 'numpy' has no attribute 'row_stack'")
+
+    monkeypatch.setattr(kernels, "compile_to_ptx", compile_to_ptx)
+    assert main(["doctor"]) == 1
+    assert "compiles no kernel: AttributeError: module 'numpy' has no attribute" in capsys.readouterr().out
+
+
+def test_doctor_says_whether_freed_memory_is_kept(capsys, monkeypatch):
+    for kept, expected in ((True, "ok       Memory: what arrays free is kept"), (False, "note     Memory: every step")):
+        monkeypatch.setattr(doctor, "keep_freed_memory", lambda kept=kept: kept)
+        assert main(["doctor"]) == 0
+        assert expected in capsys.readouterr().out
+
+
 def test_doctor_reports_problems(capsys, monkeypatch):
     monkeypatch.setattr(doctor, "PACKAGES", ("numpy", "no-such-package"))
     assert main(["doctor"]) == 1
@@ -283,7 +326,6 @@ def test_doctor_on_machines_with_a_gpu(capsys, monkeypatch):
         monkeypatch.setattr(
             doctor, "_roi_align_problem", lambda device, kernel=kernel: kernel if device == "cuda" else None
         )
-        roi.roi_align(Tensor(np.ones((1, 1, 2, 2))), np.zeros((1, 5)), 1)  # Numba knows its threading layer now
         assert main(["doctor"]) == code
         printed = capsys.readouterr().out
         assert "ok       GPU: NVIDIA H200" in printed and expected in printed

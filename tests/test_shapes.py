@@ -321,3 +321,9 @@ def test_bad_arguments_are_sentences(arguments, message):
 def test_small_pictures_may_have_no_target():
     counts = [len(target["labels"]) for _, target in ShapesDataset(100, (32, 40))]
     assert min(counts) == 0 and max(counts) > 1
+
+
+def test_the_box_of_a_mask_without_a_pixel():
+    masks = np.zeros((2, 20, 30), bool)
+    masks[1, 3:5, 7:11] = True
+    np.testing.assert_array_equal(shapes.boxes_around(masks), [[0, 0, 0, 0], [7, 3, 11, 5]])

@@ -5,35 +5,137 @@ This is the one file that imports numba.cuda. A kernel family is written as
 - scalar functions in plain Python, decorated with `@scalar`: the arithmetic itself, written once. They
   take their float type from an argument (`T = type(x)`) and wrap every constant in it (`T(0.5)`), so that
   the float32 kernel on a GPU holds no float64 instruction;
-- a CPU kernel (`@cpu_kernel`, loops over `prange`; or `@piece_kernel`, the work of one thread on one piece, which
-  threads.spread() hands out) and a CUDA kernel (`@cuda_kernel`, a grid-stride loop) around them.
+- a CPU kernel (`@cpu_kernel`) and a CUDA kernel (`@cuda_kernel`) around them. Both are written for one thread of many,
+  which takes every so-manieth element: `range(thread, elements, threads)`, where `thread` of `threads` are the first
+  arguments of a CPU kernel, and `range(cuda.grid(1), elements, cuda.gridsize(1))`. No two threads write to the same
+  element, and the order of a sum does not depend on their number. run() calls the one or the other.
+
+A `@piece_kernel` is the work of one thread on one piece, and called by work that threads.spread() hands out.
 
 Arrays are channels-last, so the innermost loop of a CPU kernel and neighbouring threads of a CUDA kernel
 read neighbouring channels.
+
+Kernels are compiled once and kept on disk: beside the package, or in the user's cache, or where NUMBA_CACHE_DIR says;
+where none of them can be written, in a folder of this user's among the system's temporary files.
 """
 
+import contextlib
+import functools
+import importlib
+import logging
 import os
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar, cast
 
-# Numba's OpenMP threads spin after a kernel, on cores that others need (calls of 1 ms became 8 to 16 ms); its own
-# work queue does not. A choice that the user made stays.
-_layer = os.environ.setdefault("NUMBA_THREADING_LAYER", "workqueue")
+import numba
+import numpy as np
 
-import numba  # noqa: E402
-from numba import cuda, prange  # noqa: E402
-from numba.extending import register_jitable as scalar  # noqa: E402
+from tinymrcnn.backend import BACKENDS, backend_of
+from tinymrcnn.threads import BYTES, spread, threads_for
 
-from tinymrcnn.backend import BACKENDS, backend_of  # noqa: E402
+log = logging.getLogger("tinymrcnn")
+HOST = np.empty(0)
+Function = TypeVar("Function", bound=Callable[..., Any])
 
-numba.config.THREADING_LAYER = _layer  # with a warm disk cache the environment variable alone is ignored
 
-__all__ = ["cpu_kernel", "cuda", "cuda_kernel", "launch", "launch_size", "piece_kernel", "prange", "run", "scalar"]
+@contextlib.contextmanager
+def _row_stack() -> Iterator[None]:
+    """numba-cuda 0.30 asks NumPy for row_stack, which NumPy 2.5 has no longer: it is there within this context."""
+    missing = not hasattr(np, "row_stack")
+    if missing:
+        vars(np)["row_stack"] = np.vstack
+    try:
+        yield
+    finally:
+        if missing:
+            del vars(np)["row_stack"]
+
+
+with _row_stack():
+    from numba import cuda
+
+    with contextlib.suppress(ImportError):  # only numba-cuda has it
+        importlib.import_module("numba.cuda.np.arrayobj")
+
+__all__ = ["cpu_kernel", "cuda", "cuda_kernel", "launch", "launch_size", "numba", "piece_kernel", "run", "scalar"]
 
 THREADS_PER_BLOCK = 256
+LEAST_BLOCKS = 128  # Numba warns of fewer, and those that find nothing to do end at once
 MAX_BLOCKS = 4096  # the kernels stride over the grid, so more blocks bring nothing
+SECONDS_PER_ELEMENT = 2e-9  # what a CPU kernel takes for an element of its result, roughly
 
-cpu_kernel = numba.njit(parallel=True, cache=True, error_model="numpy")
-piece_kernel = numba.njit(nogil=True, cache=True, error_model="numpy")
-cuda_kernel = cuda.jit
+
+# Compiling
+
+
+def scalar(function: Function) -> Function:
+    """A decorator: plain Python that kernels of both targets may call."""
+    return cast(Function, numba.extending.register_jitable(function))
+
+
+def _compiled(function: Function) -> Function:
+    """For the CPU, letting go of Python's lock, and kept on disk where that is possible."""
+    compiled = functools.partial(numba.njit, nogil=True, error_model="numpy")
+    with contextlib.suppress(RuntimeError):  # Numba finds no folder that it can write to
+        return cast(Function, compiled(cache=True)(function))
+    before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, _temporary_cache()
+    try:
+        return cast(Function, compiled(cache=bool(numba.config.CACHE_DIR))(function))
+    finally:
+        numba.config.CACHE_DIR = before
+
+
+@functools.cache
+def _temporary_cache() -> str:
+    """A folder for compiled kernels among the system's temporary files, or "" where there is none; says so, once."""
+    own = os.getuid() if hasattr(os, "getuid") else None  # None on Windows, where every user has his own to begin with
+    try:
+        folder = Path(tempfile.gettempdir()) / f"tinymrcnn-kernels-{own}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+        if own is not None and (found.st_uid != own or not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o077):
+            raise PermissionError(f"'{folder}' is not this user's alone")  # what lies there is run
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        log.warning("Compiled kernels can be kept nowhere (%s): every process compiles them anew.", error)
+        return ""
+    log.warning("Neither the package's folder nor the home can be written: compiled kernels are kept in '%s'.", folder)
+    return str(folder)
+
+
+def cache_place(kernel: Callable[..., Any]) -> str | None:
+    """The folder in which a compiled CPU kernel is kept; None where it is compiled anew in every process."""
+    return cast(Any, kernel).stats.cache_path or None
+
+
+def cpu_kernel(function: Function) -> Function:
+    """A decorator: a kernel kernel(thread, threads, *args) for run(), the share of one thread of many."""
+    return _compiled(function)
+
+
+def piece_kernel(function: Function) -> Function:
+    """A decorator: the work of one thread on one piece."""
+    return _compiled(function)
+
+
+def cuda_kernel(function: Function) -> Any:
+    """A decorator: a CUDA kernel for run() or launch()."""
+    return cuda.jit(function)
+
+
+def compile_to_ptx(kernel: Any, signature: Any, capability: tuple[int, int] = (8, 0)) -> str:
+    """What a CUDA kernel becomes for devices of a compute capability; needs numba-cuda, but no GPU. Kernels that call
+    @scalar functions ask the driver, too.
+
+    signature: Numba's types of the arguments, void(...)."""
+    ptx, _ = cuda.compile(kernel.py_func, signature, device=False, abi="numba", output="ptx", cc=capability)
+    return str(ptx)
+
+
+# Running
 
 
 def launch_size(elements: int) -> tuple[int, int]:
@@ -41,22 +143,28 @@ def launch_size(elements: int) -> tuple[int, int]:
     every thread is a thread of the operating system: one block of 32 there."""
     if numba.config.ENABLE_CUDASIM:
         return 1, 32
-    return max(1, min(MAX_BLOCKS, -(-elements // THREADS_PER_BLOCK))), THREADS_PER_BLOCK
+    return max(LEAST_BLOCKS, min(MAX_BLOCKS, -(-elements // THREADS_PER_BLOCK))), THREADS_PER_BLOCK
 
 
-def launch(kernel, elements: int, *args) -> None:
-    """Run a CUDA kernel over `elements` outputs on the default stream (an empty launch is skipped)."""
+def launch(kernel: Any, elements: int, *args: Any) -> None:
+    """Run a CUDA kernel over `elements` outputs on CuPy's current stream (an empty launch is skipped)."""
     if elements > 0:
-        kernel[launch_size(elements)](*args)
+        cupy = BACKENDS["cuda"].module if "cuda" in BACKENDS else None
+        stream = cupy.cuda.get_current_stream().ptr if cupy else 0
+        kernel[(*launch_size(elements), cuda.external_stream(stream) if stream else 0)](*args)
 
 
-def run(on_cpu, on_cuda, elements: int, *args) -> None:
-    """Run the CPU or the CUDA kernel, whichever fits the arrays among `args`.
+def run(on_cpu: Callable[..., None], on_cuda: Any, elements: int, *args: Any) -> None:
+    """Run the CPU kernel on as many threads as it is worth, or the CUDA kernel, whichever fits the arrays among `args`.
 
-    elements: how many outputs the CUDA kernel's grid covers."""
+    elements: how many outputs the CUDA kernel's grid covers, and how much work it is for the CPU."""
     types = tuple(backend.array_type for backend in BACKENDS.values())
     backend = backend_of(*(arg for arg in args if isinstance(arg, types)))
-    if backend.host_view is None:
+    host_view = backend.host_view
+    if host_view is None:
         launch(on_cuda, elements, *args)
-    else:
-        on_cpu(*(backend.host_view(arg) if isinstance(arg, backend.array_type) else arg for arg in args))
+        return
+    args = tuple(host_view(arg) if isinstance(arg, backend.array_type) else arg for arg in args)
+    bytes = elements * SECONDS_PER_ELEMENT * BYTES
+    threads = threads_for(0, bytes)
+    spread(lambda thread: on_cpu(thread, threads, *args), threads, HOST, 0, bytes)

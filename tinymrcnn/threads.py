@@ -1,27 +1,27 @@
-"""Work in pieces on all cores.
+"""Work in pieces on all cores, safe from any number of Python threads.
 
 NumPy's matrix products and Numba's kernels let go of Python's lock, so plain threads run them side by side. Each
 thread carries a piece of a convolution from its first step to its last (gather, multiply, scatter) in the cache of its
-own core. BLAS is held to one thread: its own ones would wait for each other after every product, and spin in between,
-on cores that others need.
-
-As many threads run as Numba may use: the cores, or what NUMBA_NUM_THREADS or numba.set_num_threads() say.
+own core. While they work BLAS is held to one thread (one_blas_thread): its own ones would wait for each other after
+every product, and spin in between, on cores that others need.
 """
 
+import contextlib
 import contextvars
 import functools
 import math
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any
 
+import numba
 import numpy as np
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
-from tinymrcnn.backend import array_module
-from tinymrcnn.kernels import numba
-
-threadpool_limits(1, user_api="blas")
+from tinymrcnn.backend import Array, array_module
+from tinymrcnn.machine import keep_freed_memory
 
 # What a core does in a second, roughly, and how much work is worth the waking of another thread
 FLOPS, BYTES = 1e11, 1e10
@@ -31,42 +31,138 @@ LEAST_SECONDS = 4e-4
 # number changes no rounding
 PARTS = 4
 
+_num_threads: contextvars.ContextVar[int | None] = contextvars.ContextVar("num_threads", default=None)
+_within: contextvars.ContextVar[bool] = contextvars.ContextVar("within", default=False)  # a piece of spread's work
+
+
+def get_num_threads() -> int:
+    """On how many threads the work of this Python thread runs: the cores, or what NUMBA_NUM_THREADS says, or
+    set_num_threads()."""
+    return _num_threads.get() or int(numba.config.NUMBA_NUM_THREADS)
+
+
+def set_num_threads(count: int) -> None:
+    """Have the work of this Python thread run on `count` threads. Raises ValueError for less than one."""
+    if count < 1:
+        raise ValueError(f"Work needs at least one thread, not {count!r}.")
+    _num_threads.set(int(count))
+
+
+def threads_for(flops: float = math.inf, bytes: float = 0) -> int:
+    """How many threads shall share work on NumPy arrays that computes and moves so much: one where it is little, or
+    is itself a piece of such work."""
+    if _within.get() or flops / FLOPS + bytes / BYTES < LEAST_SECONDS:
+        return 1
+    return get_num_threads()
+
+
+# BLAS's own threads
+
+
+class _OneBlasThread:
+    """A context that holds BLAS to one thread, in the whole process, until the last Python thread has left it. Every
+    product of ours is computed in it: so its bits do not depend on what the other Python threads do."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+        self._before: list[tuple[Any, int]] = []
+
+    @functools.cached_property
+    def _libraries(self) -> list[Any]:
+        return list(ThreadpoolController().select(user_api="blas").lib_controllers)
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                found = [(library, library.get_num_threads()) for library in self._libraries]
+                self._before = [(library, threads) for library, threads in found if threads and threads > 1]
+                self._set([(library, 1) for library, _ in self._before])
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._restore()
+
+    def _restore(self) -> None:
+        self._set(self._before)
+        self._before = []
+
+    @staticmethod
+    def _set(wanted: list[tuple[Any, int]]) -> None:
+        for library, threads in wanted:
+            # threadpoolctl 3.8 lets only the thread that was first set OpenBLAS's number, until it gives that right up
+            give_up = getattr(library, "clear_controlling_thread", lambda force: None)
+            give_up(force=True)
+            library.set_num_threads(threads)
+            give_up(force=True)
+
+    def after_fork(self) -> None:
+        """In the child the threads that were inside are no more, and nobody lets go of what they held."""
+        self._restore()
+        self._lock, self._inside = threading.Lock(), 0
+
+
+one_blas_thread = _OneBlasThread()
+
+
+# Our threads
+
 
 @functools.cache
 def _pool(workers: int) -> ThreadPoolExecutor:
+    keep_freed_memory()  # as the command line has it; here for notebooks and scripts
     return ThreadPoolExecutor(workers, thread_name_prefix="tinymrcnn")
 
 
 if hasattr(os, "register_at_fork"):  # threads do not survive a fork
     os.register_at_fork(after_in_child=_pool.cache_clear)
+    os.register_at_fork(after_in_child=one_blas_thread.after_fork)
 
 
-def spread(work, count: int, array, flops: float = math.inf, bytes: float = 0) -> None:
+def spread(work: Callable[[int], object], count: int, array: Array, flops: float = math.inf, bytes: float = 0) -> None:
     """Call work(0), ..., work(count - 1), in any order: on all threads where `array` is NumPy's, else one by one, as a
-    GPU takes them anyway. work must call neither spread nor a parallel kernel. Its first error is raised here.
+    GPU takes them anyway. Its first error is raised here. What work spreads in its turn, it does alone.
 
-    flops, bytes: how much all of them compute and move; where it is little this thread does it alone."""
-    indices = iter(range(count))
+    flops, bytes: how much all of them compute in matrix products, during which BLAS is held to one thread, and move;
+    where it is little this thread does it alone."""
+    if not isinstance(array, np.ndarray):
+        for index in range(count):
+            work(index)
+        return
+    lock, indices = threading.Lock(), iter(range(count))
+
+    def next_index() -> int | None:
+        with lock:  # an iterator alone may give one index twice, where Python has no lock of its own
+            return next(indices, None)
 
     def take() -> None:
+        token = _within.set(True)
         try:
-            for index in indices:
+            for index in iter(next_index, None):
                 work(index)
         except BaseException:
-            for _ in indices:  # the others need not go on
+            for _ in iter(next_index, None):  # the others need not go on
                 pass
             raise
+        finally:
+            _within.reset(token)
 
-    alone = not isinstance(array, np.ndarray) or flops / FLOPS + bytes / BYTES < LEAST_SECONDS
-    threads = 1 if alone else min(numba.get_num_threads(), count)
-    # in the caller's context: numpy.errstate lives there
-    others = [_pool(threads - 1).submit(contextvars.copy_context().run, take) for _ in range(threads - 1)]
-    try:
-        take()
-    finally:
-        wait(others)
-    for other in others:
-        other.result()
+    helpers: list[Future[None]] = []
+    with one_blas_thread if flops else contextlib.nullcontext():
+        try:
+            with contextlib.suppress(RuntimeError):  # the interpreter ends and starts no threads: this one does it
+                wanted = min(threads_for(flops, bytes), count) - 1
+                while len(helpers) < wanted:  # in the caller's context: numpy.errstate lives there
+                    helpers.append(_pool(wanted).submit(contextvars.copy_context().run, take))
+            take()
+        finally:
+            # one that still waits for a thread, behind another caller's work, is not waited for: nothing is left to do
+            helpers = [helper for helper in helpers if not helper.cancel()]
+            wait(helpers)
+    for helper in helpers:
+        helper.result()
 
 
 def slices(count: int, parts: int = PARTS) -> list[slice]:
@@ -75,15 +171,15 @@ def slices(count: int, parts: int = PARTS) -> list[slice]:
     return [slice(count * part // parts, count * (part + 1) // parts) for part in range(parts)]
 
 
-def matmul(a, b, out=None, accumulate: bool = False):
-    """a @ b, (M, K) by (K, N), in parts on all threads; added to `out` if accumulate. Returns out, (M, N)."""
+def matmul(a: Array, b: Array, out: Array | None = None, *, accumulate: bool = False) -> Array:
+    """a @ b, (M, K) by (K, N), on the CPU in parts on all threads; if accumulate, added to `out`. Returns (M, N)."""
     xp = array_module(a, b)
     (m, k), n = a.shape, b.shape[1]
     if out is None:
         out = xp.empty((m, n), a.dtype)
 
-    # the longer side of the result is cut
-    cuts = slices(max(m, n), 2 * numba.get_num_threads() if 2 * m * n * k > FLOPS * LEAST_SECONDS else 1)
+    # the longer side of the result is cut; a GPU shares one product among its cores itself
+    cuts = slices(max(m, n), 2 * get_num_threads() if xp is np and 2 * m * n * k > FLOPS * LEAST_SECONDS else 1)
 
     def product(part: int) -> None:
         some = cuts[part]
@@ -97,27 +193,29 @@ def matmul(a, b, out=None, accumulate: bool = False):
     return out
 
 
-def column_sums(rows):
+def column_sums(rows: Array) -> Array:
     """The sum of every column of a matrix, by BLAS: it adds in blocks, faster and more exactly than row by row."""
-    xp, parts = array_module(rows), slices(len(rows), 1 + rows.nbytes // (1 << 20))
+    xp = array_module(rows)
+    parts = slices(len(rows), 1 + rows.nbytes // (1 << 20) if xp is np else 1)
     sums = xp.empty((len(parts), rows.shape[1]), rows.dtype)
 
     def add(part: int) -> None:
         some = rows[parts[part]]
         xp.matmul(xp.ones(len(some), rows.dtype), some, out=sums[part])
 
-    spread(add, len(parts), rows, 0, rows.nbytes)
+    spread(add, len(parts), rows, 2 * rows.size, rows.nbytes)
     return sums.sum(axis=0)
 
 
 _own = threading.local()
 
 
-def workspace(name: str, shape, dtype=np.float32):
+def workspace(name: str, shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
     """An uninitialised NumPy array that the same thread gets again under the same name, while it lasts: fresh memory
     costs more than most of what is done in it."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     buffers = _own.__dict__
     if name not in buffers or buffers[name].size < size:
         buffers[name] = np.empty(size, np.uint8)
-    return buffers[name][:size].view(dtype).reshape(shape)
+    array: np.ndarray = buffers[name][:size].view(dtype).reshape(shape)
+    return array

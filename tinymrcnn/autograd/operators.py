@@ -10,6 +10,7 @@ from numpy.lib.array_utils import normalize_axis_tuple
 
 from tinymrcnn.autograd.tensor import Tensor, record
 from tinymrcnn.backend import array_module, elementwise, empty, like, memory_order, scatter_add
+from tinymrcnn.threads import one_blas_thread
 
 # Arithmetic. Python numbers stay Python numbers, so that float32 stays float32.
 
@@ -145,12 +146,14 @@ def matmul(a, b) -> Tensor:
     x, y, parents = _operands(a, b)
     if np.ndim(x) != 2 or np.ndim(y) != 2 or x.shape[1] != y.shape[0]:
         raise ValueError(f"A matrix product takes (n, k) and (k, m), not {np.shape(x)} and {np.shape(y)}.")
-    result = x @ y
+    with one_blas_thread:
+        result = x @ y
     x = x if parents[1].node is not None else None
     y = y if parents[0].node is not None else None
 
     def backward(grad, needs):
-        return (grad @ y.T if needs[0] else None, x.T @ grad if needs[1] else None)
+        with one_blas_thread:
+            return (grad @ y.T if needs[0] else None, x.T @ grad if needs[1] else None)
 
     return record(result, parents, backward)
 

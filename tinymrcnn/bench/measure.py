@@ -18,9 +18,9 @@ from types import ModuleType
 import numpy as np
 
 from tinymrcnn.backend import BACKENDS, to_device
-from tinymrcnn.kernels import cpu_kernel, numba, prange
+from tinymrcnn.kernels import cpu_kernel, numba, run
 from tinymrcnn.machine import cpu_info
-from tinymrcnn.threads import matmul
+from tinymrcnn.threads import get_num_threads, matmul, set_num_threads
 
 PAUSE = 0.05  # seconds before each reading: so long the other side's threads may spin
 ROW_SECONDS = 8.0  # what the repeats of a row may take together, unless they are very slow ...
@@ -87,14 +87,14 @@ def same_threads(count: int, torch: ModuleType | None = None):
             f"The benchmarks cannot run on {count} threads: Numba has 1 to {available_threads()} here (the cores of "
             "this machine, or what NUMBA_NUM_THREADS says)."
         )
-    before = numba.get_num_threads(), torch and torch.get_num_threads()
-    numba.set_num_threads(count)
+    before = get_num_threads(), torch and torch.get_num_threads()
+    set_num_threads(count)
     if torch:
         torch.set_num_threads(count)
     try:
         yield
     finally:
-        numba.set_num_threads(before[0])
+        set_num_threads(before[0])
         if torch:
             torch.set_num_threads(before[1])
 
@@ -144,14 +144,14 @@ def machine(device: str) -> dict:
 
 
 @cpu_kernel
-def _copy_cpu(source, target):
-    for i in prange(len(source)):
+def _copy_cpu(thread, threads, source, target):
+    for i in range(len(source) * thread // threads, len(source) * (thread + 1) // threads):
         target[i] = source[i]
 
 
 def start_numba() -> None:
     """Run the smallest kernel: Numba sets itself up at the first call."""
-    _copy_cpu(np.ones(1, np.float32), np.ones(1, np.float32))
+    run(_copy_cpu, None, 1, np.ones(1, np.float32), np.ones(1, np.float32))
 
 
 def ceilings(setting: Setting) -> dict[str, float]:
@@ -164,7 +164,7 @@ def ceilings(setting: Setting) -> dict[str, float]:
     product, copy = xp.empty_like(a), xp.empty_like(b)
     on_cpu = setting.device == "cpu"
     products = {"ours": lambda: matmul(a, a, product)}
-    copies = {"ours": (lambda: _copy_cpu(b, copy)) if on_cpu else (lambda: xp.copyto(copy, b))}
+    copies = {"ours": (lambda: run(_copy_cpu, None, length, b, copy)) if on_cpu else (lambda: xp.copyto(copy, b))}
     if setting.torch:
         their_a, their_b = setting.theirs(matrix), setting.theirs(vector)
         their_product, their_copy = setting.torch.empty_like(their_a), setting.torch.empty_like(their_b)

@@ -113,10 +113,11 @@ class _Pasted:
     """The masks of detections, pasted as they are asked for: a hundred of a photograph would fill the memory."""
 
     def __init__(self, masks, boxes, size, whole_pixels: bool):
-        self.masks, self.boxes, self.how = masks, boxes, (size, whole_pixels)
+        self.masks, self.boxes, self.size, self.whole_pixels = masks, boxes, size, whole_pixels
 
     def __getitem__(self, n: int):
-        return paste_masks(self.masks[n : n + 1], self.boxes[n : n + 1], *self.how)[0]
+        some = slice(n, n + 1)
+        return paste_masks(self.masks[some], self.boxes[some], self.size, whole_pixels=self.whole_pixels)[0]
 
 
 def _summary(records: list[dict], threshold: float) -> str:

@@ -75,7 +75,7 @@ def coco_results(
             }
             if "masks" in detection:
                 one = slice(n, n + 1)
-                pasted = paste_masks(detection["masks"][one], detection["boxes"][one], size, whole_pixels)
+                pasted = paste_masks(detection["masks"][one], detection["boxes"][one], size, whole_pixels=whole_pixels)
                 record["segmentation"] = encode_mask(pasted[0] >= 0.5)
             records.append(record)
     return records

@@ -102,8 +102,7 @@ def sample_rois(
     xp = array_module(proposals)
     candidates = xp.concatenate([proposals, target["boxes"]])
     matches = to_numpy(box_targets(candidates, target["boxes"], settings))
-    labels = np.clip(matches + 1, 0, 1)
-    positives, negatives = sample_balanced(labels, settings.samples, settings.positive_fraction, rng)
+    positives, negatives = sample_balanced(matches, settings.samples, settings.positive_fraction, rng)
     index = np.concatenate([positives, negatives])
     classes = np.zeros(len(index), np.int64)
     classes[: len(positives)] = to_numpy(target["labels"])[matches[positives]]

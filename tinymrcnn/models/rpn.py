@@ -136,8 +136,7 @@ def rpn_targets(anchors: Array, gt_boxes: Array, settings: RPNSettings) -> Array
 def sample_anchors(matches: Array, settings: RPNSettings, rng: np.random.Generator) -> AnchorSamples:
     """Draw the anchors that the loss looks at from the result of rpn_targets, (A,)."""
     matches = to_numpy(matches)
-    labels = np.clip(matches + 1, -1, 1)
-    positives, negatives = sample_balanced(labels, settings.samples, settings.positive_fraction, rng)
+    positives, negatives = sample_balanced(matches, settings.samples, settings.positive_fraction, rng)
     return AnchorSamples(positives, negatives, matches[positives])
 
 

@@ -192,7 +192,7 @@ class TwoStage(Module):
         for result, size in zip(results, batch.original_sizes, strict=True):
             if "masks" in result:
                 whole_pixels = self.config.mask.paste_whole_pixels
-                result["masks"] = paste_masks(result["masks"], result["boxes"], size, whole_pixels)
+                result["masks"] = paste_masks(result["masks"], result["boxes"], size, whole_pixels=whole_pixels)
         return results
 
     # The whole

@@ -9,11 +9,11 @@ import numpy as np
 
 from tinymrcnn.autograd import Tensor, record
 from tinymrcnn.backend import array_module, channels_first, channels_last
-from tinymrcnn.kernels import numba, piece_kernel
+from tinymrcnn.kernels import piece_kernel
 from tinymrcnn.ops import winograd
 from tinymrcnn.ops.activations import relu_grad
 from tinymrcnn.ops.im2col import col2im, im2col
-from tinymrcnn.threads import PARTS, column_sums, matmul, slices, spread, workspace
+from tinymrcnn.threads import PARTS, column_sums, get_num_threads, matmul, slices, spread, workspace
 
 # The matrix of windows is built in pieces: enough rows for a fast product, or so many numbers as a core's cache holds
 # (for a GPU: a modest part of its memory).
@@ -103,8 +103,8 @@ def _windows(image, size, kernel, stride, padding, dilation, channels, together=
     lines = len(image) * out_h
     numbers = GPU_PIECE if xp is not np else 4 * PIECE if together else PIECE
     step = max(1, max(ROWS, numbers // max(1, per_row, channels)) // max(1, out_w))
-    if not together:
-        step = min(step, -(-lines // numba.get_num_threads()))
+    if not together and xp is np:
+        step = min(step, -(-lines // get_num_threads()))
 
     def make(index: int):
         first, end = index * step, min((index + 1) * step, lines)

@@ -8,15 +8,15 @@ that it was read from.
 
 import numpy as np
 
-from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, piece_kernel, prange, run
+from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, run
 
 
-@piece_kernel
-def _im2col_cpu(x, columns, first_row, height, width, kernel_h, kernel_w, stride, padding, dilation):
+@cpu_kernel
+def _im2col_cpu(thread, threads, x, columns, first_row, height, width, kernel_h, kernel_w, stride, padding, dilation):
     _, x_height, x_width, channels = x.shape
     lines = x.reshape(len(x), x_height, x_width * channels)
     run = kernel_w if dilation == 1 else 1  # so many pixels of a window lie side by side in memory
-    for row in range(columns.shape[0] // width):
+    for row in range(thread, columns.shape[0] // width, threads):
         n, i = divmod(np.int64(first_row + row), height)
         for j in range(width):
             out = columns[row * width + j]
@@ -61,9 +61,9 @@ def im2col(x, columns, first_row, size, kernel, stride, padding, dilation) -> No
 
 
 @cpu_kernel
-def _col2im_cpu(columns, x, height, width, kernel_h, kernel_w, stride, padding, dilation):
+def _col2im_cpu(thread, threads, columns, x, height, width, kernel_h, kernel_w, stride, padding, dilation):
     channels = x.shape[3]
-    for line in prange(x.shape[0] * x.shape[1]):
+    for line in range(thread, x.shape[0] * x.shape[1], threads):
         n, y = divmod(np.int64(line), x.shape[1])
         for u in range(kernel_h):
             i, rest = divmod(y + padding - u * dilation, stride)

@@ -4,11 +4,11 @@ import numpy as np
 
 from tinymrcnn.autograd import Tensor, record
 from tinymrcnn.backend import array_module, channels_first, channels_last
-from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, prange, run, scalar
+from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, run, scalar
 
 
 @scalar
-def _takes_over(value, best, found):
+def takes_over(value: float, best: float, found: int) -> bool:
     """Whether a value becomes the maximum so far: the first does, and a NaN, which must not vanish."""
     return found < 0 or value > best or value != value
 
@@ -18,8 +18,8 @@ def _takes_over(value, best, found):
 
 
 @cpu_kernel
-def _forward_cpu(x, out, taken, kernel, stride, padding):
-    for line in prange(out.shape[0] * out.shape[1]):
+def _forward_cpu(thread, threads, x, out, taken, kernel, stride, padding):
+    for line in range(thread, out.shape[0] * out.shape[1], threads):
         n, i = divmod(np.int64(line), out.shape[1])
         for j in range(out.shape[2]):
             best, found = out[n, i, j], taken[n, i, j]
@@ -28,7 +28,7 @@ def _forward_cpu(x, out, taken, kernel, stride, padding):
                 for v in range(max(0, padding - j * stride), min(kernel, x.shape[2] + padding - j * stride)):
                     values = x[n, i * stride - padding + u, j * stride - padding + v]
                     for c in range(len(values)):
-                        if _takes_over(values[c], best[c], found[c]):
+                        if takes_over(values[c], best[c], found[c]):
                             best[c], found[c] = values[c], u * kernel + v
 
 
@@ -42,15 +42,15 @@ def _forward_cuda(x, out, taken, kernel, stride, padding):
         for u in range(max(0, padding - i * stride), min(kernel, x.shape[1] + padding - i * stride)):
             for v in range(max(0, padding - j * stride), min(kernel, x.shape[2] + padding - j * stride)):
                 value = x[n, i * stride - padding + u, j * stride - padding + v, c]
-                if _takes_over(value, best, found):
+                if takes_over(value, best, found):
                     best, found = value, u * kernel + v
         out[n, i, j, c], taken[n, i, j, c] = best, found
 
 
 @cpu_kernel
-def _backward_cpu(grad, taken, out, kernel, stride, padding):
+def _backward_cpu(thread, threads, grad, taken, out, kernel, stride, padding):
     shares = -(-out.shape[3] // 16)  # 16 channels are a cache line
-    for unit in prange(out.shape[0] * shares):
+    for unit in range(thread, out.shape[0] * shares, threads):
         n, share = divmod(np.int64(unit), shares)
         out[n, :, :, 16 * share : 16 * share + 16] = 0
         for i in range(grad.shape[1]):

@@ -8,6 +8,7 @@ import numpy as np
 
 from tinymrcnn.autograd import Tensor, record
 from tinymrcnn.backend import array_module, channels_first, channels_last, like
+from tinymrcnn.threads import one_blas_thread
 
 
 def interpolate(x: Tensor, size=None, scale_factor=None, mode: str = "nearest") -> Tensor:
@@ -51,8 +52,9 @@ def _resize(image, rows, columns):
     """rows: (out_h, H), columns: (out_w, W) applied to (N, H, W, C)."""
     xp = array_module(image)
     n, h, w, c = image.shape
-    tall = xp.matmul(rows, image.reshape(n, h, w * c))
-    return xp.matmul(columns, tall.reshape(-1, w, c)).reshape(n, len(rows), len(columns), c)
+    with one_blas_thread:
+        tall = xp.matmul(rows, image.reshape(n, h, w * c))
+        return xp.matmul(columns, tall.reshape(-1, w, c)).reshape(n, len(rows), len(columns), c)
 
 
 def _nearest(n: int, out: int, step, dtype) -> np.ndarray:

@@ -14,8 +14,8 @@ never comes here, and `enabled = False` switches this file off. ops/convolution.
 
 import numpy as np
 
-from tinymrcnn.kernels import numba, piece_kernel, scalar
-from tinymrcnn.threads import matmul, slices, spread, workspace
+from tinymrcnn.kernels import piece_kernel, scalar
+from tinymrcnn.threads import get_num_threads, matmul, one_blas_thread, slices, spread, workspace
 
 enabled = True
 
@@ -47,7 +47,7 @@ def correlate(image, filters, padding: int, bias=None, relu: bool = False):
     out = np.empty((n, h + 2 * padding - 2, w + 2 * padding - 2, len(filters)), np.float32)
     transformed = matmul(GG, filters.transpose(2, 3, 1, 0).reshape(9, -1)).reshape(36, channels, -1)
     grid = _tile_grid(out)
-    pieces = _pieces(out, max(TILES, PIECE // (36 * max(channels, len(filters)))), numba.get_num_threads())
+    pieces = _pieces(out, max(TILES, PIECE // (36 * max(channels, len(filters)))), get_num_threads())
 
     def work(index: int) -> None:
         first, count = pieces[index]
@@ -67,7 +67,8 @@ def correlate_weight_grad(grad, image, padding: int):
     total = np.zeros((36, channels, filters), np.float32)
     for piece in _pieces(grad, GRAD_TILES):
         _add_products(total, grad, image, padding, *piece)
-    gradient = (GG.T @ total.reshape(36, -1)).reshape(9, channels, filters).transpose(2, 0, 1)
+    with one_blas_thread:
+        gradient = (GG.T @ total.reshape(36, -1)).reshape(9, channels, filters).transpose(2, 0, 1)
     return np.ascontiguousarray(gradient).reshape(filters, 3, 3, channels).transpose(0, 3, 1, 2)
 
 

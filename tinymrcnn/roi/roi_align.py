@@ -6,17 +6,19 @@ it and compares it with roi_pool.py, which has the same sections in the same ord
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 from tinymrcnn.autograd import Tensor, record
-from tinymrcnn.backend import array_module, channels_first, channels_last
-from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, prange, run, scalar
-from tinymrcnn.roi.rois import check_arguments, output_shape, unravel
+from tinymrcnn.backend import Array, array_module, channels_first, channels_last
+from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, run, scalar
+from tinymrcnn.roi.rois import OutputSize, check_arguments, output_shape, unravel
 
 # The arithmetic, once for every target
 
 
 @scalar
-def roi_bins(low, high, spatial_scale, bins, aligned):
+def roi_bins(low: float, high: float, spatial_scale: float, bins: int, aligned: bool) -> tuple[float, float]:
     """Along one axis, in cells: where the RoI starts and how large its bins are."""
     T = type(low)
     offset = T(0.5) if aligned else T(0)  # cell i is centred at i + 0.5 of the image's continuous coordinates
@@ -26,20 +28,20 @@ def roi_bins(low, high, spatial_scale, bins, aligned):
 
 
 @scalar
-def samples_per_bin(bin_size, sampling_ratio):
+def samples_per_bin(bin_size: float, sampling_ratio: int) -> int:
     """How many samples a bin takes along one axis: as many as asked for, or else about one a cell."""
     return sampling_ratio if sampling_ratio > 0 else int(math.ceil(bin_size))
 
 
 @scalar
-def sample_position(start, bin_size, index, i, samples):
+def sample_position(start: float, bin_size: float, index: int, i: int, samples: int) -> float:
     """Where sample `i` of bin `index` lies: the bin's samples are the midpoints of its equal parts."""
     T = type(start)
     return start + T(index) * bin_size + (T(i) + T(0.5)) * bin_size / T(samples)
 
 
 @scalar
-def taps(position, size):
+def taps(position: float, size: int) -> tuple[int, float, int, float]:
     """The two cells around a position with their weights: low, weight, high, weight.
 
     Beyond the outermost centres the border cell counts; more than one cell off a map of `size` cells there
@@ -59,37 +61,45 @@ def taps(position, size):
 
 
 @cpu_kernel
-def roi_align_forward_cpu(features, rois, spatial_scale, sampling_ratio, aligned, out):
+def roi_align_forward_cpu(
+    thread: int, threads: int, features: Array, rois: Array,
+    spatial_scale: float, sampling_ratio: int, aligned: bool, out: Array,
+) -> None:  # fmt: skip
+    """features (N, H, W, C) and rois (R, 5) to out (R, h, w, C), C-contiguous, all of one float dtype, which is
+    spatial_scale's too; sampling_ratio: int; aligned: bool."""
     T = type(spatial_scale)
     height, width, channels = features.shape[1:]
     bins_h, bins_w = out.shape[1:3]
-    for row in prange(len(rois) * bins_h):
-        r, ph = row // bins_h, row % bins_h
+    for r in range(thread, len(rois), threads):
         image = int(rois[r, 0])
         top, bin_h = roi_bins(rois[r, 2], rois[r, 4], spatial_scale, bins_h, aligned)
         left, bin_w = roi_bins(rois[r, 1], rois[r, 3], spatial_scale, bins_w, aligned)
         rows, columns = samples_per_bin(bin_h, sampling_ratio), samples_per_bin(bin_w, sampling_ratio)
         share = T(1) / T(max(rows * columns, 1))
-        for pw in range(bins_w):
-            total = out[r, ph, pw]
-            total[:] = T(0)
-            for i in range(rows):
-                y0, b0, y1, b1 = taps(sample_position(top, bin_h, ph, i, rows), height)
-                if y0 < 0:
-                    continue
-                for j in range(columns):
-                    x0, a0, x1, a1 = taps(sample_position(left, bin_w, pw, j, columns), width)
-                    if x0 < 0:
+        for ph in range(bins_h):
+            for pw in range(bins_w):
+                total = out[r, ph, pw]
+                total[:] = T(0)
+                for i in range(rows):
+                    y0, b0, y1, b1 = taps(sample_position(top, bin_h, ph, i, rows), height)
+                    if y0 < 0:
                         continue
-                    w00, w01, w10, w11 = b0 * a0 * share, b0 * a1 * share, b1 * a0 * share, b1 * a1 * share
-                    f00, f01 = features[image, y0, x0], features[image, y0, x1]
-                    f10, f11 = features[image, y1, x0], features[image, y1, x1]
-                    for c in range(channels):
-                        total[c] += w00 * f00[c] + w01 * f01[c] + w10 * f10[c] + w11 * f11[c]
+                    for j in range(columns):
+                        x0, a0, x1, a1 = taps(sample_position(left, bin_w, pw, j, columns), width)
+                        if x0 < 0:
+                            continue
+                        w00, w01, w10, w11 = b0 * a0 * share, b0 * a1 * share, b1 * a0 * share, b1 * a1 * share
+                        f00, f01 = features[image, y0, x0], features[image, y0, x1]
+                        f10, f11 = features[image, y1, x0], features[image, y1, x1]
+                        for c in range(channels):
+                            total[c] += w00 * f00[c] + w01 * f01[c] + w10 * f10[c] + w11 * f11[c]
 
 
 @cuda_kernel
-def roi_align_forward_cuda(features, rois, spatial_scale, sampling_ratio, aligned, out):
+def roi_align_forward_cuda(
+    features: Array, rois: Array, spatial_scale: float, sampling_ratio: int, aligned: bool, out: Array
+) -> None:
+    """As roi_align_forward_cpu."""
     T = type(spatial_scale)
     height, width = features.shape[1:3]
     bins_h, bins_w, channels = out.shape[1:]
@@ -120,40 +130,45 @@ def roi_align_forward_cuda(features, rois, spatial_scale, sampling_ratio, aligne
 
 
 @cpu_kernel
-def roi_align_backward_cpu(grad, rois, spatial_scale, sampling_ratio, aligned, grad_features):
-    # A thread owns every fourth row of one image, so that no two ever add to the same cell.
+def roi_align_backward_cpu(
+    thread: int, threads: int, grad: Array, rois: Array,
+    spatial_scale: float, sampling_ratio: int, aligned: bool, grad_features: Array,
+) -> None:  # fmt: skip
+    """Add the gradient grad (R, h, w, C) of forward's result to grad_features (N, H, W, C), zeros at first; the rest as
+    in forward."""
+    # A thread owns every so-manieth row of cells, so that no two ever add to the same cell.
     T = type(spatial_scale)
-    images, height, width, channels = grad_features.shape
+    height, width, channels = grad_features.shape[1:]
     bins_h, bins_w = grad.shape[1:3]
-    for unit in prange(images * 4):
-        image, share_of_rows = unit // 4, unit % 4
-        for r in range(len(rois)):
-            if int(rois[r, 0]) != image:
-                continue
-            top, bin_h = roi_bins(rois[r, 2], rois[r, 4], spatial_scale, bins_h, aligned)
-            left, bin_w = roi_bins(rois[r, 1], rois[r, 3], spatial_scale, bins_w, aligned)
-            rows, columns = samples_per_bin(bin_h, sampling_ratio), samples_per_bin(bin_w, sampling_ratio)
-            share = T(1) / T(max(rows * columns, 1))
-            for ph in range(bins_h):
-                for i in range(rows):
-                    y0, b0, y1, b1 = taps(sample_position(top, bin_h, ph, i, rows), height)
-                    for y, b in ((y0, b0), (y1, b1)):
-                        if y < 0 or y % 4 != share_of_rows:
-                            continue
-                        for pw in range(bins_w):
-                            for j in range(columns):
-                                x0, a0, x1, a1 = taps(sample_position(left, bin_w, pw, j, columns), width)
-                                if x0 < 0:
-                                    continue
-                                w0, w1 = b * a0 * share, b * a1 * share
-                                for c in range(channels):
-                                    grad_features[image, y, x0, c] += w0 * grad[r, ph, pw, c]
-                                for c in range(channels):
-                                    grad_features[image, y, x1, c] += w1 * grad[r, ph, pw, c]
+    for r in range(len(rois)):
+        image = int(rois[r, 0])
+        top, bin_h = roi_bins(rois[r, 2], rois[r, 4], spatial_scale, bins_h, aligned)
+        left, bin_w = roi_bins(rois[r, 1], rois[r, 3], spatial_scale, bins_w, aligned)
+        rows, columns = samples_per_bin(bin_h, sampling_ratio), samples_per_bin(bin_w, sampling_ratio)
+        share = T(1) / T(max(rows * columns, 1))
+        for ph in range(bins_h):
+            for i in range(rows):
+                y0, b0, y1, b1 = taps(sample_position(top, bin_h, ph, i, rows), height)
+                for y, b in ((y0, b0), (y1, b1)):
+                    if y < 0 or y % threads != thread:
+                        continue
+                    for pw in range(bins_w):
+                        for j in range(columns):
+                            x0, a0, x1, a1 = taps(sample_position(left, bin_w, pw, j, columns), width)
+                            if x0 < 0:
+                                continue
+                            w0, w1 = b * a0 * share, b * a1 * share
+                            for c in range(channels):
+                                grad_features[image, y, x0, c] += w0 * grad[r, ph, pw, c]
+                            for c in range(channels):
+                                grad_features[image, y, x1, c] += w1 * grad[r, ph, pw, c]
 
 
 @cuda_kernel
-def roi_align_backward_cuda(grad, rois, spatial_scale, sampling_ratio, aligned, grad_features):
+def roi_align_backward_cuda(
+    grad: Array, rois: Array, spatial_scale: float, sampling_ratio: int, aligned: bool, grad_features: Array
+) -> None:
+    """As roi_align_backward_cpu."""
     T = type(spatial_scale)
     height, width = grad_features.shape[1:3]
     bins_h, bins_w, channels = grad.shape[1:]
@@ -183,8 +198,8 @@ def roi_align_backward_cuda(grad, rois, spatial_scale, sampling_ratio, aligned, 
 
 def roi_align(
     features: Tensor,
-    rois,
-    output_size,
+    rois: Array,
+    output_size: OutputSize,
     spatial_scale: float = 1.0,
     sampling_ratio: int = -1,
     aligned: bool = False,
@@ -201,8 +216,8 @@ def roi_align(
     Returns a Tensor (R, C, h, w). Samples more than one cell outside the map count as 0; RoIs get no gradient.
 
     Raises TypeError when the features are no float Tensor or lie on another device than the RoIs, ValueError,
-    naming the row, for a RoI with a batch index out of range, a value that is not finite or beyond 1e7, or
-    for another wrong shape, dtype or size.
+    naming the row, for a RoI with a batch index out of range or a value that is not finite or too large (see
+    rois.py), or for another wrong shape, dtype, size or number.
     """
     rois = check_arguments(features, rois, output_size, spatial_scale, sampling_ratio)
     return roi_align_unchecked(features, rois, output_size, spatial_scale, sampling_ratio, aligned)
@@ -210,8 +225,8 @@ def roi_align(
 
 def roi_align_unchecked(
     features: Tensor,
-    rois,
-    output_size,
+    rois: Array,
+    output_size: OutputSize,
     spatial_scale: float = 1.0,
     sampling_ratio: int = -1,
     aligned: bool = False,
@@ -220,14 +235,29 @@ def roi_align_unchecked(
     data, xp = channels_last(features.data), array_module(features.data)
     rois = xp.ascontiguousarray(rois, data.dtype)
     settings = data.dtype.type(spatial_scale), int(sampling_ratio), bool(aligned)
-    out = xp.empty(output_shape(features, rois, output_size), data.dtype)
-    run(roi_align_forward_cpu, roi_align_forward_cuda, out.size, data, rois, *settings, out)
+    out = align_arrays(data, rois, output_size, *settings)
     shape = data.shape
 
-    def backward(grad, needs):
+    def backward(grad: Array, needs: Sequence[bool]) -> tuple[Any, ...]:
         grad_features = xp.zeros(shape, grad.dtype)
         grad = channels_last(grad)
         run(roi_align_backward_cpu, roi_align_backward_cuda, grad.size, grad, rois, *settings, grad_features)
         return (channels_first(grad_features),)
 
     return record(channels_first(out), (features,), backward)
+
+
+def align_arrays(
+    features: Array,
+    rois: Array,
+    output_size: OutputSize,
+    spatial_scale: float = 1.0,
+    sampling_ratio: int = -1,
+    aligned: bool = False,
+) -> Array:
+    """The forward pass of roi_align_unchecked on plain arrays: features (N, H, W, C) and RoIs (R, 5), C-contiguous and
+    of one dtype, to (R, h, w, C)."""
+    settings = features.dtype.type(spatial_scale), int(sampling_ratio), bool(aligned)
+    out = array_module(features).empty(output_shape(features, rois, output_size), features.dtype)
+    run(roi_align_forward_cpu, roi_align_forward_cuda, out.size, features, rois, *settings, out)
+    return out

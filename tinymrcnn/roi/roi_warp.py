@@ -5,12 +5,14 @@ keeps the first quantisation, so the two changes that RoIAlign makes can be told
 """
 
 from tinymrcnn.autograd import Tensor
-from tinymrcnn.backend import array_module
+from tinymrcnn.backend import Array, array_module
 from tinymrcnn.roi.roi_align import roi_align_unchecked
-from tinymrcnn.roi.rois import check_arguments
+from tinymrcnn.roi.rois import OutputSize, check_arguments
 
 
-def roi_warp(features: Tensor, rois, output_size, spatial_scale: float = 1.0, sampling_ratio: int = -1) -> Tensor:
+def roi_warp(
+    features: Tensor, rois: Array, output_size: OutputSize, spatial_scale: float = 1.0, sampling_ratio: int = -1
+) -> Tensor:
     """roi_align(aligned=False) of RoIs whose corners are rounded to whole cells of the feature map, halves
     away from zero. Arguments, result and errors: see roi_align."""
     rois = check_arguments(features, rois, output_size, spatial_scale, sampling_ratio)
@@ -18,7 +20,7 @@ def roi_warp(features: Tensor, rois, output_size, spatial_scale: float = 1.0, sa
 
 
 def roi_warp_unchecked(
-    features: Tensor, rois, output_size, spatial_scale: float = 1.0, sampling_ratio: int = -1
+    features: Tensor, rois: Array, output_size: OutputSize, spatial_scale: float = 1.0, sampling_ratio: int = -1
 ) -> Tensor:
     """roi_warp for RoIs that are known to be an (R, 5) array of finite numbers on the features' device."""
     xp = array_module(features.data, rois)

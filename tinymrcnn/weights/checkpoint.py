@@ -19,7 +19,7 @@ import llvmlite.binding
 import numpy as np
 from threadpoolctl import threadpool_info
 
-from tinymrcnn import __version__, kernels
+from tinymrcnn import __version__, kernels, threads
 from tinymrcnn.files import replacing
 from tinymrcnn.models import Config, MaskRCNN, TrainConfig
 from tinymrcnn.models.settings import from_dict
@@ -51,8 +51,9 @@ class Checkpoint:
 
 def environment() -> dict:
     """What a run depends on, to the last bit, besides its settings: versions, the CPU that the kernels are
-    compiled for, BLAS's kernels (its "core type"), and the number of threads of BLAS and Numba."""
-    libraries = [info for info in threadpool_info() if info["user_api"] == "blas"]
+    compiled for, BLAS's kernels (its "core type"), and the number of threads of BLAS and of our own."""
+    with threads.one_blas_thread:  # as our products run
+        libraries = [info for info in threadpool_info() if info["user_api"] == "blas"]
     libraries.sort(key=lambda info: "numpy" not in info["filepath"])  # another package may bring its own
     blas = libraries[0] if libraries else {}
     return {
@@ -64,7 +65,7 @@ def environment() -> dict:
         "blas": f"{blas.get('internal_api', 'unknown')} {blas.get('version', '')}".strip(),
         "blas_kernels": blas.get("architecture", "unknown"),
         "blas_threads": blas.get("num_threads", 0),
-        "numba_threads": kernels.numba.get_num_threads(),
+        "numba_threads": threads.get_num_threads(),
     }
 
 
