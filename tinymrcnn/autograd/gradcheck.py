@@ -10,7 +10,8 @@ Lesson 02 builds one.
 
 import numpy as np
 
-from tinymrcnn.autograd.tensor import Tensor, no_grad
+from tinymrcnn.autograd.graph import no_grad
+from tinymrcnn.autograd.tensor import Tensor
 from tinymrcnn.backend import array_module, like, to_numpy
 
 STEP = 1e-6

@@ -97,7 +97,7 @@ def box_loss(logits: Tensor, deltas: Tensor, samples: list[RoISamples], boxes, c
     positives = np.flatnonzero(labels)
     of_class = deltas.reshape(len(labels), deltas.shape[1] // 4, 4)[positives, labels[positives]]
     wanted = [coder.encode(b[like(s.objects, b)], s.positives) for b, s in zip(boxes, samples, strict=True)]
-    box = ops.smooth_l1_loss(of_class, xp.concatenate(wanted), beta, reduction="sum")
+    box = ops.smooth_l1_loss(of_class, xp.concatenate(wanted), beta=beta, reduction="sum")
     return (classification, len(labels)), (box, len(labels))
 
 

@@ -84,7 +84,7 @@ def rpn_loss(logits: Tensor, deltas: Tensor, anchors, boxes, samples: list[Ancho
         coder.encode(b[like(s.objects, anchors)], anchors[like(s.positives, anchors)])
         for b, s in zip(boxes, samples, strict=True)
     ]
-    box = ops.smooth_l1_loss(deltas.reshape(-1, 4)[positives], xp.concatenate(wanted), beta, reduction="sum")
+    box = ops.smooth_l1_loss(deltas.reshape(-1, 4)[positives], xp.concatenate(wanted), beta=beta, reduction="sum")
     return (objectness, len(index)), (box, len(index))
 
 

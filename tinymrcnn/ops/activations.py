@@ -3,7 +3,7 @@
 import numpy as np
 
 from tinymrcnn.autograd import Tensor, record
-from tinymrcnn.backend import array_module, elementwise, empty_like, memory_order
+from tinymrcnn.backend import array_module, elementwise, empty_like, memory_order, select
 from tinymrcnn.kernels import piece_kernel
 from tinymrcnn.threads import slices, spread
 
@@ -14,7 +14,7 @@ def relu(x: Tensor) -> Tensor:
         out = _one_pass(_relu_cpu, x.data)
     else:
         out = elementwise("maximum", x.data, 0)
-    return record(out, (x,), lambda grad, needs: (relu_grad(grad, out),))
+    return record(out, (x,), lambda grad, needs: (relu_grad(grad, out),), "relu")
 
 
 def add_relu(x: Tensor, y: Tensor) -> Tensor:
@@ -33,14 +33,14 @@ def add_relu(x: Tensor, y: Tensor) -> Tensor:
         grad = relu_grad(grad, out)
         return tuple(grad if need else None for need in needs)
 
-    return record(out, (x, y), backward)
+    return record(out, (x, y), backward, "add_relu")
 
 
 def relu_grad(grad, out):
     """The gradient before a ReLU, from the one behind it and its result."""
     if isinstance(out, np.ndarray):
         return _one_pass(_relu_grad_cpu, out, grad)
-    return elementwise("multiply", grad, (out > 0).astype(grad.dtype))
+    return select(out <= 0, 0, grad)
 
 
 def _one_pass(kernel, first, *others):
@@ -54,7 +54,7 @@ def _one_pass(kernel, first, *others):
     return out
 
 
-# A NaN is not less than 0: it stays.
+# A NaN is not less than 0: it stays, and lets its gradient through.
 
 
 @piece_kernel
@@ -72,7 +72,7 @@ def _add_relu_cpu(x, y, out):
 @piece_kernel
 def _relu_grad_cpu(result, grad, out):
     for i in range(result.size):
-        out[i] = grad[i] if result[i] > 0 else 0
+        out[i] = 0 if result[i] <= 0 else grad[i]
 
 
 def stable_sigmoid(x):
@@ -90,7 +90,7 @@ def sigmoid(x: Tensor) -> Tensor:
     def backward(grad, needs):
         return (elementwise("multiply", grad, elementwise("multiply", out, 1 - out)),)
 
-    return record(out, (x,), backward)
+    return record(out, (x,), backward, "sigmoid")
 
 
 def softmax(x: Tensor, dim: int) -> Tensor:
@@ -101,7 +101,7 @@ def softmax(x: Tensor, dim: int) -> Tensor:
         weighted = elementwise("multiply", grad, out)
         return (elementwise("subtract", weighted, elementwise("multiply", out, weighted.sum(axis=dim, keepdims=True))),)
 
-    return record(out, (x,), backward)
+    return record(out, (x,), backward, "softmax")
 
 
 def log_softmax(x: Tensor, dim: int) -> Tensor:
@@ -112,7 +112,7 @@ def log_softmax(x: Tensor, dim: int) -> Tensor:
         shares = elementwise("exp", out)
         return (elementwise("subtract", grad, elementwise("multiply", shares, grad.sum(axis=dim, keepdims=True))),)
 
-    return record(out, (x,), backward)
+    return record(out, (x,), backward, "log_softmax")
 
 
 def _log_softmax(x, dim):

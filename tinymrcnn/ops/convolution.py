@@ -21,7 +21,7 @@ ROWS, PIECE, GPU_PIECE = 512, 1 << 18, 1 << 26
 
 
 def conv2d(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padding=0, dilation=1, relu: bool = False
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padding=0, dilation=1, *, relu: bool = False
 ) -> Tensor:
     """The cross-correlation that deep learning calls convolution, as torch.nn.functional.conv2d.
 
@@ -49,7 +49,7 @@ def conv2d(
             *(column_sums(grad.reshape(-1, grad.shape[3])) if need else None for need in needs[2:]),
         )
 
-    return record(out, (x, weight) if bias is None else (x, weight, bias), backward)
+    return record(out, (x, weight) if bias is None else (x, weight, bias), backward, "conv2d")
 
 
 def _check_convolution(x, weight, bias, stride, padding, dilation) -> None:
@@ -103,7 +103,7 @@ def _windows(image, size, kernel, stride, padding, dilation, channels, together=
     lines = len(image) * out_h
     numbers = GPU_PIECE if xp is not np else 4 * PIECE if together else PIECE
     step = max(1, max(ROWS, numbers // max(1, per_row, channels)) // max(1, out_w))
-    if not together:
+    if xp is np and not together:
         step = min(step, -(-lines // numba.get_num_threads()))
 
     def make(index: int):
@@ -233,7 +233,7 @@ def _pointwise_grads(grad, image, filters, needs):
     )
 
 
-def conv_transpose2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, relu: bool = False) -> Tensor:
+def conv_transpose2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, *, relu: bool = False) -> Tensor:
     """The transpose of conv2d's linear map ("deconvolution"), as torch.nn.functional.conv_transpose2d.
 
     x: (N, C, H, W). weight: (C, O, kernel_h, kernel_w). bias: (O,). relu: max(result, 0).
@@ -266,7 +266,7 @@ def conv_transpose2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stri
             *(column_sums(grad.reshape(-1, grad.shape[3])) if need else None for need in needs[2:]),
         )
 
-    return record(out, (x, weight) if bias is None else (x, weight, bias), backward)
+    return record(out, (x, weight) if bias is None else (x, weight, bias), backward, "conv_transpose2d")
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -291,4 +291,4 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
             *(grad.sum(axis=0) if need else None for need in needs[2:]),
         )
 
-    return record(out, (x, weight) if bias is None else (x, weight, bias), backward)
+    return record(out, (x, weight) if bias is None else (x, weight, bias), backward, "linear")

@@ -54,7 +54,7 @@ def batch_norm(
             grad_x = _combine(grad, scale, xp.zeros_like(scale))
         return channels_first(grad_x.reshape(image.shape)), *of_parameters
 
-    return record(channels_first(out.reshape(image.shape)), (x, weight, bias), backward)
+    return record(channels_first(out.reshape(image.shape)), (x, weight, bias), backward, "batch_norm")
 
 
 def _check_shapes(x, *per_channel) -> None:
@@ -151,7 +151,7 @@ def group_norm(x: Tensor, num_groups: int, weight: Tensor, bias: Tensor, eps: fl
     image = channels_last(x.data)
     xp, groups = array_module(image), image.reshape(n, h * w, num_groups, c // num_groups)
     count = max(1, h * w * (c // num_groups))
-    axes = (1, 3)
+    shape, axes = groups.shape, (1, 3)
     mean = groups.sum(axis=axes, keepdims=True) / count
     normal = groups - mean
     inverse = 1 / xp.sqrt((normal * normal).sum(axis=axes, keepdims=True) / count + eps)
@@ -160,7 +160,7 @@ def group_norm(x: Tensor, num_groups: int, weight: Tensor, bias: Tensor, eps: fl
     out = normal * gamma + bias.data.reshape(num_groups, -1)
 
     def backward(grad, needs):
-        grad = channels_last(grad).reshape(groups.shape)
+        grad = channels_last(grad).reshape(shape)
         grad_weight = (grad * normal).sum(axis=(0, 1)).reshape(-1) if needs[1] else None
         grad_bias = grad.sum(axis=(0, 1)).reshape(-1) if needs[2] else None
         if not needs[0]:
@@ -169,6 +169,6 @@ def group_norm(x: Tensor, num_groups: int, weight: Tensor, bias: Tensor, eps: fl
         g_mean = g.sum(axis=axes, keepdims=True) / count
         g_normal = (g * normal).sum(axis=axes, keepdims=True) / count
         grad_x = (g - g_mean - normal * g_normal) * inverse
-        return channels_first(grad_x.reshape(image.shape)), grad_weight, grad_bias
+        return channels_first(grad_x.reshape(n, h, w, c)), grad_weight, grad_bias
 
-    return record(channels_first(out.reshape(image.shape)), (x, weight, bias), backward)
+    return record(channels_first(out.reshape(n, h, w, c)), (x, weight, bias), backward, "group_norm")

@@ -1,9 +1,9 @@
-"""Max pooling over windows, as in the ResNet stem."""
+"""Pooling over windows: the maximum, as in the ResNet stem, and the mean."""
 
 import numpy as np
 
 from tinymrcnn.autograd import Tensor, record
-from tinymrcnn.backend import array_module, channels_first, channels_last
+from tinymrcnn.backend import Array, array_module, channels_first, channels_last
 from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, prange, run, scalar
 
 
@@ -84,16 +84,9 @@ def max_pool2d(x: Tensor, kernel_size: int, stride: int | None = None, padding: 
     Returns (N, C, (H + 2 padding - kernel_size) // stride + 1, likewise for W), channels-last.
 
     The gradient goes to the first maximum in row-major order. Raises ValueError for impossible sizes."""
-    stride = kernel_size if stride is None else stride
-    if x.ndim != 4:
-        raise ValueError(f"max_pool2d takes (N, C, H, W), not {x.shape}.")
-    if kernel_size < 1 or stride < 1 or not 0 <= padding <= kernel_size // 2:
-        raise ValueError(f"Impossible kernel {kernel_size}, stride {stride} or padding {padding} (at most half of it).")
-    if min(x.shape[2:]) + 2 * padding < kernel_size:
-        raise ValueError(f"An image of {x.shape[2:]} with padding {padding} is smaller than the window {kernel_size}.")
+    stride, size = _check_pooling("max_pool2d", x, kernel_size, stride, padding)
     image = channels_last(x.data)
     xp, shape = array_module(image), image.shape
-    size = tuple((n + 2 * padding - kernel_size) // stride + 1 for n in shape[1:3])
     out = xp.empty((shape[0], *size, shape[3]), image.dtype)
     taken = xp.empty(out.shape, xp.int32)
     run(_forward_cpu, _forward_cuda, out.size, image, out, taken, kernel_size, stride, padding)
@@ -104,4 +97,50 @@ def max_pool2d(x: Tensor, kernel_size: int, stride: int | None = None, padding: 
         run(_backward_cpu, _backward_cuda, result.size, *arrays, kernel_size, stride, padding)
         return (channels_first(result),)
 
-    return record(channels_first(out), (x,), backward)
+    return record(channels_first(out), (x,), backward, "max_pool2d")
+
+
+def avg_pool2d(x: Tensor, kernel_size: int, stride: int | None = None, padding: int = 0) -> Tensor:
+    """The mean under each kernel_size x kernel_size window, as torch.nn.functional.avg_pool2d: the zeros of the
+    padding count.
+
+    Arguments, result and errors as those of max_pool2d."""
+    stride, (height, width) = _check_pooling("avg_pool2d", x, kernel_size, stride, padding)
+    image = channels_last(x.data)
+    xp, (n, h, w, channels), border = array_module(image), image.shape, (padding, padding)
+    image = xp.pad(image, ((0, 0), border, border, (0, 0)))
+    shape, dtype = image.shape, image.dtype
+    ends = stride * (height - 1) + 1, stride * (width - 1) + 1
+    # the pixels under the same place of all windows
+    places = [
+        (slice(None), slice(u, u + ends[0], stride), slice(v, v + ends[1], stride))
+        for u in range(kernel_size)
+        for v in range(kernel_size)
+    ]
+    out = xp.zeros((n, height, width, channels), dtype)
+    for place in places:
+        out += image[place]
+    out *= 1 / kernel_size**2
+
+    def backward(grad: Array, needs: tuple[bool, ...]) -> tuple[Array]:
+        share, full = channels_last(grad) * (1 / kernel_size**2), xp.zeros(shape, dtype)
+        for place in places:
+            full[place] += share
+        return (channels_first(xp.ascontiguousarray(full[:, padding : padding + h, padding : padding + w])),)
+
+    return record(channels_first(out), (x,), backward, "avg_pool2d")
+
+
+def _check_pooling(
+    name: str, x: Tensor, kernel_size: int, stride: int | None, padding: int
+) -> tuple[int, tuple[int, int]]:
+    """The stride, and the (height, width) of the result."""
+    stride = kernel_size if stride is None else stride
+    if x.ndim != 4:
+        raise ValueError(f"{name} takes (N, C, H, W), not {x.shape}.")
+    if kernel_size < 1 or stride < 1 or not 0 <= padding <= kernel_size // 2:
+        raise ValueError(f"Impossible kernel {kernel_size}, stride {stride} or padding {padding} (at most half of it).")
+    if min(x.shape[2:]) + 2 * padding < kernel_size:
+        raise ValueError(f"An image of {x.shape[2:]} with padding {padding} is smaller than the window {kernel_size}.")
+    height, width = ((n + 2 * padding - kernel_size) // stride + 1 for n in x.shape[2:])
+    return stride, (height, width)

@@ -44,7 +44,7 @@ def interpolate(x: Tensor, size=None, scale_factor=None, mode: str = "nearest") 
     def backward(grad, needs):
         return (channels_first(_resize(channels_last(grad), rows.T, columns.T)),)
 
-    return record(channels_first(out), (x,), backward)
+    return record(channels_first(out), (x,), backward, "interpolate")
 
 
 def _resize(image, rows, columns):
