@@ -9,7 +9,7 @@ import weakref
 import numpy as np
 import pytest
 
-from tinymrcnn.autograd import Tensor, cat, maximum, minimum, no_grad, record
+from tinymrcnn.autograd import Tensor, cat, maximum, minimum, no_grad, record, stack, where
 from tinymrcnn.autograd.graph import Node
 from tinymrcnn.backend import memory_order, to_device
 
@@ -507,7 +507,46 @@ SMOOTH = {  # name -> (function, shapes of its inputs, the same in plain NumPy)
     "pow, a root": (lambda a: a**0.5, [(3, 4)], np.sqrt),
     "exp": (lambda a: a.exp(), [(3, 4)], np.exp),
     "log": (lambda a: a.log(), [(3, 4)], np.log),
+    "sqrt": (lambda a: a.sqrt(), [(3, 4)], lambda a: a**0.5),
+    "tanh": (lambda a: a.tanh(), [(3, 4)], lambda a: (np.exp(a) - np.exp(-a)) / (np.exp(a) + np.exp(-a))),
+    "abs": (lambda a: (a - 1.2).abs(), [(3, 4)], lambda a: np.where(a < 1.2, 1.2 - a, a - 1.2)),
+    "clip": (
+        lambda a: a.clip(0.9, 1.6),
+        [(3, 4)],
+        lambda a: np.array([[sorted((0.9, v, 1.6))[1] for v in r] for r in a]),
+    ),
+    "clip below": (lambda a: a.clip(min=1), [(3, 4)], lambda a: np.where(a < 1, 1, a)),
+    "clip above": (lambda a: a.clip(max=1), [(3, 4)], lambda a: np.where(a > 1, 1, a)),
+    "maximum": (maximum, [(3, 4), (3, 4)], lambda a, b: np.where(a > b, a, b)),
+    "maximum, broadcast": (maximum, [(3, 4), (3, 1)], lambda a, b: np.where(a > b, a, b)),
+    "maximum with a number": (lambda a: maximum(1.1, a), [(3, 4)], lambda a: np.where(a > 1.1, a, 1.1)),
+    "minimum": (minimum, [(2, 3, 4), (4,)], lambda a, b: np.where(a < b, a, b)),
+    "where": (
+        lambda a, b: where(a > b, a * 2, b),
+        [(3, 4), (4,)],
+        lambda a, b: np.array([[2 * v if v > w else w for v, w in zip(r, b, strict=True)] for r in a]),
+    ),
+    "where, a number": (lambda a: where(a > 1, a, 0.0), [(3, 4)], lambda a: a * (a > 1)),
     "matmul": (lambda a, b: a @ b, [(3, 4), (4, 5)], lambda a, b: np.einsum("ij,jk->ik", a, b)),
+    "matmul, batched": (lambda a, b: a @ b, [(2, 3, 4), (2, 4, 5)], lambda a, b: np.einsum("bij,bjk->bik", a, b)),
+    "matmul, broadcast": (
+        lambda a, b: a @ b,
+        [(2, 1, 3, 4), (5, 4, 2)],
+        lambda a, b: np.einsum("bcij,cjk->bcik", np.broadcast_to(a, (2, 5, 3, 4)), b),
+    ),
+    "matmul, one filter": (lambda a, b: a @ b, [(2, 3, 4), (4, 5)], lambda a, b: np.einsum("bij,jk->bik", a, b)),
+    "matmul, vectors": (lambda a, b: a @ b, [(4,), (4,)], lambda a, b: np.array(sum((a * b).tolist()))),
+    "matmul, a column": (lambda a, b: a @ b, [(2, 3, 4), (4,)], lambda a, b: np.einsum("bij,j->bi", a, b)),
+    "matmul, a row": (lambda a, b: a @ b, [(4,), (2, 4, 3)], lambda a, b: np.einsum("i,bij->bj", a, b)),
+    "max": (lambda a: a.max(), [(3, 4)], lambda a: np.array(sorted(a.ravel().tolist())[-1])),
+    "min": (lambda a: a.min(), [(3, 4)], lambda a: np.array(sorted(a.ravel().tolist())[0])),
+    "amax over one dim": (lambda a: a.amax(1), [(3, 4, 2)], lambda a: np.sort(a, 1)[:, -1]),
+    "amax over two dims": (
+        lambda a: a.amax((0, -1)),
+        [(3, 4, 2)],
+        lambda a: np.sort(a.transpose(1, 0, 2).reshape(4, 6))[:, -1],
+    ),
+    "amin, keepdim": (lambda a: a.amin(-2, keepdim=True), [(3, 4, 2)], lambda a: np.sort(a, 1)[:, :1]),
     "sum": (lambda a: a.sum(), [(3, 4)], lambda a: np.array(sum(a.ravel().tolist()))),
     "sum over one dim": (lambda a: a.sum(1), [(3, 4, 2)], lambda a: np.einsum("ijk->ik", a)),
     "sum over two dims": (lambda a: a.sum((0, -1)), [(3, 4, 2)], lambda a: np.einsum("ijk->j", a)),
@@ -535,6 +574,16 @@ SMOOTH = {  # name -> (function, shapes of its inputs, the same in plain NumPy)
         [(3, 4), (3, 2)],
         lambda a, b: np.array([[*x, *y] for x, y in zip(a, b, strict=True)]),
     ),
+    "stack": (lambda a, b: stack([a, b]), [(3, 4), (3, 4)], lambda a, b: np.array([a.tolist(), b.tolist()])),
+    "stack along the last dim": (
+        lambda a, b: stack((a, b), -1),
+        [(3, 4), (3, 4)],
+        lambda a, b: np.array([[[v, w] for v, w in zip(*rows, strict=True)] for rows in zip(a, b, strict=True)]),
+    ),
+    "unsqueeze": (lambda a: a.unsqueeze(-2), [(3, 4)], lambda a: np.array([[row] for row in a])),
+    "squeeze": (lambda a: a.squeeze(), [(3, 1, 4, 1)], lambda a: np.einsum("ijkl->ik", a)),
+    "squeeze one dim": (lambda a: a.squeeze(1), [(3, 1, 4, 1)], lambda a: np.einsum("ijkl->ikl", a)),
+    "squeeze of a longer dim": (lambda a: a.squeeze(0), [(3, 4)], lambda a: a),
     "cat of itself": (lambda a: cat([a, a]), [(3, 4)], lambda a: np.array([*a, *a])),
 }
 
@@ -569,6 +618,18 @@ def test_gradients(name, check_gradients):
 
 
 EMPTY = ["add", "mul by a number", "div of a number", "neg", "exp", "sum", "sum over one dim", "mean", "permute", "cat"]
+EMPTY += [
+    "sqrt",
+    "tanh",
+    "abs",
+    "clip",
+    "maximum",
+    "where, a number",
+    "amax over one dim",
+    "amin, keepdim",
+    "stack",
+    "squeeze",
+]
 
 
 @pytest.mark.parametrize("name", EMPTY)
@@ -755,6 +816,16 @@ def test_cat_along_the_last_dim_with_an_empty_part():
         lambda a, b: a**2,
         lambda a, b: a.exp(),
         lambda a, b: a.log(),
+        lambda a, b: a.sqrt(),
+        lambda a, b: a.tanh(),
+        lambda a, b: (a - 1).abs(),
+        lambda a, b: a.clip(0.8, 1.5),
+        lambda a, b: maximum(a, b),
+        lambda a, b: minimum(a, Tensor(np.ascontiguousarray(b.data))),
+        lambda a, b: where(a > b, a, b),
+        lambda a, b: where(np.ascontiguousarray(a > 1), 0.0, b) + a,
+        lambda a, b: a * a.amax((2, 3), keepdim=True),
+        lambda a, b: stack([a, b]).squeeze()[0],
         lambda a, b: a * Tensor(np.ascontiguousarray(b.data)),  # with a C-ordered operand
         lambda a, b: a * b.mean((0, 2, 3), keepdim=True),
         lambda a, b: cat([a, b], 1),

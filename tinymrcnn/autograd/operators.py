@@ -223,15 +223,9 @@ def axes(dim: int | tuple[int, ...] | None, ndim: int) -> tuple[int, ...]:
 
 def sum(x: Array, *, dim: int | tuple[int, ...] | None, keepdim: bool) -> Result:
     """The sum over `dim`."""
-    shape, dtype, order, xp, over = x.shape, x.dtype, memory_order(x), array_module(x), axes(dim, x.ndim)
-    kept = _with_ones(shape, over)
-
-    def grad_x(grad: Array) -> Array:
-        spread = empty(xp, shape, dtype, order)
-        spread[...] = grad.reshape(kept)
-        return spread
-
-    return x.sum(axis=over, keepdims=keepdim), (grad_x,)
+    shape, order, over = x.shape, memory_order(x), axes(dim, x.ndim)
+    kept = tuple(1 if axis in over else n for axis, n in enumerate(shape))
+    return x.sum(axis=over, keepdims=keepdim), (lambda grad: _spread(grad.reshape(kept), shape, order),)
 
 
 def amax(x: Array, *, dim: int | tuple[int, ...] | None, keepdim: bool) -> Result:
@@ -253,18 +247,18 @@ def _extreme(x: Array, name: str, dim: int | tuple[int, ...] | None, keepdim: bo
 
     def grad_x(grad: Array) -> Array:
         taken = (x == extreme) | (x != x)  # a NaN is the result wherever there is one
-        count = taken.sum(axis=over, keepdims=True).astype(x.dtype)
-        return select(taken, elementwise("divide", grad.reshape(kept), count), 0)
+        share = elementwise("divide", grad.reshape(kept), taken.sum(axis=over, keepdims=True).astype(x.dtype))
+        return select(taken, _spread(share, x.shape, memory_order(x)), 0)
 
-    return extreme if keepdim else extreme.reshape(_without(x.shape, over)), (grad_x,)
-
-
-def _with_ones(shape: tuple[int, ...], over: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(1 if axis in over else n for axis, n in enumerate(shape))
+    rest = tuple(n for axis, n in enumerate(x.shape) if axis not in over)
+    return extreme if keepdim else extreme.reshape(rest), (grad_x,)
 
 
-def _without(shape: tuple[int, ...], over: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(n for axis, n in enumerate(shape) if axis not in over)
+def _spread(grad: Array, shape: tuple[int, ...], order: tuple[int, ...]) -> Array:
+    """grad copied along its axes of length 1, in this memory order."""
+    result = empty(array_module(grad), shape, grad.dtype, order)
+    result[...] = grad
+    return result
 
 
 # Shape
