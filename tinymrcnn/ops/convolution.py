@@ -12,7 +12,7 @@ from tinymrcnn.backend import array_module, channels_first, channels_last
 from tinymrcnn.kernels import numba, piece_kernel
 from tinymrcnn.ops import winograd
 from tinymrcnn.ops.activations import relu_grad
-from tinymrcnn.ops.im2col import col2im, im2col
+from tinymrcnn.ops.im2col import check_whole_numbers, col2im, im2col
 from tinymrcnn.threads import PARTS, column_sums, matmul, slices, spread, workspace
 
 # The matrix of windows is built in pieces: enough rows for a fast product, or so many numbers as a core's cache holds
@@ -59,6 +59,7 @@ def _check_convolution(x, weight, bias, stride, padding, dilation) -> None:
         raise ValueError(f"The input has {x.shape[1]} channels, but the filters of shape {weight.shape} take others.")
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(f"A bias of shape {bias.shape} does not fit {weight.shape[0]} filters.")
+    check_whole_numbers(stride=stride, padding=padding, dilation=dilation)
     if stride < 1 or padding < 0 or dilation < 1:
         raise ValueError(f"Impossible stride {stride}, padding {padding} or dilation {dilation}.")
     if min(_out_size(x.shape[2:], weight.shape[2:], stride, padding, dilation)) < 1:
@@ -244,6 +245,7 @@ def conv_transpose2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stri
         raise ValueError(f"conv_transpose2d takes (N, C, H, W) and (C, O, kh, kw), not {x.shape} and {weight.shape}.")
     if bias is not None and bias.shape != weight.shape[1:2]:
         raise ValueError(f"A bias of shape {bias.shape} does not fit {weight.shape[1]} output channels.")
+    check_whole_numbers(stride=stride)
     if stride < 1:
         raise ValueError(f"Impossible stride {stride}.")
     image, filters = channels_last(x.data), weight.data

@@ -51,6 +51,13 @@ def _im2col_cuda(x, columns, first_row, height, width, kernel_h, kernel_w, strid
             columns[row, rest] = 0
 
 
+def check_whole_numbers(**sizes: int | None) -> None:
+    """Raises TypeError unless stride, padding and so on are whole numbers: here they are the same both ways."""
+    for name, value in sizes.items():
+        if value is not None and not isinstance(value, (int, np.integer)):
+            raise TypeError(f"{name} is a whole number, the same in both directions, not {value!r}.")
+
+
 def im2col(x, columns, first_row, size, kernel, stride, padding, dilation) -> None:
     """Fill `columns` with the windows of some rows of output pixels.
 

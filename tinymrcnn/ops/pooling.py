@@ -5,6 +5,7 @@ import numpy as np
 from tinymrcnn.autograd import Tensor, record
 from tinymrcnn.backend import Array, array_module, channels_first, channels_last
 from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, prange, run, scalar
+from tinymrcnn.ops.im2col import check_whole_numbers
 
 
 @scalar
@@ -135,6 +136,7 @@ def _check_pooling(
     name: str, x: Tensor, kernel_size: int, stride: int | None, padding: int
 ) -> tuple[int, tuple[int, int]]:
     """The stride, and the (height, width) of the result."""
+    check_whole_numbers(kernel_size=kernel_size, stride=stride, padding=padding)
     stride = kernel_size if stride is None else stride
     if x.ndim != 4:
         raise ValueError(f"{name} takes (N, C, H, W), not {x.shape}.")
