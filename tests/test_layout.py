@@ -10,6 +10,7 @@ from tiny_models import BACKBONES, batch_of, scene, tiny_model
 
 from tinymrcnn.autograd.graph import watching
 from tinymrcnn.ops import activations, winograd
+from tinymrcnn.ops.im2col import Window
 
 VARIANTS = {
     **BACKBONES,
@@ -83,7 +84,7 @@ def test_maps_are_channels_last(fake_device, maps, name, device):
 def test_with_winograd_s_convolutions(maps):
     model = tiny_model(fpn_channels=16, mask_layers=(16,), mask_pool=14, rpn_channels=16)
     image = np.zeros((1, 24, 32, 16), np.float32)
-    assert winograd.fits(image, model.rpn.head.conv[0][0].weight.shape, 1, 1, 1)
+    assert winograd.fits(image, len(model.rpn.head.conv[0][0].weight), Window((3, 3), padding=1))
     train_and_detect(model, maps)
     assert wrong(maps) == []
 

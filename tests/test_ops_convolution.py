@@ -10,6 +10,7 @@ import pytest
 from tinymrcnn.autograd import Tensor
 from tinymrcnn.backend import to_device, to_numpy
 from tinymrcnn.ops import conv2d, conv_transpose2d, convolution, linear, relu, winograd
+from tinymrcnn.ops.im2col import Window
 
 
 def leaf(array):
@@ -117,8 +118,7 @@ def test_conv2d_equals_the_definition(name):
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_the_definition_to_read(name):
     (image, filters, _), keywords = conv_inputs(name)
-    settings = dict(stride=1, padding=0, dilation=1) | keywords
-    out = convolution.definition(image.transpose(0, 2, 3, 1), filters, **settings)
+    out = convolution.definition(image.transpose(0, 2, 3, 1), filters, Window(filters.shape[2:], **keywords))
     assert np.allclose(out.transpose(0, 3, 1, 2), plain_conv2d(image, filters, 0 * filters[:, 0, 0, 0], **keywords))
 
 
@@ -269,7 +269,8 @@ def test_winograd_equals_the_plain_product(name, piece, monkeypatch):
     results = []
     for dtype in (np.float32, np.float64):  # float64 always takes the plain product
         leaves = [Tensor(array.astype(dtype), requires_grad=True) for array in arrays]
-        assert winograd.fits(leaves[0].data.transpose(0, 2, 3, 1), filters, 1, padding, 1) == (dtype == np.float32)
+        fits = winograd.fits(leaves[0].data.transpose(0, 2, 3, 1), filters[0], Window((3, 3), padding=padding))
+        assert fits == (dtype == np.float32)
         out = conv2d(*leaves, padding=padding)
         out.backward(normal(*out.shape, seed=5).astype(dtype))
         results.append([out.data, *(x.grad for x in leaves)])
@@ -281,16 +282,16 @@ def test_winograd_equals_the_plain_product(name, piece, monkeypatch):
 
 def test_winograd_is_left_alone_where_it_does_not_fit():
     image = np.zeros((1, 20, 20, 16), np.float32)
-    assert winograd.fits(image, (16, 16, 3, 3), 1, 1, 1)
-    assert not winograd.fits(image.astype(np.float64), (16, 16, 3, 3), 1, 1, 1)
-    for shape, stride, padding, dilation in (
-        ((16, 16, 3, 3), 2, 1, 1),
-        ((16, 16, 3, 3), 1, 2, 2),
-        ((16, 16, 3, 3), 1, 3, 1),
-        ((16, 16, 1, 3), 1, 0, 1),
-        ((4, 16, 3, 3), 1, 1, 1),
+    assert winograd.fits(image, 16, Window((3, 3), padding=1))
+    assert not winograd.fits(image.astype(np.float64), 16, Window((3, 3), padding=1))
+    for filters, window in (
+        (16, Window((3, 3), 2, 1)),
+        (16, Window((3, 3), 1, 2, 2)),
+        (16, Window((3, 3), 1, 3)),
+        (16, Window((1, 3))),
+        (4, Window((3, 3), 1, 1)),
     ):
-        assert not winograd.fits(image, shape, stride, padding, dilation)
+        assert not winograd.fits(image, filters, window)
 
 
 # Gradients
@@ -442,7 +443,7 @@ def test_the_gradients_of_a_1x1_convolution_of_many_pixels(wanted, dtype):
 def test_on_a_device_the_threads_of_the_host_cut_nothing(fake_device, monkeypatch):
     monkeypatch.setattr(convolution.numba, "get_num_threads", lambda: 64)
     image = np.zeros((1, 40, 50, 4))
-    arguments = (40, 50), (3, 3), 1, 1, 1, 8
+    arguments = (40, 50), Window((3, 3), padding=1), 8
     assert convolution._windows(image, *arguments)[0] > 1
     assert convolution._windows(to_device(image, "fake"), *arguments)[0] == 1
 

@@ -65,7 +65,7 @@ def resolve_device(device: str) -> str:
     return device
 
 
-def backend_of(*arrays) -> Backend:
+def backend_of(*arrays: Array) -> Backend:
     """The one library that all these arrays belong to.
 
     Raises TypeError, naming both, when they belong to different ones, or when one is no array."""
@@ -88,12 +88,12 @@ def backend_of(*arrays) -> Backend:
     return found
 
 
-def array_module(*arrays) -> ModuleType:
+def array_module(*arrays: Array) -> Any:
     """The module (NumPy or CuPy) of these arrays; TypeError when they mix."""
     return backend_of(*arrays).module
 
 
-def to_device(array, device: str):
+def to_device(array: Array, device: str) -> Array:
     """The array on `device` ("cpu" or "cuda") in the same memory order; the same object when it is there already."""
     target = BACKENDS[resolve_device(device)]
     if isinstance(array, target.array_type):
@@ -106,33 +106,33 @@ def to_device(array, device: str):
     return moved
 
 
-def to_numpy(array) -> np.ndarray:
+def to_numpy(array: Array) -> np.ndarray:
     """The array on the host, as NumPy."""
     return np.asarray(array) if isinstance(array, (np.ndarray, np.generic)) else backend_of(array).to_numpy(array)
 
 
-def like(array, reference):
+def like(array: Any, reference: Array) -> Array:
     """A host array (or list) moved to the device of `reference`."""
     return to_device(np.asarray(array), backend_of(reference).device)
 
 
-def memory_order(array) -> tuple[int, ...]:
+def memory_order(array: Array) -> tuple[int, ...]:
     """The axes from the outermost in memory to the innermost: (0, 2, 3, 1) for a channels-last feature map."""
     return tuple(sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis])))
 
 
-def empty(xp, shape, dtype, order):
+def empty(xp: Any, shape: tuple[int, ...], dtype: Any, order: tuple[int, ...]) -> Array:
     """An uninitialised array of `shape` whose axes lie in memory as `order` says (see memory_order)."""
     array = xp.empty(tuple(shape[axis] for axis in order), dtype)
     return array.transpose(tuple(order.index(axis) for axis in range(len(shape))))
 
 
-def empty_like(array, dtype=None):
+def empty_like(array: Array, dtype: Any = None) -> Array:
     """An uninitialised array of the same shape and memory order."""
     return empty(array_module(array), array.shape, dtype or array.dtype, memory_order(array))
 
 
-def zeros_like(array, dtype=None):
+def zeros_like(array: Array, dtype: Any = None) -> Array:
     """empty_like, filled with zeros."""
     result = empty_like(array, dtype)
     result.fill(0)
@@ -167,16 +167,16 @@ def _result_of(arrays: list[Array], *shapes: tuple[int, ...]) -> Array:
     return empty(array_module(*arrays), shape, arrays[0].dtype, order)
 
 
-def channels_last(array):
+def channels_last(array: Array) -> Array:
     """A (N, C, H, W) array as a C-contiguous (N, H, W, C) one: a view where its memory is so already."""
     return array_module(array).ascontiguousarray(array.transpose(0, 2, 3, 1))
 
 
-def channels_first(array):
+def channels_first(array: Array) -> Array:
     """A (N, H, W, C) array seen as (N, C, H, W), channels-last in memory (a view)."""
     return array.transpose(0, 3, 1, 2)
 
 
-def scatter_add(target, indices, values) -> None:
+def scatter_add(target: Array, indices: Any, values: Array) -> None:
     """target[indices] += values in place, counting repeated indices every time."""
     array_module(target).add.at(target, indices, values)

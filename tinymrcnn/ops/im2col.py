@@ -6,13 +6,39 @@ over the border read zeros. col2im is the transpose: every element of the matrix
 that it was read from.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
+from tinymrcnn.backend import Array
 from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, piece_kernel, prange, run
 
 
+class Window(NamedTuple):
+    """How the windows of a convolution lie on an image. kernel: (height, width) of the filters; stride, padding and
+    dilation in pixels, the same both ways."""
+
+    kernel: tuple[int, int]
+    stride: int = 1
+    padding: int = 0
+    dilation: int = 1
+
+    def out_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(out_h, out_w): how many windows there are on an image of this size (height, width)."""
+        reach_h, reach_w = (self.dilation * (k - 1) + 1 - 2 * self.padding for k in self.kernel)
+        return (size[0] - reach_h) // self.stride + 1, (size[1] - reach_w) // self.stride + 1
+
+    @property
+    def is_pixel(self) -> bool:
+        """Whether every window is one pixel: that of a 1x1 convolution."""
+        return tuple(self.kernel) == (1, 1) and self.stride == 1 and self.padding == 0
+
+
 @piece_kernel
-def _im2col_cpu(x, columns, first_row, height, width, kernel_h, kernel_w, stride, padding, dilation):
+def _im2col_cpu(
+    x: Array, columns: Array, first_row: int, height: int, width: int, kernel_h: int, kernel_w: int, stride: int,
+    padding: int, dilation: int,
+) -> None:  # fmt: skip
     _, x_height, x_width, channels = x.shape
     lines = x.reshape(len(x), x_height, x_width * channels)
     run = kernel_w if dilation == 1 else 1  # so many pixels of a window lie side by side in memory
@@ -34,7 +60,10 @@ def _im2col_cpu(x, columns, first_row, height, width, kernel_h, kernel_w, stride
 
 
 @cuda_kernel
-def _im2col_cuda(x, columns, first_row, height, width, kernel_h, kernel_w, stride, padding, dilation):
+def _im2col_cuda(
+    x: Array, columns: Array, first_row: int, height: int, width: int, kernel_h: int, kernel_w: int, stride: int,
+    padding: int, dilation: int,
+) -> None:  # fmt: skip
     channels = x.shape[3]
     per_row = kernel_h * kernel_w * channels
     for index in range(cuda.grid(1), columns.shape[0] * per_row, cuda.gridsize(1)):
@@ -58,17 +87,20 @@ def check_whole_numbers(**sizes: int | None) -> None:
             raise TypeError(f"{name} is a whole number, the same in both directions, not {value!r}.")
 
 
-def im2col(x, columns, first_row, size, kernel, stride, padding, dilation) -> None:
+def im2col(x: Array, columns: Array, first_row: int, size: tuple[int, int], window: Window) -> None:
     """Fill `columns` with the windows of some rows of output pixels.
 
     x: (N, H, W, C), C-contiguous. columns: (rows * out_w, kernel_h * kernel_w * C), C-contiguous.
-    first_row: the first output row, counted through the whole batch (n * out_h + i). size: (out_h, out_w).
-    kernel: (kernel_h, kernel_w). stride, padding, dilation: in pixels, the same both ways."""
-    run(_im2col_cpu, _im2col_cuda, columns.size, x, columns, first_row, *size, *kernel, stride, padding, dilation)
+    first_row: the first output row, counted through the whole batch (n * out_h + i). size: (out_h, out_w)."""
+    numbers = *size, *window.kernel, window.stride, window.padding, window.dilation
+    run(_im2col_cpu, _im2col_cuda, columns.size, x, columns, first_row, *numbers)
 
 
 @cpu_kernel
-def _col2im_cpu(columns, x, height, width, kernel_h, kernel_w, stride, padding, dilation):
+def _col2im_cpu(
+    columns: Array, x: Array, height: int, width: int, kernel_h: int, kernel_w: int, stride: int, padding: int,
+    dilation: int,
+) -> None:  # fmt: skip
     channels = x.shape[3]
     for line in prange(x.shape[0] * x.shape[1]):
         n, y = divmod(np.int64(line), x.shape[1])
@@ -86,7 +118,10 @@ def _col2im_cpu(columns, x, height, width, kernel_h, kernel_w, stride, padding, 
 
 
 @cuda_kernel
-def _col2im_cuda(columns, x, height, width, kernel_h, kernel_w, stride, padding, dilation):
+def _col2im_cuda(
+    columns: Array, x: Array, height: int, width: int, kernel_h: int, kernel_w: int, stride: int, padding: int,
+    dilation: int,
+) -> None:  # fmt: skip
     channels = x.shape[3]
     for index in range(cuda.grid(1), x.size, cuda.gridsize(1)):
         pixel, c = divmod(index, channels)
@@ -101,6 +136,7 @@ def _col2im_cuda(columns, x, height, width, kernel_h, kernel_w, stride, padding,
                         x[n, y, z, c] += columns[(n * height + i) * width + j, (u * kernel_w + v) * channels + c]
 
 
-def col2im(columns, x, size, kernel, stride, padding, dilation) -> None:
+def col2im(columns: Array, x: Array, size: tuple[int, int], window: Window) -> None:
     """Add every element of `columns` (all windows of the batch, as im2col lays them out) to its pixel of x."""
-    run(_col2im_cpu, _col2im_cuda, x.size, columns, x, *size, *kernel, stride, padding, dilation)
+    numbers = *size, *window.kernel, window.stride, window.padding, window.dilation
+    run(_col2im_cpu, _col2im_cuda, x.size, columns, x, *numbers)

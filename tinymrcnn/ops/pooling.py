@@ -9,7 +9,7 @@ from tinymrcnn.ops.im2col import check_whole_numbers
 
 
 @scalar
-def _takes_over(value, best, found):
+def _takes_over(value: float, best: float, found: int) -> bool:
     """Whether a value becomes the maximum so far: the first does, and a NaN, which must not vanish."""
     return found < 0 or value > best or value != value
 
@@ -19,7 +19,7 @@ def _takes_over(value, best, found):
 
 
 @cpu_kernel
-def _forward_cpu(x, out, taken, kernel, stride, padding):
+def _forward_cpu(x: Array, out: Array, taken: Array, kernel: int, stride: int, padding: int) -> None:
     for line in prange(out.shape[0] * out.shape[1]):
         n, i = divmod(np.int64(line), out.shape[1])
         for j in range(out.shape[2]):
@@ -34,7 +34,7 @@ def _forward_cpu(x, out, taken, kernel, stride, padding):
 
 
 @cuda_kernel
-def _forward_cuda(x, out, taken, kernel, stride, padding):
+def _forward_cuda(x: Array, out: Array, taken: Array, kernel: int, stride: int, padding: int) -> None:
     for index in range(cuda.grid(1), out.size, cuda.gridsize(1)):
         pixel, c = divmod(index, out.shape[3])
         line, j = divmod(pixel, out.shape[2])
@@ -49,7 +49,7 @@ def _forward_cuda(x, out, taken, kernel, stride, padding):
 
 
 @cpu_kernel
-def _backward_cpu(grad, taken, out, kernel, stride, padding):
+def _backward_cpu(grad: Array, taken: Array, out: Array, kernel: int, stride: int, padding: int) -> None:
     shares = -(-out.shape[3] // 16)  # 16 channels are a cache line
     for unit in prange(out.shape[0] * shares):
         n, share = divmod(np.int64(unit), shares)
@@ -62,7 +62,7 @@ def _backward_cpu(grad, taken, out, kernel, stride, padding):
 
 
 @cuda_kernel
-def _backward_cuda(grad, taken, out, kernel, stride, padding):
+def _backward_cuda(grad: Array, taken: Array, out: Array, kernel: int, stride: int, padding: int) -> None:
     for index in range(cuda.grid(1), out.size, cuda.gridsize(1)):
         pixel, c = divmod(index, out.shape[3])
         line, z = divmod(pixel, out.shape[2])
@@ -92,7 +92,7 @@ def max_pool2d(x: Tensor, kernel_size: int, stride: int | None = None, padding: 
     taken = xp.empty(out.shape, xp.int32)
     run(_forward_cpu, _forward_cuda, out.size, image, out, taken, kernel_size, stride, padding)
 
-    def backward(grad, needs):
+    def backward(grad: Array, needs: tuple[bool, ...]) -> tuple[Array]:
         result = xp.empty(shape, grad.dtype)
         arrays = (channels_last(grad), taken, result)
         run(_backward_cpu, _backward_cuda, result.size, *arrays, kernel_size, stride, padding)
