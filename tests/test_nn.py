@@ -308,6 +308,16 @@ def test_frozen_batch_norm_is_a_constant_scale_and_shift():
     assert all(np.array_equal(array, before[name]) for name, array in norm.state_dict().items())
 
 
+@pytest.mark.parametrize("make", [BatchNorm2d, FrozenBatchNorm2d, lambda n, eps: GroupNorm(n, n, eps)])
+@pytest.mark.parametrize("training", [True, False])
+def test_each_norm_divides_by_the_root_of_the_variance_and_its_own_eps(make, training):
+    norm = make(2, eps=3.0).train(training)
+    x = Tensor(np.array([-1.0, 1, -1, 1, -1, 1, -1, 1], np.float32).reshape(1, 2, 1, 4))  # mean 0, variance 1
+    assert np.allclose(norm(x).data, x.data / 2, rtol=1e-6)  # sqrt(1 + 3)
+    norm.eps = 8.0
+    assert np.allclose(norm(x).data, x.data / 3, rtol=2e-2)  # sqrt(1 + 8); the running variance has moved a little
+
+
 # Initialisers
 
 

@@ -107,8 +107,8 @@ class Tensor:
         return tuple(self.data.shape)
 
     @property
-    def dtype(self) -> np.dtype[Any]:
-        return np.dtype(self.data.dtype)
+    def dtype(self) -> Any:
+        return self.data.dtype
 
     @property
     def ndim(self) -> int:
@@ -165,8 +165,7 @@ class Tensor:
     def __add__(self, other: Operand) -> "Tensor":
         return apply(operators.add, self, other)
 
-    def __radd__(self, other: Operand) -> "Tensor":
-        return apply(operators.add, other, self)
+    __radd__ = __add__
 
     def __sub__(self, other: Operand) -> "Tensor":
         return apply(operators.sub, self, other)
@@ -177,8 +176,7 @@ class Tensor:
     def __mul__(self, other: Operand) -> "Tensor":
         return apply(operators.mul, self, other)
 
-    def __rmul__(self, other: Operand) -> "Tensor":
-        return apply(operators.mul, other, self)
+    __rmul__ = __mul__
 
     def __truediv__(self, other: Operand) -> "Tensor":
         return apply(operators.div, self, other)
@@ -199,12 +197,11 @@ class Tensor:
     def __rmatmul__(self, other: Operand) -> "Tensor":
         return _matmul(other, self)
 
-    def __abs__(self) -> "Tensor":
-        return apply(operators.abs, self)
-
     def abs(self) -> "Tensor":
         """|x|; the gradient at 0 is 0."""
         return apply(operators.abs, self)
+
+    __abs__ = abs
 
     def exp(self) -> "Tensor":
         """e ** x."""
@@ -228,10 +225,10 @@ class Tensor:
 
     # Comparisons give plain arrays of bool: no gradient flows through them
 
-    def __eq__(self, other: object) -> Array:  # type: ignore[override]  # elementwise, as NumPy's
+    def __eq__(self, other: object) -> Array:  # elementwise, as NumPy's
         return _compared("equal", self, other)
 
-    def __ne__(self, other: object) -> Array:  # type: ignore[override]
+    def __ne__(self, other: object) -> Array:
         return _compared("not_equal", self, other)
 
     def __lt__(self, other: Operand) -> Array:

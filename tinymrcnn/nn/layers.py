@@ -126,8 +126,9 @@ class FrozenBatchNorm2d(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> the same."""
-        scale, shift = self.scale_and_shift()
-        return x * scale.reshape(1, -1, 1, 1) + shift.reshape(1, -1, 1, 1)
+        scale, shift = (constant.reshape(1, -1, 1, 1) for constant in self.scale_and_shift())
+        out: Tensor = x * scale + shift
+        return out
 
 
 class GroupNorm(Module):

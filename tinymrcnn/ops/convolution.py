@@ -6,6 +6,7 @@ bank stored channels-last is that second matrix without a copy. Lesson 02 explai
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -158,7 +159,7 @@ def _finish(rows: Array, bias: Array, relu: bool) -> None:
 
 
 @piece_kernel
-def _finish_cpu(rows: Array, bias: Array, lowest: float) -> None:
+def _finish_cpu(rows: Array, bias: Array, lowest: Any) -> None:
     for i in range(rows.shape[0]):
         for c in range(rows.shape[1]):
             value = rows[i, c] + bias[c]

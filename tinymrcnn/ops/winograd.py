@@ -12,6 +12,8 @@ In float32 the result is off by about 1e-5 of the largest value, where a plain p
 never comes here, and `enabled = False` switches this file off. ops/convolution.py chooses.
 """
 
+from typing import Any
+
 import numpy as np
 
 from tinymrcnn.backend import Array
@@ -186,7 +188,7 @@ def _transform_input(image: Array, tiles: Array, first: int, tiles_h: int, tiles
 
 @piece_kernel
 def _transform_output(
-    products: Array, out: Array, first: int, tiles_h: int, tiles_w: int, bias: Array, lowest: float
+    products: Array, out: Array, first: int, tiles_h: int, tiles_w: int, bias: Array, lowest: Any
 ) -> None:
     """A^T m A of every tile, cut at the borders of the output, plus bias, and at least `lowest`."""
     _, height, width, filters = out.shape
