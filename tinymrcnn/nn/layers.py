@@ -32,6 +32,7 @@ class _Weighted(Module):
             self.reset_parameters(initialisers.next_generator())
 
     def reset_parameters(self, rng: np.random.Generator) -> None:
+        """Draw the weight by `init`, and set the bias to 0."""
         self.weight.data[...] = like(self.init(rng, self.weight.shape).astype(np.float32), self.weight.data)
         if self.bias is not None:
             self.bias.data.fill(0)

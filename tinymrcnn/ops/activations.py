@@ -61,18 +61,21 @@ def _one_pass(kernel: Callable[..., None], first: Array, *others: Array) -> Arra
 
 @piece_kernel
 def _relu_cpu(x: Array, out: Array) -> None:
+    """out = relu(x), both (n,)."""
     for i in range(x.size):
         out[i] = 0 if x[i] < 0 else x[i]
 
 
 @piece_kernel
 def _add_relu_cpu(x: Array, y: Array, out: Array) -> None:
+    """out = relu(x + y), all (n,)."""
     for i in range(x.size):
         out[i] = 0 if x[i] + y[i] < 0 else x[i] + y[i]
 
 
 @piece_kernel
 def _relu_grad_cpu(result: Array, grad: Array, out: Array) -> None:
+    """out = grad where a ReLU with this result let it through, else 0; all (n,)."""
     for i in range(result.size):
         out[i] = 0 if result[i] <= 0 else grad[i]
 

@@ -46,8 +46,8 @@ def conv2d(
 
     def backward(grad: Array, needs: tuple[bool, ...]) -> tuple[Array | None, ...]:
         grad = channels_last(relu_grad(grad, result) if relu else grad)
-        if window.is_pixel:
-            return _pixel_grads(grad, image, filters, needs)
+        if window.is_pointwise:
+            return _pointwise_grads(grad, image, filters, needs)
         return (
             channels_first(correlate_input_grad(grad, filters, size, window)) if needs[0] else None,
             correlate_weight_grad(grad, image, window) if needs[1] else None,
@@ -108,7 +108,7 @@ def _windows(
     def make(index: int) -> tuple[slice, Array]:
         first, end = index * step, min((index + 1) * step, lines)
         rows = slice(first * out_w, end * out_w)
-        if window.is_pixel:
+        if window.is_pointwise:
             return rows, image.reshape(-1, per_row)[rows]  # the windows are the pixels
         shape = (rows.stop - rows.start, per_row)
         columns = workspace("columns", shape, image.dtype) if on_cpu else xp.empty(shape, image.dtype)
@@ -160,6 +160,7 @@ def _finish(rows: Array, bias: Array, relu: bool) -> None:
 
 @piece_kernel
 def _finish_cpu(rows: Array, bias: Array, lowest: Any) -> None:
+    """rows: (count, O), changed in place. bias: (O,). lowest: 0 for a ReLU, else minus infinity."""
     for i in range(rows.shape[0]):
         for c in range(rows.shape[1]):
             value = rows[i, c] + bias[c]
@@ -198,7 +199,7 @@ def correlate_weight_grad(grad: Array, image: Array, window: Window) -> Array:
     return channels_first(total.reshape(out, *window.kernel, channels))
 
 
-def _pixel_grads(grad: Array, image: Array, filters: Array, needs: tuple[bool, ...]) -> tuple[Array | None, ...]:
+def _pointwise_grads(grad: Array, image: Array, filters: Array, needs: tuple[bool, ...]) -> tuple[Array | None, ...]:
     """The gradients of image, filters and bias of a 1x1 convolution: all that a piece of the output's gradient
     contributes to any of them while it lies in the cache."""
     xp, matrix = array_module(grad, filters), _as_matrix(filters)

@@ -29,7 +29,7 @@ class Window(NamedTuple):
         return (size[0] - reach_h) // self.stride + 1, (size[1] - reach_w) // self.stride + 1
 
     @property
-    def is_pixel(self) -> bool:
+    def is_pointwise(self) -> bool:
         """Whether every window is one pixel: that of a 1x1 convolution."""
         return tuple(self.kernel) == (1, 1) and self.stride == 1 and self.padding == 0
 
@@ -39,6 +39,7 @@ def _im2col_cpu(
     x: Array, columns: Array, first_row: int, height: int, width: int, kernel_h: int, kernel_w: int, stride: int,
     padding: int, dilation: int,
 ) -> None:  # fmt: skip
+    """im2col for the lines of output pixels from first_row on that `columns` has room for."""
     _, x_height, x_width, channels = x.shape
     lines = x.reshape(len(x), x_height, x_width * channels)
     run = kernel_w if dilation == 1 else 1  # so many pixels of a window lie side by side in memory
@@ -64,6 +65,7 @@ def _im2col_cuda(
     x: Array, columns: Array, first_row: int, height: int, width: int, kernel_h: int, kernel_w: int, stride: int,
     padding: int, dilation: int,
 ) -> None:  # fmt: skip
+    """The same; a thread makes one element of `columns`."""
     channels = x.shape[3]
     per_row = kernel_h * kernel_w * channels
     for index in range(cuda.grid(1), columns.shape[0] * per_row, cuda.gridsize(1)):
@@ -101,6 +103,7 @@ def _col2im_cpu(
     columns: Array, x: Array, height: int, width: int, kernel_h: int, kernel_w: int, stride: int, padding: int,
     dilation: int,
 ) -> None:  # fmt: skip
+    """col2im; a thread adds to one line of x, so that no two add to the same pixel."""
     channels = x.shape[3]
     for line in prange(x.shape[0] * x.shape[1]):
         n, y = divmod(np.int64(line), x.shape[1])
@@ -122,6 +125,7 @@ def _col2im_cuda(
     columns: Array, x: Array, height: int, width: int, kernel_h: int, kernel_w: int, stride: int, padding: int,
     dilation: int,
 ) -> None:  # fmt: skip
+    """The same; a thread gathers all that belongs to one element of x."""
     channels = x.shape[3]
     for index in range(cuda.grid(1), x.size, cuda.gridsize(1)):
         pixel, c = divmod(index, channels)

@@ -102,6 +102,7 @@ def _combine(x: Array, scale: Array, shift: Array, y: Array | None = None, facto
 
 @piece_kernel
 def _scale_and_shift_cpu(x: Array, scale: Array, shift: Array, out: Array) -> None:
+    """x, out: (count, C). scale, shift: (C,)."""
     for i in range(x.shape[0]):
         for c in range(x.shape[1]):
             out[i, c] = x[i, c] * scale[c] + shift[c]
@@ -109,6 +110,7 @@ def _scale_and_shift_cpu(x: Array, scale: Array, shift: Array, out: Array) -> No
 
 @piece_kernel
 def _combine_cpu(x: Array, scale: Array, shift: Array, y: Array, factor: Array, out: Array) -> None:
+    """x, y, out: (count, C). scale, shift, factor: (C,)."""
     for i in range(x.shape[0]):
         for c in range(x.shape[1]):
             out[i, c] = x[i, c] * scale[c] + shift[c] + y[i, c] * factor[c]
@@ -130,6 +132,7 @@ def _sums_of_products(x: Array, x_centre: Array, y: Array, y_centre: Array) -> A
 
 @piece_kernel
 def _sums_of_products_cpu(x: Array, x_centre: Array, y: Array, y_centre: Array, sums: Array) -> None:
+    """x, y: (count, C). x_centre, y_centre, sums: (C,), the last added to."""
     count, channels = x.shape
     block = np.empty(channels, x.dtype)
     for first in range(0, count, BLOCK):

@@ -20,6 +20,8 @@ def _takes_over(value: float, best: float, found: int) -> bool:
 
 @cpu_kernel
 def _forward_cpu(x: Array, out: Array, taken: Array, kernel: int, stride: int, padding: int) -> None:
+    """x: (N, H, W, C). out: (N, out_h, out_w, C), the maxima. taken: of its shape, int32: the place in its window that
+    each maximum was found at, counted row by row."""
     for line in prange(out.shape[0] * out.shape[1]):
         n, i = divmod(np.int64(line), out.shape[1])
         for j in range(out.shape[2]):
@@ -35,6 +37,7 @@ def _forward_cpu(x: Array, out: Array, taken: Array, kernel: int, stride: int, p
 
 @cuda_kernel
 def _forward_cuda(x: Array, out: Array, taken: Array, kernel: int, stride: int, padding: int) -> None:
+    """The same; a thread makes one maximum."""
     for index in range(cuda.grid(1), out.size, cuda.gridsize(1)):
         pixel, c = divmod(index, out.shape[3])
         line, j = divmod(pixel, out.shape[2])
@@ -50,6 +53,7 @@ def _forward_cuda(x: Array, out: Array, taken: Array, kernel: int, stride: int, 
 
 @cpu_kernel
 def _backward_cpu(grad: Array, taken: Array, out: Array, kernel: int, stride: int, padding: int) -> None:
+    """grad, taken: (N, out_h, out_w, C). out: (N, H, W, C): every gradient at the place that was taken."""
     shares = -(-out.shape[3] // 16)  # 16 channels are a cache line
     for unit in prange(out.shape[0] * shares):
         n, share = divmod(np.int64(unit), shares)
@@ -63,6 +67,7 @@ def _backward_cpu(grad: Array, taken: Array, out: Array, kernel: int, stride: in
 
 @cuda_kernel
 def _backward_cuda(grad: Array, taken: Array, out: Array, kernel: int, stride: int, padding: int) -> None:
+    """The same; a thread gathers the gradient of one pixel."""
     for index in range(cuda.grid(1), out.size, cuda.gridsize(1)):
         pixel, c = divmod(index, out.shape[3])
         line, z = divmod(pixel, out.shape[2])
