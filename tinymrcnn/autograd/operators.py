@@ -9,7 +9,6 @@ Operands of the arithmetic may be Python numbers, and stay Python numbers, so th
 Lesson 01 derives the gradients.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -158,15 +157,19 @@ def abs(x: Array) -> Result:
 
 
 def clip(x: Array, *, min: float | None, max: float | None) -> Result:
-    """x, but at least min and at most max. The gradient flows where min <= x <= max.
+    """x, but at least min and at most max. The gradient flows strictly between them.
 
     Raises ValueError when neither is given."""
     if min is None and max is None:
         raise ValueError("clip needs min or max or both.")
-    low, high = -math.inf if min is None else min, math.inf if max is None else max
     result = x if min is None else elementwise("maximum", x, min)
     result = result if max is None else elementwise("minimum", result, max)
-    return result, (lambda grad: select((x >= low) & (x <= high), grad, 0),)
+
+    def grad_x(grad: Array) -> Array:
+        grad = grad if min is None else select(x > min, grad, 0)
+        return grad if max is None else select(x < max, grad, 0)
+
+    return result, (grad_x,)
 
 
 def maximum(x: Array, y: Array) -> Result:

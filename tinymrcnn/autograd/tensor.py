@@ -220,7 +220,7 @@ class Tensor:
         return apply(operators.tanh, self)
 
     def clip(self, min: float | None = None, max: float | None = None) -> "Tensor":
-        """At least min and at most max; the gradient flows where min <= x <= max."""
+        """At least min and at most max; the gradient flows strictly between them."""
         return apply(operators.clip, self, min=min, max=max)
 
     # Comparisons give plain arrays of bool: no gradient flows through them
