@@ -104,26 +104,32 @@ class Tensor:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The length of every axis."""
         return tuple(self.data.shape)
 
     @property
     def dtype(self) -> Any:
+        """The dtype of the data."""
         return self.data.dtype
 
     @property
     def ndim(self) -> int:
+        """How many axes there are."""
         return int(self.data.ndim)
 
     @property
     def size(self) -> int:
+        """How many elements there are."""
         return int(self.data.size)
 
     @property
     def requires_grad(self) -> bool:
+        """Whether a backward pass would reach this Tensor."""
         return self.node is not None
 
     @property
     def is_leaf(self) -> bool:
+        """Whether no operator made it, or none that was recorded."""
         return self.node is None or self.node.is_leaf
 
     @property
@@ -310,6 +316,7 @@ class Tensor:
 
     @property
     def T(self) -> "Tensor":
+        """All axes in reverse order: the transpose of a matrix."""
         return self.permute(tuple(reversed(range(self.ndim))))
 
     # The backward pass
