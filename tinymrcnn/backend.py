@@ -9,11 +9,11 @@ import functools
 import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-Array = Any  # an array of either library, which share no type
+Array: TypeAlias = Any  # an array of NumPy's or of CuPy's, which have no common type
 
 
 class Backend(NamedTuple):
@@ -141,17 +141,32 @@ def zeros_like(array: Array, dtype: Any = None) -> Array:
     return result
 
 
-def elementwise(name: str, *operands: Any) -> Array:
+def elementwise(name: str, *operands: Array) -> Array:
     """xp.name(*operands) in the memory order of the first operand that has the shape of the result.
 
     CuPy's own results are C-ordered, and so are NumPy's where orders mix: this keeps channels-last maps
     channels-last. operands: arrays of one dtype, and Python numbers."""
     arrays = [operand for operand in operands if hasattr(operand, "dtype")]
-    xp = array_module(*arrays)
-    shape = np.broadcast_shapes(*(array.shape for array in arrays))
+    return getattr(array_module(*arrays), name)(*operands, out=_result_of(arrays))
+
+
+def select(condition: Array, x: Array, y: Array) -> Array:
+    """xp.where(condition, x, y) in the memory order of the first of x and y that has the shape of the result.
+
+    condition: a bool array. x, y: arrays of one dtype, or one of them a Python number."""
+    arrays = [operand for operand in (x, y) if hasattr(operand, "dtype")]
+    result = _result_of(arrays, condition.shape)
+    result[...] = y
+    array_module(condition, *arrays).copyto(result, x, where=condition)
+    return result
+
+
+def _result_of(arrays: list[Array], *shapes: tuple[int, ...]) -> Array:
+    """An uninitialised array for an elementwise function of arrays of one dtype (and of others, of these shapes)."""
+    shape = np.broadcast_shapes(*shapes, *(array.shape for array in arrays))
     reference = next((array for array in arrays if array.shape == shape), None)
     order = tuple(range(len(shape))) if reference is None else memory_order(reference)
-    return getattr(xp, name)(*operands, out=empty(xp, shape, arrays[0].dtype, order))
+    return empty(array_module(*arrays), shape, arrays[0].dtype, order)
 
 
 def channels_last(array: Array) -> Array:

@@ -19,6 +19,7 @@ from tinymrcnn.evaluation import coco_results
 from tinymrcnn.files import replacing
 from tinymrcnn.models import build_model
 from tinymrcnn.models.presets import get_config
+from tinymrcnn.nn.init import without_drawing
 from tinymrcnn.weights import load_model, load_weights
 from tinymrcnn.weights.foreign.public_weights import CLASSIFIER, MASK_BRANCH, read_weights
 
@@ -79,7 +80,8 @@ def load_predictor(weights, preset: str | None = None):
         # Faster R-CNN has no mask branch, and whoever fine-tuned may have other classes
         masks = any(name.startswith(MASK_BRANCH) for name in found)
         classes = len(found.get(CLASSIFIER + "bias", range(config.num_classes)))
-        model = build_model(config, classes, masks=masks).eval()
+        with without_drawing():
+            model = build_model(config, classes, masks=masks).eval()
         print(load_weights(model, weights))
     count = model.config.num_classes
     unknown = [{"label": label, "name": f"class {label}", "id": label} for label in range(1, count)]

@@ -12,6 +12,7 @@ from tinymrcnn.data import CocoDataset, ShapesDataset
 from tinymrcnn.models import Config, MaskRCNN, TrainConfig, build_model
 from tinymrcnn.models.presets import get_config
 from tinymrcnn.models.settings import field_names, find_field, replace
+from tinymrcnn.nn.init import without_drawing
 from tinymrcnn.training.freezing import freeze_stages
 from tinymrcnn.training.trainer import CHECKPOINT, load_run, train
 from tinymrcnn.weights import load_checkpoint, load_weights
@@ -82,7 +83,8 @@ def _resumed_run(args):
         source = json.loads((out / "data.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"'{out / 'data.json'}' should tell which data the run uses: {error}") from error
-    model = MaskRCNN(checkpoint.config, checkpoint.seed)
+    with without_drawing():
+        model = MaskRCNN(checkpoint.config, checkpoint.seed)
     freeze_stages(model, source.get("freeze_at", 0))
     return model, checkpoint.train_config, *_datasets(source), out
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 from tinymrcnn.autograd import Tensor
-from tinymrcnn.autograd.tensor import outputs_first
+from tinymrcnn.autograd.graph import outputs_first
 from tinymrcnn.backend import to_numpy
 from tinymrcnn.data.images import write_image
 from tinymrcnn.draw.overlay import COLORS

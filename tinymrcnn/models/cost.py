@@ -15,7 +15,7 @@ from tinymrcnn.autograd import Tensor, no_grad
 from tinymrcnn.bench.watch import replaced
 from tinymrcnn.models import MaskRCNN
 from tinymrcnn.models.config import Config
-from tinymrcnn.nn import layers
+from tinymrcnn.nn.init import without_drawing
 
 SIZE = (800, 1088)
 
@@ -54,11 +54,6 @@ def cost_of(config: Config, size=SIZE) -> Cost:
     return Cost(sum(parameters.values()), total + masks, of_masks, masks)
 
 
-def without_drawing():
-    """Within this block the weights of new models stay 0: drawing millions of them takes seconds."""
-    return replaced(layers._Weighted, "reset_parameters", lambda self, rng: None)
-
-
 @contextlib.contextmanager
 def _counting():
     """Within this block the operators compute nothing. Yields a function that returns the operations since it was
@@ -72,13 +67,13 @@ def _counting():
         lengths = zip(x.shape[2:], weight.shape[2:], strict=True)
         return [(n + 2 * padding - dilation * (k - 1) - 1) // stride + 1 for n, k in lengths]
 
-    def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, relu=False):
+    def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, *, relu=False):
         nonlocal total
         out = nothing(len(x), len(weight), *sides(x, weight, stride, padding, dilation))
         total += 2 * out.size * math.prod(weight.shape[1:])
         return out
 
-    def conv_transpose2d(x, weight, bias=None, stride=1, relu=False):
+    def conv_transpose2d(x, weight, bias=None, stride=1, *, relu=False):
         nonlocal total
         total += 2 * x.size * math.prod(weight.shape[1:])
         lengths = zip(x.shape[2:], weight.shape[2:], strict=True)

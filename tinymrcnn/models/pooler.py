@@ -83,4 +83,4 @@ def _interleave(parts: list[Tensor], rows: list[Array]) -> Tensor:
         grad = channels_last(grad)
         return tuple(channels_first(grad[r]) if need else None for r, need in zip(rows, needs, strict=True))
 
-    return record(channels_first(result), tuple(parts), backward)
+    return record(channels_first(result), tuple(parts), backward, "interleave")

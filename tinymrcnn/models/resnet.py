@@ -50,7 +50,7 @@ def conv_norm(x: Tensor, conv: Conv2d, norm: Module, relu: ReLU | None = None) -
     if isinstance(norm, FrozenBatchNorm2d):
         scale, shift = norm.scale_and_shift()
         filters = conv.weight * scale.reshape(-1, 1, 1, 1)
-        return ops.conv2d(x, filters, Tensor(shift), conv.stride, conv.padding, conv.dilation, relu is not None)
+        return ops.conv2d(x, filters, Tensor(shift), conv.stride, conv.padding, conv.dilation, relu=relu is not None)
     out = norm(conv(x))
     return out if relu is None else relu(out)
 

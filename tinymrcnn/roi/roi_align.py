@@ -244,7 +244,7 @@ def roi_align_unchecked(
         run(roi_align_backward_cpu, roi_align_backward_cuda, grad.size, grad, rois, *settings, grad_features)
         return (channels_first(grad_features),)
 
-    return record(channels_first(out), (features,), backward)
+    return record(channels_first(out), (features,), backward, "roi_align")
 
 
 def align_arrays(

@@ -174,4 +174,4 @@ def roi_pool_unchecked(features: Tensor, rois: Array, output_size: OutputSize, s
         run(roi_pool_backward_cpu, roi_pool_backward_cuda, grad.size, grad, rois, argmax, grad_features)
         return (channels_first(grad_features.reshape(images, height, width, channels)),)
 
-    return record(channels_first(out), (features,), backward)
+    return record(channels_first(out), (features,), backward, "roi_pool")

@@ -52,7 +52,7 @@ SHORT_NAMES = {
 def make_optimizer(model, config: TrainConfig):
     """The optimiser of a run, over all parameters that are not frozen."""
     if config.optimizer == "sgd":
-        return SGD(model.parameters(), config.lr, config.momentum, config.weight_decay)
+        return SGD(model.parameters(), config.lr, config.momentum, weight_decay=config.weight_decay)
     return AdamW(model.parameters(), config.lr, weight_decay=config.weight_decay)
 
 

@@ -23,6 +23,7 @@ from tinymrcnn import __version__, kernels, threads
 from tinymrcnn.files import replacing
 from tinymrcnn.models import Config, MaskRCNN, TrainConfig
 from tinymrcnn.models.settings import from_dict
+from tinymrcnn.nn.init import without_drawing
 from tinymrcnn.weights.foreign.pickles import PickleError
 from tinymrcnn.weights.foreign.torch_files import open_zip
 from tinymrcnn.weights.migrations import nested_config
@@ -158,7 +159,8 @@ def load_model(path, device: str = "auto"):
     """The model that a checkpoint holds, in eval mode, with its Config and categories, on `device` ("cpu",
     "cuda" or "auto"). Raises as load_checkpoint does."""
     checkpoint = load_checkpoint(path)
-    model = MaskRCNN(checkpoint.config, seed=checkpoint.seed)
+    with without_drawing():
+        model = MaskRCNN(checkpoint.config, seed=checkpoint.seed)
     _fill(model, checkpoint, path)
     model.categories = checkpoint.categories
     return model.to(device).eval()
