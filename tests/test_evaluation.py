@@ -8,7 +8,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from tinymrcnn.boxes import paste_masks
-from tinymrcnn.data import ShapesDataset
+from tinymrcnn.data import ShapesDataset, map_categories
 from tinymrcnn.evaluation import average_precision, coco_results, evaluate, evaluate_detections
 from tinymrcnn.evaluation.average_precision import box_overlaps, mask_overlaps, match, precision_at_recalls
 from tinymrcnn.models import Config
@@ -369,13 +369,47 @@ def test_the_targets_stay_as_they_are(scene):
         assert each.keys() == copy.keys() and all(np.array_equal(each[key], copy[key]) for key in each)
 
 
-def test_other_categories_are_refused(scene):
+def named(*names):
+    return [{"label": label, "name": name, "id": 7 * label} for label, name in enumerate(names, start=1)]
+
+
+def test_classes_are_compared_by_name(scene):
+    """The model counts the classes 3, 1, 2, and knows one more, of which it finds something that nobody asked for."""
+    dataset, found = scene
+    expected = evaluate_detections(found, dataset)
+    for each in found:
+        each["labels"] = np.array([{1: 2, 2: 4, 3: 1}[label] for label in each["labels"].tolist()], np.int64)
+    found[1] = detection([(3, 5, 5, 60, 60, 0.99)])
+    model = Oracle(found, True)
+    model.categories = named("class 3", "class 1", "extra", "class 2")
+    assert evaluate(model, dataset, progress=False) == expected
+    assert expected["bbox/AP"] == pytest.approx(1)
+
+
+def test_map_categories_by_hand():
+    known = named("cat", "dog", "cow")
+    assert map_categories(known, named("cow", "cat")) == {1: 3, 2: 1}
+    assert map_categories(known, named("cat", "dog", "cow")) == {1: 1, 2: 2, 3: 3}
+    assert map_categories(None, named("cow", "cat")) == map_categories([], named("cow", "cat")) == {1: 1, 2: 2}
+    assert map_categories(named("a", "a"), named("a", "a")) == {1: 1, 2: 2}  # in one order, whatever their names
+
+
+@pytest.mark.parametrize(
+    "known, names, message",
+    [
+        (["cat", "dog"], ["Cat"], r"categories \['cat', 'dog'\], the data set has \['Cat'\].* does not know \['Cat'\]"),
+        (["a", "a"], ["a"], "two of them have the same name"),
+        (["a", "b"], ["a", "a"], "two of them have the same name"),
+        (["a"], ["\x1b[2J\nb"], r"does not know \['\\x1b\[2J\\nb'\]"),
+    ],
+)
+def test_other_categories_are_refused(scene, known, names, message):
+    with pytest.raises(ValueError, match=message):
+        map_categories(named(*known), named(*names))
     model = Oracle(scene[1], True)
-    model.categories = [{"label": 1, "name": "nucleus", "id": 1}]
+    model.categories = named("nucleus")
     with pytest.raises(ValueError, match=r"The model knows the categories \['nucleus'\]"):
         evaluate(model, scene[0], progress=False)
-    model.categories = Boxes.categories
-    assert evaluate(model, scene[0], progress=False)["bbox/AP"] == pytest.approx(1)
 
 
 def test_wrong_numbers_are_refused(scene):

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and text out of files that is safe to print."""
 
 import contextlib
 import os
@@ -6,6 +6,12 @@ from pathlib import Path
 
 # The trained toy model that comes with the package
 SHIPPED_MODEL = Path(__file__).resolve().parent / "assets" / "shapes.npz"
+
+
+def printable(text: object) -> str:
+    """A text out of a file as it may be shown in one line of a terminal: line breaks, control characters (which would
+    move the cursor or change colours) and lone surrogates appear as escapes, such as \\n and \\x1b."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(text))
 
 
 @contextlib.contextmanager

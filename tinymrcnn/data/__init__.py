@@ -1,5 +1,6 @@
 """Data sets (`len`, `dataset[i] -> (image, target)`, `categories`), image files, and training batches."""
 
+from tinymrcnn.data.categories import map_categories
 from tinymrcnn.data.coco import CocoDataset, write_coco
 from tinymrcnn.data.coco_names import COCO_NAMES, coco_categories
 from tinymrcnn.data.images import find_images, read_image, write_image
@@ -14,6 +15,7 @@ __all__ = [
     "coco_categories",
     "find_images",
     "flip_horizontally",
+    "map_categories",
     "read_image",
     "write_coco",
     "write_image",

@@ -9,12 +9,14 @@ import contextlib
 import io
 from collections.abc import Iterable, Iterator
 
+import numpy as np
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from tqdm import tqdm
 
 from tinymrcnn.boxes import paste_masks
+from tinymrcnn.data import map_categories
 from tinymrcnn.data.coco import annotations_of, corners_to_sides, encode_mask
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -27,17 +29,14 @@ def evaluate(model, dataset, batch_size: int = 8, progress: bool = True) -> dict
     object of that size, and no "segm" where the model predicts no masks. The model is in eval mode meanwhile
     and then again in the mode that it was in. Pasted masks are encoded one at a time, so that memory does not
     grow with the data set. progress: whether to show a progress bar.
-    Raises ValueError for an empty data set, or one with other categories than the model's."""
-    known = getattr(model, "categories", None)
-    if known and [c["name"] for c in known] != [c["name"] for c in dataset.categories]:
-        raise ValueError(
-            f"The model knows the categories {[c['name'] for c in known]}, "
-            f"the data set has {[c['name'] for c in dataset.categories]}: its labels would mean something else."
-        )
+    Classes are compared by name: the data set may have them in another order, or some of the model's only, and then
+    what the model finds of the others does not count (see map_categories, which raises ValueError for other classes).
+    Raises ValueError for an empty data set."""
+    labels = map_categories(getattr(model, "categories", None), dataset.categories)
     training = model.training
     model.eval()
     try:
-        pairs = _detect(model, dataset, batch_size, progress)
+        pairs = _renamed(_detect(model, dataset, batch_size, progress), labels)
         return _metrics(pairs, dataset.categories, model.config.paste_whole_pixels)
     finally:
         model.train(training)
@@ -89,6 +88,16 @@ def _detect(model, dataset, batch_size: int, progress: bool) -> Iterator[tuple[d
             detections = model.detect([image for image, _ in batch])
             yield from zip((target for _, target in batch), detections, strict=True)
             bar.update(len(batch))
+
+
+def _renamed(pairs: Iterable[tuple[dict, dict]], labels: dict[int, int]) -> Iterator[tuple[dict, dict]]:
+    """The pairs, with the detections of the data set's classes only, under its labels. labels: see map_categories."""
+    back = {of_model: of_dataset for of_dataset, of_model in labels.items()}
+    for target, detection in pairs:
+        kept = np.array([label in back for label in detection["labels"].tolist()], bool)
+        shown = {key: values[kept] for key, values in detection.items()}
+        shown["labels"] = np.array([back[label] for label in shown["labels"].tolist()], np.int64)
+        yield target, shown
 
 
 def _metrics(
