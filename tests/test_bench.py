@@ -485,20 +485,21 @@ def test_profile_writes_table_json_and_picture(without_torch, tmp_path, capsys):
 def test_where_results_are_kept(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(command, "RESULTS", tmp_path / "results")
 
-    class Args:
-        group, out, profile, quick = "all", None, False, False
-
-    command._save(Args, "cpu", {"a": 1})
-    Args.group = "roi"
-    command._save(Args, "cuda", {"a": 2})
-    Args.group, Args.profile = "train", True
-    command._save(Args, "cpu", {"a": 3}, profile.draw_profile({"t": [profile.ProfileRow("x", 1, rest=1.0)]}))
-    Args.quick = True
-    command._save(Args, "cpu", {"a": 4})
+    (tmp_path / "results").mkdir()
+    figure = profile.draw_profile({"t": [profile.ProfileRow("x", 1, rest=1.0)]})
+    for group, device, profiled, drawn in (
+        ("all", "cpu", False, None), ("roi", "cuda", False, None), ("train", "cpu", True, figure),
+    ):  # fmt: skip
+        path = command._results_file(group, device, profiled, False, None)
+        command._save(path, {"a": group}, drawn)
+    command._save(command._results_file("all", "cpu", False, True, None), {"a": 4})
     assert "Nothing is saved" in capsys.readouterr().out
     kept = sorted(path.name for path in (tmp_path / "results").iterdir())
     assert kept == ["bench_cpu.json", "bench_cuda_roi.json", "profile_cpu.json", "profile_cpu.png"]
-    assert json.loads((tmp_path / "results" / "profile_cpu.json").read_text()) == {"a": 3}
+    assert json.loads((tmp_path / "results" / "profile_cpu.json").read_text()) == {"a": "train"}
+    monkeypatch.setattr(command, "RESULTS", tmp_path / "none")
+    monkeypatch.chdir(tmp_path)  # as an installed package is used, outside of a clone
+    assert str(command._results_file("all", "cpu", False, False, None)) == "bench_cpu.json"
 
 
 @pytest.mark.parametrize(

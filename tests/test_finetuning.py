@@ -55,7 +55,9 @@ def test_a_checkpoint_brings_its_config_and_all_its_weights(weights, capsys):
     assert "from 'start.npz'" in printed and "of them frozen) on the cpu: 2 steps of 2 images" in printed
     done = load_checkpoint("run/checkpoint.npz")
     assert done.config == tiny_model(score_threshold=0.4).config
-    assert done.train_config == TrainConfig(steps=2, batch_size=2, lr=command.FINE_TUNING["lr"])
+    assert done.train_config == TrainConfig(
+        steps=2, batch_size=2, lr=command.FINE_TUNING["lr"], warmup_steps=0, checkpoint_every=10, preview_every=10
+    )
     frozen = [name for name in done.weights if name.startswith("backbone.body.") and name.split(".")[2] in
               ("conv1", "bn1", "layer1")]  # fmt: skip
     assert len(frozen) > 10 and changed() == set(done.weights) - set(frozen)

@@ -117,7 +117,7 @@ class CocoDataset:
     missing, ValueError, naming the annotation and the image file, for what is wrong. An annotation whose
     box has no width or no height is left out with a warning (COCO itself has a few)."""
 
-    def __init__(self, image_dir, annotation_file):
+    def __init__(self, image_dir, annotation_file, masks: bool = True):
         self.image_dir, self.annotation_file = Path(image_dir), Path(annotation_file)
         if not self.annotation_file.is_file():
             raise FileNotFoundError(f"There is no annotation file '{annotation_file}'.")
@@ -290,3 +290,9 @@ def corners_to_sides(box) -> list[float]:
     """One box (x1, y1, x2, y2) as COCO's [x, y, width, height], Python floats."""
     x1, y1, x2, y2 = box.tolist()
     return [x1, y1, x2 - x1, y2 - y1]
+
+
+def image_ids_of(annotation_file) -> dict:
+    """{file name: id} of the images of an annotation file."""
+    content = json.loads(Path(annotation_file).read_bytes())
+    return {image["file_name"]: image["id"] for image in content["images"]}
