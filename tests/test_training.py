@@ -17,7 +17,6 @@ from tinymrcnn.data import ShapesDataset
 from tinymrcnn.data.loader import batch_indices
 from tinymrcnn.models import TrainConfig, build_model
 from tinymrcnn.nn import SGD, AdamW, Module, Parameter
-from tinymrcnn.stopping import RunStopped
 from tinymrcnn.training import learning_rate, make_optimizer, read_log, train, trainer, training_step
 from tinymrcnn.training import run as run_module
 from tinymrcnn.weights import load_checkpoint, load_model, load_weights, save_checkpoint
@@ -338,16 +337,6 @@ def test_gradients_are_clipped_unless_the_norm_is_zero():
         assert line["gradient_norm"] == pytest.approx(300)
         moved[clip_norm] = model.weight.data.item()
     assert moved == pytest.approx({3.0: -3.0, 0.0: -300.0})
-
-
-def test_an_error_in_the_data_set_comes_through(tmp_path):
-    def watch(count):
-        if count == 5:
-            raise ValueError("The image 'x.png' is broken.")
-
-    with pytest.raises(RunStopped, match="x.png"):
-        train(tiny_model(), Watched(shapes(), watch), CONFIG, tmp_path / "run")
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("batches")]
 
 
 def test_a_step_and_a_checkpoint_on_a_device(fake_device, tmp_path):

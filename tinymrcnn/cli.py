@@ -12,7 +12,7 @@ import sys
 
 from tinymrcnn import __version__
 from tinymrcnn.commands.terminal import ReaderGone, only_prints, prepare_drawing, terminal
-from tinymrcnn.files import SHIPPED_MODEL, printable
+from tinymrcnn.files import SHIPPED_MODEL, told
 from tinymrcnn.machine import choose_blas_kernels, keep_freed_memory
 from tinymrcnn.stopping import RunStopped
 
@@ -42,13 +42,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _sentence(error: Exception) -> str:
-    """What an error says, its own line breaks kept and everything else made printable."""
-    text = "\n".join(printable(line) for line in str(error).split("\n"))
-    if isinstance(error, MemoryError):
-        return f"The memory does not suffice. {text}".rstrip()
-    if isinstance(error, (ValueError, OSError, RuntimeError, ArithmeticError)):
-        return text
-    return f"Something unexpected went wrong; --traceback shows where. {type(error).__name__}: {text}"
+    """What an error says, and its kind where that is none of those that are raised on purpose."""
+    if isinstance(error, (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError)):
+        return told(error)
+    return f"Something unexpected went wrong; --traceback shows where. {type(error).__name__}: {told(error)}"
 
 
 def _code(error: Exception) -> int:

@@ -28,6 +28,16 @@ def printable(text: object) -> str:
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(text))
 
 
+def told(error: BaseException) -> str:
+    """What an error says, to a person: of the system's own, the file and the reason; the line breaks are its own."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"'{printable(error.filename)}': {error.strerror}."
+    text = "\n".join(printable(line) for line in str(error).split("\n"))
+    if isinstance(error, MemoryError):
+        return f"The memory does not suffice. {text}".rstrip()
+    return text
+
+
 @contextlib.contextmanager
 def replacing(path):
     """A new binary file that takes the place of `path` when the block has ended well, and not before.

@@ -20,7 +20,7 @@ from tinymrcnn.data.coco import image_ids_of
 from tinymrcnn.data.images import PREDICTED
 from tinymrcnn.draw import check_font, draw_instances, shrunk, write_picture
 from tinymrcnn.evaluation import coco_results
-from tinymrcnn.files import SHIPPED_MODEL, check_output, locked, printable, replacing
+from tinymrcnn.files import SHIPPED_MODEL, check_output, locked, printable, replacing, told
 from tinymrcnn.models import build_model
 from tinymrcnn.models.presets import get_config
 from tinymrcnn.weights import load_model, load_weights
@@ -125,10 +125,8 @@ def _predict(model, files: list[str], ids: dict[str, int] | None, options: Predi
 
 def _reason(name: str, error: Exception) -> str:
     """Why an image was skipped, with its name."""
-    text = str(error)
-    if isinstance(error, MemoryError) or not text:
-        text = f"{type(error).__name__} {text}".rstrip()
-    return text if name in text else f"'{name}': {text}"
+    text = told(error) or type(error).__name__
+    return text if printable(name) in text else f"'{printable(name)}': {text}"
 
 
 def _picture_name(name: str, number: int, taken: set[str]) -> str:

@@ -5,7 +5,7 @@ import logging
 from pathlib import Path
 
 from tinymrcnn.data.categories import listed
-from tinymrcnn.files import printable, quoted
+from tinymrcnn.files import printable, quoted, told
 from tinymrcnn.models import TrainConfig
 from tinymrcnn.stopping import Stop
 from tinymrcnn.weights import Checkpoint, environment, load_checkpoint, load_weights, save_checkpoint
@@ -41,21 +41,20 @@ class Run:
     def last_words(self, error: Exception) -> str:
         """Save what can be saved after an error; what went wrong, where, what is saved, and how to go on."""
         where = f"in step {self.done}" if self.done < self.config.steps else "after the last step"
-        what = " ".join(
-            filter(None, [type(error).__name__ * (not isinstance(error, ValueError | OSError)), str(error)])
-        )
-        problem = ""
+        expected = isinstance(error, ValueError | OSError | RuntimeError | MemoryError)
+        what = told(error) if expected else f"{type(error).__name__}: {told(error)}"
         if self.saved < self.done and not isinstance(error, HalfStep):
             try:
                 self.save()
             except OSError as second:
-                problem = f" The rest cannot be saved: {second}."
-        return f"Training stopped {where}: {what.rstrip('.')}.{problem}\n{self.how_to_go_on()}"
+                what += f" The rest cannot be saved: {told(second)}" * (told(second) not in what)
+        return f"Training stopped {where}: {what}\n{self.how_to_go_on()}"
 
     def how_to_go_on(self) -> str:
         """How much is saved, and the line that resumes the run."""
+        kept = " and" if self.saved == self.done else f", the first {self.saved} of them are"
         return (
-            f"{self.saved} of {self.config.steps} steps are done and saved in '{printable(self.out)}'.\n"
+            f"{self.done} of {self.config.steps} steps are done{kept} saved in '{printable(self.out)}'.\n"
             f"Resume with:  tinymrcnn train --resume {quoted(self.out)}"
         )
 

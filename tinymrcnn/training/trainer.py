@@ -28,7 +28,7 @@ import numpy as np
 from tinymrcnn.data import batches, map_categories
 from tinymrcnn.draw import draw_curves, draw_grid, draw_instances, write_picture
 from tinymrcnn.evaluation import evaluate
-from tinymrcnn.files import locked, make_folder, printable, quoted, replacing
+from tinymrcnn.files import locked, make_folder, printable, quoted, replacing, told
 from tinymrcnn.models import TrainConfig
 from tinymrcnn.nn import SGD, AdamW, BatchNorm2d, clip_grad_norm
 from tinymrcnn.stopping import Interrupted, RunStopped, handling
@@ -190,7 +190,7 @@ def _preview(run: Run) -> None:
     try:
         write_picture(run.out / "preview.png", picture)
     except OSError as error:
-        logger.warning("The preview after %d steps could not be written: %s", run.done, error)
+        logger.warning("The preview after %d steps could not be written: %s", run.done, told(error))
 
 
 def _finish(run: Run) -> dict:
