@@ -51,7 +51,7 @@ def _evaluate(args) -> int:
     from tinymrcnn.weights import load_model
 
     model = load_model(args.checkpoint, args.device)
-    dataset = CocoDataset(*args.data) if args.data else ShapesDataset(args.images, seed=1)
+    dataset = CocoDataset(*args.data, masks=model.config.masks) if args.data else ShapesDataset(args.images, seed=1)
     if args.out:
         Path(args.out).parent.mkdir(parents=True, exist_ok=True)
     metrics = evaluate(model, dataset)

@@ -62,7 +62,7 @@ def _new_run(args):
     else:
         start = get_config(args.preset or "shapes")
     model_fields, config = _settings(args, start)
-    dataset, held_out = _datasets(source)
+    dataset, held_out = _datasets(source, model_fields.get("masks", start.masks))
     model = build_model(start, len(dataset.categories) + 1, config.seed, **model_fields)
     if args.weights:
         print(load_weights(model, args.weights))
@@ -87,13 +87,13 @@ def _resumed_run(args):
         raise ValueError(f"'{out / 'data.json'}' should tell which data the run uses: {error}") from error
     model = MaskRCNN(checkpoint.config, checkpoint.seed)
     freeze_stages(model, source.get("freeze_at", 0))
-    return model, checkpoint.train_config, *_datasets(source), out
+    return model, checkpoint.train_config, *_datasets(source, checkpoint.config.masks), out
 
 
-def _datasets(source: dict):
-    """The data set to train on and the one to evaluate on."""
+def _datasets(source: dict, masks: bool):
+    """The data set to train on and the one to evaluate on. masks: whether the model learns them."""
     if source["data"]:
-        return CocoDataset(*source["data"]), CocoDataset(*source["val"])
+        return CocoDataset(*source["data"], masks=masks), CocoDataset(*source["val"], masks=masks)
     return ShapesDataset(TRAIN_IMAGES, seed=0), ShapesDataset(source["test_images"], seed=1)
 
 
