@@ -559,7 +559,7 @@ def test_ids_that_are_texts_are_numbered_in_their_order(folder, content):
 
 def test_ids_by_file_name(folder, content):
     content["images"][0]["id"] = "7"
-    opened(folder, content)
+    (folder / "annotations.json").write_text(json.dumps(content))
     assert image_ids_of(folder / "annotations.json") == {"sub/a.png": "7", "b.png": 5}  # as they are written
     for wrong in ([], {"images": 3}, {"images": [3]}, {"images": [{"file_name": "a"}]}):
         (folder / "wrong.json").write_text(json.dumps(wrong))

@@ -89,4 +89,4 @@ def _similar_name(image_dir: Path, name: str) -> str | None:
         stem = os.path.splitext(os.path.basename(text.strip().replace("\\", "/")))[0]
         return unicodedata.normalize("NFC", stem).strip().casefold()
 
-    return next((entry.name for entry in os.scandir(image_dir) if plain(entry.name) == plain(name)), None)
+    return next((other for other in sorted(os.listdir(image_dir)) if plain(other) == plain(name)), None)
