@@ -159,6 +159,12 @@ def test_bounds_by_hand():
     assert mask_bounds([[12, 1, 15, 1, 15, 4, 12, 4]], *SIZE) is None  # beside the image
 
 
+def test_a_polygon_that_would_fill_the_memory(little_memory):
+    zigzag = [[value for _ in range(200) for value in (0, 0, 8000, 8000)]]
+    with pytest.raises(ValueError, match="longer than 1,000,000 pixels"):
+        decode_mask(zigzag, 9000, 9000)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_bounds_against_decoded_masks(seed):
     """Of run lengths exactly; of polygons, whether there is a pixel at all."""
@@ -384,6 +390,7 @@ CHANGES = [  # (where, what, the message)
     (("images", 1, "id"), "12", "two image entries have the id '12'"),
     (("images", 1, "id"), 1.5, "image number 2 has no non-negative integer 'id' but 1.5"),
     (("images", 1, "id"), GONE, "image number 2 has no non-negative integer 'id' but None"),
+    (("images", 0, "width"), 10**12, r"image 12 \('sub/a.png'\) has no positive integer .* but 1000000000000 and 6"),
     (("images", 0, "width"), 8, "a.png' has height 6 and width 9, but the annotation file says 6 and 8"),
     (("images",), [], "its list 'images' is empty"),
     (("categories", 1, "id"), 90, "two category entries have the id 90"),

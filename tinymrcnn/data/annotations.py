@@ -86,7 +86,7 @@ def _read_object(entry: dict, size, categories: Entries, masks: bool) -> tuple[d
             bounds = mask_bounds(segmentation, *size)
         except ValueError as error:
             why = NO_MASKS if masks else "they have no box, and no mask that can be read"
-            raise LeftOut(why, f"{error}: {shown(segmentation)}") from error
+            raise LeftOut(why, f"{printable(error)}: {shown(segmentation)}") from error
         if bounds is None:
             raise LeftOut(f"their masks cover no pixel{_in_fractions(segmentation)}", shown(segmentation))
         if box is None:

@@ -16,7 +16,7 @@ from tinymrcnn.data.annotations import read_annotations
 from tinymrcnn.data.check import DataWarning, Entries, Report, as_integer, shown
 from tinymrcnn.data.coco_files import find_files, missing_files
 from tinymrcnn.data.coco_masks import decode_mask, encode_mask
-from tinymrcnn.data.images import image_size, read_image, write_image
+from tinymrcnn.data.images import MAX_PIXELS, image_size, read_image, write_image
 from tinymrcnn.files import printable, replacing
 
 # Reading -------------------------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ def _categories_and_images(content, report: Report) -> tuple[Entries, Entries]:
         size = as_integer(given[0]), as_integer(given[1])
         if name is None:
             report.problem("no names", f"image {key} has no 'file_name' but {shown(image.get('file_name'))}")
-        elif None not in given and (None in size or min(size) < 1):
+        elif None not in given and (None in size or not 1 <= min(size) <= max(size) <= MAX_PIXELS):
             report.problem(
                 "no sizes",
                 f"image {key} ('{printable(name)}') has no positive integer 'width' and 'height' "
@@ -195,8 +195,9 @@ def _check_sizes(images: dict, files: dict, report: Report) -> None:
         except (ValueError, OSError) as error:
             report.problem("unreadable", f"image {key} is damaged: {str(error).rstrip('.')}")
             continue
-        said = image["size"] = image["size"] or size
+        said, image["size"] = image["size"] or size, size
         if said != size:
+            image["size"] = None  # of its objects nothing can be said
             turned = ", which is the same turned by a quarter" if said == size[::-1] else ""
             report.problem(
                 "sizes",

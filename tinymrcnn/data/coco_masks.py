@@ -7,6 +7,8 @@ pycocotools sees it, which reads beyond the end of some damaged strings.
 import numpy as np
 from pycocotools import mask as coco_mask
 
+LONGEST_OUTLINE = 1_000_000  # pixels; pycocotools takes 40 bytes for each
+
 
 def encode_mask(mask: np.ndarray) -> dict:
     """A mask (H, W) of 0/1, bool or uint8, as COCO's compressed run lengths {"size": [H, W], "counts": str}."""
@@ -47,7 +49,8 @@ def mask_bounds(segmentation, height: int, width: int) -> np.ndarray | None:
 def read_polygons(segmentation, height: int, width: int) -> list[np.ndarray]:
     """The polygons (x1, y1, x2, y2, ...), float64, without those of one or two points, which have no area.
 
-    Raises ValueError where there is none, or one that is no flat list of finite coordinates in or near the image."""
+    Raises ValueError where there is none, or one that is no flat list of finite coordinates in or near the image, or
+    whose outline is so long that it would fill the memory."""
     if not isinstance(segmentation, list) or not segmentation:
         raise ValueError("its segmentation is neither a list of polygons nor run lengths")
     polygons = []
@@ -65,6 +68,8 @@ def read_polygons(segmentation, height: int, width: int) -> list[np.ndarray]:
             if not np.isfinite(points).all():
                 raise ValueError("a polygon of its segmentation is no list x1, y1, x2, y2, ... of finite numbers")
             raise ValueError(f"a polygon of its segmentation lies far outside the image of {height} x {width}")
+        if abs(np.diff(x)).sum() + abs(np.diff(y)).sum() > LONGEST_OUTLINE:
+            raise ValueError(f"a polygon of its segmentation is longer than {LONGEST_OUTLINE:,} pixels")
         polygons.append(points.astype(np.float64))
     if not polygons:
         raise ValueError("a polygon of its segmentation is no list x1, y1, x2, y2, ... of three or more points")
