@@ -102,8 +102,9 @@ def _read_box(given, size) -> list[float] | None:
     """[x, y, width, height] as floats, None where there is no box."""
     if given is None or given == []:
         return None
-    box = [as_number(value) for value in given] if isinstance(given, list) and len(given) == 4 else [None]
-    if None in box:
+    numbers = [as_number(value) for value in given] if isinstance(given, list) else []
+    box = [number for number in numbers if number is not None]
+    if len(numbers) != 4 or len(box) != 4:
         raise Wrong("needs a 'bbox' of four finite numbers [x, y, width, height], not", shown(given))
     x, y, width, height = box
     if min(width, height) < 0:

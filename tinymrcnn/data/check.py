@@ -51,7 +51,7 @@ class Entries(dict):
     def __init__(self, entries: list, what: str, report: "Report", optional: bool = False):
         """what: the entries are. optional: missing ids are numbered, too. Tells the report of other ids."""
         super().__init__()
-        given = [entry.get("id") if isinstance(entry, dict) else None for entry in entries]
+        given: list = [entry.get("id") if isinstance(entry, dict) else None for entry in entries]
         self.numbers: dict[str, int] | None = None
         if _are_texts(given):
             self.numbers = {text: number for number, text in enumerate(given, start=1)}
@@ -85,8 +85,8 @@ def _are_texts(ids: list) -> bool:
     """Whether the ids are different texts that do not mean different integers."""
     if not ids or not all(isinstance(value, str) for value in ids) or len(set(ids)) < len(ids):
         return False
-    meant = {as_integer(value) for value in ids}
-    return None in meant or len(meant) < len(ids) or min(meant) < 0
+    meant = {number for number in map(as_integer, ids) if number is not None and number >= 0}
+    return len(meant) < len(ids)
 
 
 # What was found ------------------------------------------------------------------------------------------

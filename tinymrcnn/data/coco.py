@@ -170,16 +170,16 @@ def _categories_and_images(content, report: Report) -> tuple[Entries, Entries]:
     categories, images = Entries(content["categories"], "category", report), Entries(content["images"], "image", report)
     for key, image in images.items():
         name, given = _file_name(image), (image.get("height"), image.get("width"))
-        size = as_integer(given[0]), as_integer(given[1])
+        size = [side for side in map(as_integer, given) if side is not None and 1 <= side <= MAX_PIXELS]
         if name is None:
             report.problem("no names", f"image {key} has no 'file_name' but {shown(image.get('file_name'))}")
-        elif None not in given and (None in size or not 1 <= min(size) <= max(size) <= MAX_PIXELS):
+        elif None not in given and len(size) < 2:
             report.problem(
                 "no sizes",
                 f"image {key} ('{printable(name)}') has no positive integer 'width' and 'height' "
                 f"but {shown(given[1])} and {shown(given[0])}",
             )
-        images[key] = {"file_name": name, "size": None if None in size else size}
+        images[key] = {"file_name": name, "size": tuple(size) if len(size) == 2 else None}
     if report.problems:
         raise ValueError("\n  ".join(report.problems))
     return categories, images
@@ -223,7 +223,7 @@ def write_coco(dataset, folder) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     (partial / "images").mkdir(parents=True)
     try:
-        content = {
+        content: dict = {
             "info": {"description": repr(dataset)},
             "images": [],
             "annotations": [],

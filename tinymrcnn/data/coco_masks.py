@@ -102,10 +102,9 @@ def read_runs(segmentation: dict, height: int, width: int) -> np.ndarray:
     if isinstance(counts, str):
         runs = unpack_counts(counts)
     else:
-        runs = np.asarray(counts) if isinstance(counts, list) and all(_is_count(count) for count in counts) else None
-        if runs is None:
+        if not isinstance(counts, list) or not all(_is_count(count) for count in counts):
             raise ValueError("its run lengths are neither a string nor a list of integers")
-        runs = runs.astype(np.int64)
+        runs = np.array(counts).astype(np.int64)
     if (runs < 0).any() or (runs > height * width).any() or runs.sum() != height * width:
         raise ValueError(f"its run lengths do not add up to the {height} x {width} pixels of the image")
     return runs

@@ -73,7 +73,7 @@ def batches(
 def _read_ahead(dataset, batch_size: int, steps: range, seed: int, flip: bool):
     pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
     try:
-        waiting = deque()
+        waiting: deque = deque()
         for step in steps:
             for ahead in range(step + len(waiting), min(step + PREFETCH, steps.stop)):
                 waiting.append(pool.submit(load_batch, dataset, batch_size, ahead, seed, flip))

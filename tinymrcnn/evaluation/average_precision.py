@@ -79,8 +79,8 @@ def box_overlaps(found, objects, crowd) -> np.ndarray:
     have been found: there, the share of the finding that lies inside it."""
     corners = np.minimum(found[:, None, 2:], objects[:, 2:]) - np.maximum(found[:, None, :2], objects[:, :2])
     shared = corners.clip(min=0).prod(2)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (found, objects)]
-    return _ratio(shared, *areas, crowd)
+    found_area, area = ((boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (found, objects))
+    return _ratio(shared, found_area, area, crowd)
 
 
 def mask_overlaps(found, objects, crowd) -> np.ndarray:
@@ -127,7 +127,7 @@ def class_precision(images: list[dict], threshold: float, area: tuple) -> np.nda
         counts = ~np.where(matched >= 0, np.append(ignored, False)[matched], other_size)  # [-1] is the False
         scores.append(image["scores"][counts])
         right.append(matched[counts] >= 0)
-        objects += np.count_nonzero(~ignored)
+        objects += int(np.count_nonzero(~ignored))
     if objects == 0:
         return np.full(len(RECALLS), -1.0)
     order = np.argsort(-np.concatenate(scores), kind="stable")
