@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
+from pycocotools.cocoeval import COCOeval
 
 from tinymrcnn.boxes import paste_masks
 from tinymrcnn.data import ShapesDataset, map_categories
@@ -250,6 +251,71 @@ def test_average_precision_takes_the_two_kinds_only():
     assert average_precision([], []) == dict.fromkeys(NAMES, -1.0)
 
 
+def test_at_100_detections_the_numbers_are_pycocotools_own(monkeypatch):
+    """Of a set with up to 130 detections and objects of a class: what summarize() says, bit for bit."""
+    rng = np.random.default_rng(5)
+    truth, found = random_case(rng, images=3)
+    crowd = random_boxes(rng, 130)
+    truth.images[0] = [*truth.images[0], *((1, *box, 0) for box in crowd)]
+    found[0] = detection([(1, *np.maximum(box, [0, 0, 1, 1]), rng.random()) for box in crowd])
+    runs = []
+    real = COCOeval.accumulate
+
+    def remembered(self, p=None):
+        real(self, p)
+        runs.append(self)
+
+    monkeypatch.setattr(COCOeval, "accumulate", remembered)
+    with pytest.warns(UserWarning, match="at most 100 detections"):
+        metrics = both_ways(truth, found)
+    for run in list(runs):
+        own = COCOeval(run.cocoGt, run.cocoDt, run.params.iouType)  # as it is by itself, with 1, 10 and 100
+        own.evaluate()
+        own.accumulate()
+        own.summarize()
+        kind = run.params.iouType
+        assert [metrics[f"{kind}/{name}"] for name in NAMES] == own.stats[:6].tolist()
+        assert 0 < metrics[f"{kind}/AP"] < 1
+
+
+def many(count):
+    """`count` objects of one class in one image, and perfect detections of them."""
+    rows = [(1, 12 * (n % 18), 12 * (n // 18), 12 * (n % 18) + 10, 12 * (n // 18) + 10) for n in range(count)]
+    scores = np.linspace(0.99, 0.5, count)
+    found = detection([(*row, score) for row, score in zip(rows, scores, strict=True)])
+    return Boxes([[(*row, 0) for row in rows]]), [found]
+
+
+@pytest.mark.parametrize("limit, ap", [(100, 0.663), (150, 1.0), (300, 1.0)])
+def test_more_than_100_objects(limit, ap):
+    """Of 150 objects no more than 100 are found at 100 detections: 67 of the 101 recalls."""
+    dataset, found = many(150)
+    targets = [dataset[0][1]]
+    pasted = [{**found[0], "masks": targets[0]["masks"]}]
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        metrics = evaluate_detections(found, dataset, max_detections=limit)
+        model = Oracle(found, True)
+        model.config = replace(Config(), max_detections=limit)
+        assert evaluate(model, dataset, progress=False) == metrics
+    for kind in ("bbox", "segm"):
+        assert metrics[f"{kind}/AP"] == pytest.approx(ap, abs=5e-4)
+        scratch = average_precision(targets, pasted, kind, max_detections=limit)
+        assert {f"{kind}/{name}": value for name, value in scratch.items()}.items() <= metrics.items()
+    texts = [str(warning.message) for warning in said]
+    if limit == 100:
+        assert "holds 150 objects of one class, but at most 100 detections of an image and a class" in texts[0]
+        assert "holds 150 objects, but at most 100 detections of an image count" in texts[1]
+        assert len(texts) == 2 and {warning.filename for warning in said} == {__file__}
+    else:
+        assert texts == []
+
+
+def test_a_limit_is_at_least_one(scene):
+    with pytest.raises(ValueError, match="max_detections must be 1 at least, not 0"):
+        evaluate_detections(scene[1], scene[0], max_detections=0)
+
+
 # Records of results --------------------------------------------------------------------------------------
 
 
@@ -345,6 +411,36 @@ def test_without_masks_there_are_only_box_metrics(scene):
         del each["masks"]
     metrics = evaluate(Oracle(found, True), dataset, progress=False)
     assert list(metrics) == [f"bbox/{name}" for name in NAMES] and metrics["bbox/AP"] == pytest.approx(1)
+
+
+class NoMasks(Boxes):
+    def __getitem__(self, index):
+        image, target = super().__getitem__(index)
+        del target["masks"]
+        return image, target
+
+
+def test_targets_without_masks_have_box_metrics(scene):
+    dataset, found = scene
+    expected = evaluate_detections(found, dataset)
+    boxes = {name: value for name, value in expected.items() if name.startswith("bbox")}
+    alone = NoMasks(dataset.images)
+    assert evaluate(Oracle(found, True), alone, progress=False) == boxes  # of a model with masks, too
+    for each in found:
+        del each["masks"]
+    assert evaluate(Oracle(found, True), alone, progress=False) == evaluate_detections(found, alone) == boxes
+    assert boxes["bbox/AP"] == pytest.approx(1)
+
+
+def test_targets_alone_are_read_where_a_data_set_has_them(scene):
+    class Targets(Boxes):
+        def read_target(self, index):
+            return super().__getitem__(index)[1]
+
+        def __getitem__(self, index):
+            raise AssertionError("an image was read")
+
+    assert evaluate_detections(scene[1], Targets(scene[0].images))["bbox/AP"] == pytest.approx(1)
 
 
 def test_without_detections_ap_is_zero(scene):

@@ -97,6 +97,23 @@ def test_exif_rotation_is_applied(tmp_path, orientation):
     check(read_image(tmp_path / "a.png"), upright)
 
 
+@pytest.mark.parametrize(
+    "mode, suffix", [*((mode, "tif") for mode in ("L", "RGB", "CMYK", "I;16")), ("I;16", "png"), ("CMYK", "jpg")]
+)
+def test_every_kind_of_pixels_is_turned(tmp_path, mode, suffix):
+    """Pillow itself mixes up the pixels of some TIFF files that are turned, when it opens them by their names."""
+    values = np.arange(16 * 24, dtype=np.uint16).reshape(16, 24) * 150
+    grey = values if mode == "I;16" else (values // 256).astype(np.uint8)
+    pixels = Image.fromarray(grey) if mode == "I;16" else Image.fromarray(grey).convert(mode)
+    pixels.save(tmp_path / f"plain.{suffix}")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels.save(tmp_path / f"turned.{suffix}", exif=exif)
+    expected = np.rot90(read_image(tmp_path / f"plain.{suffix}"), -1, (1, 2))
+    np.testing.assert_array_equal(read_image(tmp_path / f"turned.{suffix}"), expected)
+    assert image_size(tmp_path / f"turned.{suffix}") == (24, 16)
+
+
 def test_damaged_exif_data_is_no_reason_to_refuse_a_photograph(tmp_path):
     exif = Image.Exif()
     exif[0x0112], exif[0x011A] = 6, 72.0  # the orientation, and a resolution

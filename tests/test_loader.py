@@ -124,6 +124,21 @@ def test_flip_keeps_boxes_around_masks_and_works_without_objects():
     assert flip_horizontally(image, empty)[1]["masks"].shape == (0, 48, 70)
 
 
+def test_targets_without_masks_are_flipped_and_batched():
+    class NoMasks(Numbered):
+        def __getitem__(self, index):
+            image, target = super().__getitem__(index)
+            del target["masks"]
+            return image, target
+
+    seen = set()
+    for _, images, targets in batches(NoMasks(10), 4, 0, 10, seed=0):
+        for image, target in zip(images, targets, strict=True):
+            assert "masks" not in target
+            seen.add((bool(image[0, 0, -1] == -1), *target["boxes"][0].tolist()))
+    assert seen == {(False, 0, 1, 2, 3), (True, 4, 1, 6, 3)}
+
+
 def test_half_of_the_images_are_flipped_each_time_anew():
     run = list(batches(Numbered(20), 4, 0, 200, seed=0))
     flips = {}

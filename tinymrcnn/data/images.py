@@ -7,6 +7,7 @@ import glob
 import io
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -85,7 +86,7 @@ def read_image(path) -> np.ndarray:
     images become RGB, 16-bit greys keep their precision (value / 65535); of an animation, the first frame.
     Raises FileNotFoundError where there is no such file, ValueError where it cannot be read as an image: another
     format than FORMATS, more than MAX_PIXELS, or whatever Pillow says of it."""
-    return _opened(path, lambda image: _to_rgb(_upright(image)))
+    return _opened(path, lambda image, file: _to_rgb(_upright(image)))
 
 
 def image_size(path) -> tuple[int, int]:
@@ -96,22 +97,25 @@ def image_size(path) -> tuple[int, int]:
 
 
 def _opened(path, read):
-    """read(image) of the opened image file; whatever goes wrong becomes one error that names the file."""
+    """read(image, file) of the opened image file; whatever goes wrong becomes one error that names the file."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no image file '{printable(path)}'.")
     if not FORMATS.keys() <= Image.OPEN.keys():
         Image.init()
+    formats = [name for name in FORMATS if name in Image.OPEN]
+    cause: BaseException
     try:
-        with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
+        # given a name, Pillow maps some TIFF files into memory, and mixes up the pixels of those that are turned
+        with open(path, "rb") as file, Image.open(file, formats=formats) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
-            return read(image)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # the latter, where warnings are errors
+            return read(image, file)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:  # the latter, where it is an error
         problem = (
             f"it has more than {MAX_PIXELS / 1e6:.0f} million pixels; make it smaller, or cut it into pieces, first"
         )
-        cause = None
+        cause = error
     except Image.UnidentifiedImageError as error:
         problem, cause = f"it is damaged, or of no format that is read here ({', '.join(FORMATS)})", error
     except MemoryError as error:
@@ -121,13 +125,15 @@ def _opened(path, read):
     raise ValueError(f"The file '{printable(path)}' cannot be read as an image: {printable(problem)}.") from cause
 
 
-def _size(image: Image.Image) -> tuple[int, int]:
-    ends = {"PNG": b"IEND", "JPEG": b"\xff\xd9"}
-    if image.format in ends:
-        with open(image.filename, "rb") as file:
-            file.seek(max(0, os.path.getsize(image.filename) - 1024))
-            if ends[image.format] not in file.read():
-                image.load()
+def _size(image: Image.Image, file: BinaryIO) -> tuple[int, int]:
+    end = {"PNG": b"IEND", "JPEG": b"\xff\xd9"}.get(image.format or "")
+    if end is not None:
+        here = file.tell()
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 1024))
+        whole = end in file.read()
+        file.seek(here)
+        if not whole:
+            image.load()
     # A PNG without EXIF data before the pixels would be decoded in search of them; a TIFF tells the size turned already
     asked = image.format not in ("PNG", "TIFF") or not {"exif", "Raw profile type exif"}.isdisjoint(image.info)
     turned = asked and image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
@@ -138,7 +144,7 @@ def _upright(image: Image.Image) -> Image.Image:
     """The image turned as its camera was held. (Of the EXIF data only this one entry is read, since a damaged
     entry elsewhere, which PIL's exif_transpose would stumble over, is no reason to refuse a photograph.)"""
     image.load()
-    turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     return image if turn is None else image.transpose(turn)
 
 
