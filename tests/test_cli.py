@@ -170,8 +170,11 @@ def test_data_that_moved_are_named_when_a_run_goes_on(interrupted_run, capsys):
 def test_data_that_changed_are_noticed_when_a_run_goes_on(interrupted_run, capsys):
     content = json.loads(open("first/annotations.json").read())
     renamed = [{**category, "name": category["name"].upper()} for category in content["categories"]]
+    others = [
+        annotation for annotation in content["annotations"] if annotation["image_id"] != content["images"][0]["id"]
+    ]
     for change, message in (
-        ({"images": content["images"][1:], "annotations": []}, "its images were 4 and are 3"),
+        ({"images": content["images"][1:], "annotations": others}, "its images were 4 and are 3"),
         ({"categories": renamed}, "its classes were ['circle'"),
     ):
         open("first/annotations.json", "w").write(json.dumps({**content, **change}))
@@ -213,7 +216,7 @@ def test_held_out_images_that_do_not_fit_are_told_before_anything_is_made(capsys
     content = json.loads(open(coco[1]).read())
     renamed = [{**category, "name": category["name"].upper()} for category in content["categories"]]
     for change, message in (
-        ({"images": [], "annotations": []}, "held-out data set holds no image"),
+        ({"images": [], "annotations": []}, "its list 'images' is empty"),
         ({"categories": renamed}, "does not know ['CIRCLE'"),
     ):
         open("val.json", "w").write(json.dumps({**content, **change}))

@@ -23,7 +23,7 @@ def evaluate_command(
     dataset = CocoDataset(*data, masks=model.config.masks) if data else ShapesDataset(images, seed=1)
     map_categories(model.categories, dataset.categories)
     metrics = evaluate(model, dataset)
-    print_metrics(metrics, len(dataset))
+    print_metrics(metrics, len(dataset), model.config.max_detections)
     if out:
         with replacing(out) as file:
             file.write((json.dumps(metrics, indent=2) + "\n").encode())
@@ -37,10 +37,12 @@ def is_metrics(content) -> bool:
     )  # fmt: skip
 
 
-def print_metrics(metrics: dict[str, float], images: int) -> None:
-    """The table of COCO's metrics, as evaluate() returns them."""
+def print_metrics(metrics: dict[str, float], images: int, max_detections: int = 100) -> None:
+    """The table of COCO's metrics, as evaluate() returns them. max_detections: how many of an image count."""
     names = list(dict.fromkeys(name.split("/")[1] for name in metrics))
     print(f"\nCOCO metrics on {images} held-out images (small, medium, large objects: APs, APm, APl)")
+    if max_detections != 100:
+        print(f"The {max_detections} best detections of an image count, not 100 as in COCO's own tables.")
     print(" " * 6 + "".join(f"{name:>8}" for name in names))
     for kind, title in (("bbox", "boxes"), ("segm", "masks")):
         if f"{kind}/AP" in metrics:

@@ -64,6 +64,36 @@ def needs_preset(weights, preset: str | None) -> None:
         )
 
 
+class Annotations:
+    """The ids that an annotation file gives to images and to classes, so that detections can be compared with it.
+
+    left_out: how many detections were of classes that it does not have. Raises as image_ids_of does."""
+
+    def __init__(self, path):
+        self.path, self.left_out = path, 0
+        self.images = image_ids_of(path)
+        try:
+            categories = json.loads(Path(path).read_bytes())["categories"]
+            self.classes = {category["name"]: category["id"] for category in categories}
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"The annotation file '{printable(path)}' has no list 'categories' with their names and ids."
+            ) from error
+
+    def image_id(self, path: str):
+        """The id of an image file, which the annotation file may name with some of the folders that it lies in; None
+        where it does not have it."""
+        parts = Path(path).resolve().parts
+        names = ("/".join(parts[start:]) for start in range(1, len(parts)))  # the longest first
+        return next((self.images[name] for name in names if name in self.images), None)
+
+    def renumbered(self, records: list[dict]) -> list[dict]:
+        """The records with the file's ids of their classes, without those of classes that it does not have."""
+        kept = [record for record in records if record["category_name"] in self.classes]
+        self.left_out += len(records) - len(kept)
+        return [{**record, "category_id": self.classes[record["category_name"]]} for record in kept]
+
+
 def predict_command(images: Sequence[str], options: PredictOptions | None = None) -> int:
     """Find the objects in images: files, folders and patterns. Returns the exit code: 1 where one could not be read.
 
@@ -73,8 +103,8 @@ def predict_command(images: Sequence[str], options: PredictOptions | None = None
     options = options or PredictOptions()
     model = load_predictor(options.weights or SHIPPED_MODEL, options.preset).to(options.device)
     files, problems = find_images(images)
-    ids = image_ids_of(options.annotations) if options.annotations else None
-    for name in [name for name in files if ids is not None and id_of(name, ids) is None]:
+    known = Annotations(options.annotations) if options.annotations else None
+    for name in [name for name in files if known and known.image_id(name) is None]:
         files.remove(name)
         problems.append(f"'{name}' is not among the images of '{options.annotations}'.")
     for problem in problems:
@@ -83,14 +113,14 @@ def predict_command(images: Sequence[str], options: PredictOptions | None = None
     if files:
         check_output(Path(options.out) / RESULTS, is_results, "detections of ours")
         with locked(options.out):
-            skipped += _predict(model, files, ids, options)
+            skipped += _predict(model, files, known, options)
     if skipped:
         total = len(files) + len(problems)
         print(f"tinymrcnn: {skipped} of {total} could not be read, see above.", file=sys.stderr)
     return 1 if skipped else 0
 
 
-def _predict(model, files: list[str], ids: dict[str, int] | None, options: PredictOptions) -> int:
+def _predict(model, files: list[str], known: Annotations | None, options: PredictOptions) -> int:
     """Detect, draw and write. Returns how many images could not be read."""
     out, skipped = Path(options.out), 0
     earlier = {path.name for path in out.glob(f"*{PREDICTED}")} if (out / RESULTS).exists() else set()
@@ -102,13 +132,13 @@ def _predict(model, files: list[str], ids: dict[str, int] | None, options: Predi
         ):
             try:
                 image = read_image(name)
-                found, results = detect(model, image, None if ids is None else id_of(name, ids))
+                found, results = detect(model, image, known and known.image_id(name))
                 picture = draw_found(model, image, found, options.threshold, options.font)
             except Exception as error:  # whatever is wrong with one image, the others are done
                 say(f"tinymrcnn: skipped: {_reason(name, error)}")
                 skipped += 1
                 continue
-            records += [{**result, "file_name": name} for result in results]
+            records += [{**result, "file_name": name} for result in (known.renumbered(results) if known else results)]
             path = out / _picture_name(name, number, pictures)
             write_picture(path, picture)
             pictures.add(path.name)
@@ -117,6 +147,10 @@ def _predict(model, files: list[str], ids: dict[str, int] | None, options: Predi
         if pictures:
             with replacing(out / RESULTS) as file:
                 file.write((json.dumps(records) + "\n").encode())
+            if known and known.left_out:
+                say(
+                    f"tinymrcnn: warning: {known.left_out} detections are of classes that '{known.path}' does not have."
+                )
             print(f"{printable(out / RESULTS)}: all {len(records)} detections in COCO's format")
             if left := len(earlier - pictures):
                 say(f"tinymrcnn: warning: {left} pictures in '{out}' are of earlier runs: {RESULTS} tells of this one.")
@@ -135,13 +169,6 @@ def _picture_name(name: str, number: int, taken: set[str]) -> str:
     while f"{stem}{PREDICTED}" in taken:
         stem = f"{stem}_{number}"
     return f"{stem}{PREDICTED}"
-
-
-def id_of(path: str, ids: dict[str, int]) -> int | None:
-    """The id of an image file in an annotation file, which may name it with some of the folders that it lies in."""
-    parts = Path(path).resolve().parts
-    names = ("/".join(parts[start:]) for start in range(1, len(parts)))  # the longest first
-    return next((ids[name] for name in names if name in ids), None)
 
 
 def is_results(content) -> bool:

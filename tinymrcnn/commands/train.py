@@ -77,19 +77,20 @@ def train_command(options: TrainOptions) -> int:
         if not (out / CHECKPOINT).is_file():
             load_run(out)  # tells that there is none
         with locked(out):
-            metrics, images = _train(out, _resumed_run(out, options), options)
+            run = _resumed_run(out, options)
+            metrics = _train(out, run, options)
     else:
-        prepared = _new_run(options)
-        with _new_folder(options, prepared.model.config.preset) as out:
-            metrics, images = _train(out, prepared, options)
-    print_metrics(metrics, images)
+        run = _new_run(options)
+        with _new_folder(options, run.model.config.preset) as out:
+            metrics = _train(out, run, options)
+    print_metrics(metrics, len(run.held_out), run.model.config.max_detections)
     print(f"Look at {printable(out / 'predictions.png')} and {printable(out / 'curves.png')}. Use the model:")
     print(f"  tinymrcnn predict IMAGE... --weights {quoted(out / 'model.npz')}")
     return 0
 
 
-def _train(out: Path, run: Prepared, options: TrainOptions) -> tuple[dict, int]:
-    """Train in a locked folder. Returns the metrics, and on how many images they were taken."""
+def _train(out: Path, run: Prepared, options: TrainOptions) -> dict:
+    """Train in a locked folder. Returns the metrics."""
     model, config = run.model, run.config
     with replacing(out / SOURCE) as file:
         file.write((json.dumps(run.source) + "\n").encode())
@@ -106,8 +107,7 @@ def _train(out: Path, run: Prepared, options: TrainOptions) -> tuple[dict, int]:
     if options.quick:
         print(f"Quick: a first impression after {config.steps} steps, evaluated on {len(run.held_out)} images only.")
     resume = options.resume is not None
-    metrics = train_in(out, model, run.dataset, config, run.held_out, resume=resume, progress=True)
-    return metrics, len(run.held_out)
+    return train_in(out, model, run.dataset, config, run.held_out, resume=resume, progress=True)
 
 
 def _new_run(options: TrainOptions) -> Prepared:
