@@ -1,7 +1,6 @@
 """`tinymrcnn evaluate`: COCO's metrics of a checkpoint, printed and, where asked for, written as JSON."""
 
 import json
-from collections.abc import Sequence
 
 from tinymrcnn.data import CocoDataset, ShapesDataset, map_categories
 from tinymrcnn.evaluation import evaluate
@@ -10,7 +9,7 @@ from tinymrcnn.weights import load_model
 
 
 def evaluate_command(
-    checkpoint=SHIPPED_MODEL, *, data: Sequence[str] | None = None, images: int = 500, device: str = "auto", out=None
+    checkpoint=SHIPPED_MODEL, *, data: tuple[str, str] | None = None, images: int = 500, device: str = "auto", out=None
 ) -> int:
     """Print the metrics of a checkpoint, and write them to the file `out`. Returns the exit code, 0.
 
@@ -20,7 +19,7 @@ def evaluate_command(
     if out:
         check_output(out, is_metrics, "metrics")
     model = load_model(checkpoint, device)
-    dataset = CocoDataset(*data, masks=model.config.masks) if data else ShapesDataset(images, seed=1)
+    dataset = CocoDataset(data[0], data[1], masks=model.config.masks) if data else ShapesDataset(images, seed=1)
     map_categories(model.categories, dataset.categories)
     metrics = evaluate(model, dataset)
     print_metrics(metrics, len(dataset), model.config.max_detections)

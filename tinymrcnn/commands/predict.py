@@ -132,7 +132,7 @@ def _predict(model, files: list[str], known: Annotations | None, options: Predic
         ):
             try:
                 image = read_image(name)
-                found, results = detect(model, image, known and known.image_id(name))
+                found, results = detect(model, image, known.image_id(name) if known else None)
                 picture = draw_found(model, image, found, options.threshold, options.font)
             except Exception as error:  # whatever is wrong with one image, the others are done
                 say(f"tinymrcnn: skipped: {_reason(name, error)}")

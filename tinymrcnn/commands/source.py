@@ -18,7 +18,7 @@ def open_data(source: dict, masks: bool = True):
     from tinymrcnn.training.trainer import check_held_out
 
     if source["data"]:
-        dataset, held_out = (CocoDataset(*source[name], masks=masks) for name in ("data", "val"))
+        dataset, held_out = (CocoDataset(source[name][0], source[name][1], masks=masks) for name in ("data", "val"))
         check_held_out(dataset, held_out)
         return dataset, held_out
     return ShapesDataset(TRAIN_IMAGES, seed=0), ShapesDataset(source["test_images"], seed=1)

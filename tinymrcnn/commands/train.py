@@ -120,7 +120,7 @@ def _new_run(options: TrainOptions) -> Prepared:
     else:
         start = get_config(options.preset or "shapes")
     model_fields, config = _settings(options, start)
-    source = {
+    source: dict[str, typing.Any] = {
         "data": options.data and [str(Path(path).resolve()) for path in options.data],
         "val": options.val and [str(Path(path).resolve()) for path in options.val],
         "test_images": QUICK_TEST_IMAGES if options.quick else TEST_IMAGES,
@@ -184,7 +184,7 @@ def _resumed_run(out: Path, options: TrainOptions) -> Prepared:
 def _settings(options: TrainOptions, start: Config) -> tuple[dict, TrainConfig]:
     """The fields of Config to replace, and the TrainConfig, from what is trained (start: its Config before the
     replacement), --quick, the options and --set, in this order."""
-    train_fields = FULL_SIZE if start.min_size else {}
+    train_fields: dict[str, typing.Any] = FULL_SIZE if start.min_size else {}
     train_fields = train_fields | (FINE_TUNING if options.weights else {}) | (QUICK if options.quick else {})
     given = {"steps": options.steps, "batch_size": options.batch_size, "seed": options.seed}
     train_fields |= {name: value for name, value in given.items() if value is not None}

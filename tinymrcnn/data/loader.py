@@ -6,7 +6,7 @@ nothing but left and right (section 3.1, after Fast R-CNN).
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -53,7 +53,7 @@ def load_batch(dataset, batch_size: int, step: int, seed: int, flip: bool = True
 
 def batches(
     dataset, batch_size: int, start_step: int, num_steps: int, seed: int, flip: bool = True
-) -> Iterator[tuple[int, list, list]]:
+) -> Generator[tuple[int, list, list], None, None]:
     """The batches of a run: (step, images, targets) for step in range(start_step, num_steps).
 
     dataset: see tinymrcnn.data. num_steps: of the whole run, also when it resumes at start_step.

@@ -64,7 +64,8 @@ def draw_instances(image, instances: dict, categories=(), score_threshold: float
         x1, y1, x2, y2 = boxes[n]
         draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colors[n], width=line)
 
-    plates, written = [], []  # the best choose their place first, and are written last
+    plates: list[tuple] = []
+    written: list[tuple] = []  # the best choose their place first, and are written last
     for n in reversed(kept):
         name = drawable(names.get(int(labels[n])), int(labels[n]), font)
         words = [name] * (len(names) != 1) + ([] if scores is None else [f"{scores[n].item():.2f}"])

@@ -3,10 +3,12 @@
 import dataclasses
 import logging
 from pathlib import Path
+from typing import Any
 
 from tinymrcnn.data.categories import listed
 from tinymrcnn.files import printable, quoted, told
 from tinymrcnn.models import TrainConfig
+from tinymrcnn.nn import SGD, AdamW
 from tinymrcnn.stopping import Stop
 from tinymrcnn.weights import Checkpoint, environment, load_checkpoint, load_weights, save_checkpoint
 
@@ -23,10 +25,10 @@ class Run:
     """What a run works with, and how far it is: `done` steps are in the model, `saved` of them in the checkpoint."""
 
     out: Path
-    model: object
-    optimizer: object
+    model: Any
+    optimizer: SGD | AdamW
     config: TrainConfig
-    held_out: object
+    held_out: Any
     progress: bool
     done: int = 0
     saved: int = 0
@@ -78,7 +80,7 @@ def resume_run(run: Run) -> int:
         ("Config", checkpoint.config, model.config),
         ("TrainConfig", checkpoint.train_config, run.config),
     ):
-        if changed := _differences(dataclasses.asdict(then), dataclasses.asdict(now)):
+        if changed := _differences(vars(then), vars(now)):
             raise ValueError(f"The run in '{out}' cannot be resumed with another {name}: {changed}.")
     names_then, names_now = ([category["name"] for category in c] for c in (checkpoint.categories, model.categories))
     if names_then != names_now:
@@ -88,7 +90,7 @@ def resume_run(run: Run) -> int:
             f"--weights {quoted(run.out / CHECKPOINT)}."
         )
     load_weights(model, run.out / CHECKPOINT)
-    run.optimizer.load_state_dict(checkpoint.optimizer)
+    run.optimizer.load_state_dict(checkpoint.optimizer or {})
     logger.info("Resuming '%s' after %d of %d steps.", out, checkpoint.step, run.config.steps)
     if changed := _differences(checkpoint.environment, {**environment(), "device": model.device}):
         logger.warning(

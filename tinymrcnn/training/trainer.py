@@ -42,7 +42,7 @@ PREVIEW_IMAGES, GRID_IMAGES = 4, 8
 logger = logging.getLogger("tinymrcnn")
 
 
-def make_optimizer(model, config: TrainConfig):
+def make_optimizer(model, config: TrainConfig) -> SGD | AdamW:
     """The optimiser of a run, over all parameters that are not frozen."""
     if config.optimizer == "sgd":
         return SGD(model.parameters(), config.lr, config.momentum, config.weight_decay)
