@@ -244,7 +244,7 @@ def test_detections_have_the_ids_of_the_annotation_file_or_none(capsys):
     assert not any("image_id" in record for record in records_of())
     options = annotations("own.json", ["b.png", "a.png", "other.png"], ["egg"])
     assert main(["predict", "set", *own_model(), *options]) == 0
-    assert records_of() == [] and "detections are of classes that 'own.json' does not have" in capsys.readouterr().err
+    assert records_of() == [] and "detections are of classes that 'own.json' lacks" in capsys.readouterr().err
     assert "There is no annotation file 'gone.json'" in error_of_predict(capsys, ["--annotations", "gone.json"])
     open("list.json", "w").write('{"images": []}')
     assert "has no list 'categories'" in error_of_predict(capsys, ["--annotations", "list.json"])

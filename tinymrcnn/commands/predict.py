@@ -148,9 +148,7 @@ def _predict(model, files: list[str], known: Annotations | None, options: Predic
             with replacing(out / RESULTS) as file:
                 file.write((json.dumps(records) + "\n").encode())
             if known and known.left_out:
-                say(
-                    f"tinymrcnn: warning: {known.left_out} detections are of classes that '{known.path}' does not have."
-                )
+                say(f"tinymrcnn: warning: {known.left_out} detections are of classes that '{known.path}' lacks.")
             print(f"{printable(out / RESULTS)}: all {len(records)} detections in COCO's format")
             if left := len(earlier - pictures):
                 say(f"tinymrcnn: warning: {left} pictures in '{out}' are of earlier runs: {RESULTS} tells of this one.")

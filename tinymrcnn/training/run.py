@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,6 @@ from tinymrcnn.weights import Checkpoint, environment, load_checkpoint, load_wei
 
 CHECKPOINT = "checkpoint.npz"
 logger = logging.getLogger("tinymrcnn")
-
-
-class HalfStep(RuntimeError):
-    """An error while the parameters moved: some have, some have not, and they must not be saved."""
 
 
 @dataclasses.dataclass
@@ -45,7 +42,7 @@ class Run:
         where = f"in step {self.done}" if self.done < self.config.steps else "after the last step"
         expected = isinstance(error, ValueError | OSError | RuntimeError | MemoryError)
         what = told(error) if expected else f"{type(error).__name__}: {told(error)}"
-        if self.saved < self.done and not isinstance(error, HalfStep):
+        if self.saved < self.done and not _came_through(error, type(self.optimizer).step):
             try:
                 self.save()
             except OSError as second:
@@ -59,6 +56,12 @@ class Run:
             f"{self.done} of {self.config.steps} steps are done{kept} saved in '{printable(self.out)}'.\n"
             f"Resume with:  tinymrcnn train --resume {quoted(self.out)}"
         )
+
+
+def _came_through(error: BaseException, function) -> bool:
+    """Whether an error was raised within a function. Within the optimiser's step it leaves parameters of which some
+    have moved and some have not, and these must not be saved."""
+    return any(frame.f_code is function.__code__ for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 # Resuming ------------------------------------------------------------------------------------------------

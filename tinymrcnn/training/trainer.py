@@ -33,7 +33,7 @@ from tinymrcnn.models import TrainConfig
 from tinymrcnn.nn import SGD, AdamW, BatchNorm2d, clip_grad_norm
 from tinymrcnn.stopping import Interrupted, RunStopped, handling
 from tinymrcnn.training.log import keep_log, open_log, progress_bar, read_log, summary, write_line
-from tinymrcnn.training.run import CHECKPOINT, HalfStep, Run, load_run, resume_run
+from tinymrcnn.training.run import CHECKPOINT, Run, load_run, resume_run
 from tinymrcnn.training.schedule import learning_rate
 from tinymrcnn.weights import environment, save_checkpoint
 
@@ -68,10 +68,7 @@ def training_step(model, optimizer, step: int, images: list, targets: list, conf
     broken = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
     if broken:
         raise FloatingPointError(f"{', '.join(broken)} on the images {[target['image_id'] for target in targets]}.")
-    try:
-        optimizer.step()
-    except Exception as error:
-        raise HalfStep(f"{type(error).__name__}: {error}".rstrip(": ")) from error
+    optimizer.step()
     return {"step": step, "lr": optimizer.lr, **values, **model.counts}
 
 
