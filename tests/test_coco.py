@@ -564,6 +564,13 @@ def test_ids_that_are_texts_are_numbered_in_their_order(folder, content):
         opened(folder, content)
 
 
+def test_two_texts_that_are_the_same_id_are_refused(folder, content):
+    for image in content["images"]:
+        image["id"] = "photo"
+    with pytest.raises(ValueError, match="two image entries have the id 'photo'"):
+        opened(folder, content)
+
+
 def test_ids_by_file_name(folder, content):
     content["images"][0]["id"] = "7"
     (folder / "annotations.json").write_text(json.dumps(content))

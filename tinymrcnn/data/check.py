@@ -54,8 +54,12 @@ class Entries(dict):
         given: list = [entry.get("id") if isinstance(entry, dict) else None for entry in entries]
         self.numbers: dict[str, int] | None = None
         if _are_texts(given):
-            self.numbers = {text: number for number, text in enumerate(given, start=1)}
-            self.update(enumerate(entries, start=1))
+            self.numbers = {}
+            for number, (text, entry) in enumerate(zip(given, entries, strict=True), start=1):
+                if text in self.numbers:
+                    report.problem(f"equal {what} ids", f"two {what} entries have the id {shown(text)}")
+                self.numbers[text] = number
+                self[number] = entry
             return
         ids = [as_integer(value) for value in given]
         free = max((number for number in ids if number is not None), default=0) + 1
@@ -82,11 +86,9 @@ class Entries(dict):
 
 
 def _are_texts(ids: list) -> bool:
-    """Whether the ids are different texts that do not mean different integers."""
-    if not ids or not all(isinstance(value, str) for value in ids) or len(set(ids)) < len(ids):
-        return False
+    """Whether the ids are texts that do not mean integers, each another."""
     meant = {number for number in map(as_integer, ids) if number is not None and number >= 0}
-    return len(meant) < len(ids)
+    return all(isinstance(value, str) for value in ids) and len(meant) < len(set(ids))
 
 
 # What was found ------------------------------------------------------------------------------------------
