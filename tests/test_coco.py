@@ -272,6 +272,7 @@ LEFT_OUT = [  # (of annotation 1: what, the value, the message)
     ("image_id", {}, r"they belong to images that the file does not list; the first is annotation 1: image_id \{\}"),
     ("image_id", GONE, "they belong to images that the file does not list; the first is annotation 1: image_id None"),
     ("bbox", [2, 1, 3, 0], r"their boxes have no width or no height; .* = \[2, 1, 3, 0\]"),
+    ("bbox", [9 - 1e-9, 1, 3, 3], "outside of their images"),
     ("bbox", [2, 1, 1e-9, 3], "their boxes have no width or no height"),
     ("bbox", [2, 1, -3, 3], r"their boxes have a negative size; .* = \[2, 1, -3, 3\]"),
     ("bbox", [9, 1, 3, 3], r"outside of their images; .*: \[9, 1, 3, 3\], outside the image of width 9 and height 6"),
@@ -312,7 +313,7 @@ def test_all_that_is_wrong_is_told_together(folder, content):
         "their boxes lie outside of their images; the first is annotation 2 of image 'sub/a.png'",
         "their masks cannot be read; the first is annotation 4 of image 'sub/a.png'",
     ]
-    assert [line.partition(" because")[0].rpartition(", ")[2] for line in lines[:2]] == [
+    assert [line.partition(" because")[0].rpartition(": ")[2] for line in lines[:2]] == [
         "1 of 8 annotations are left out", "2 of 8 annotations are left out"
     ]  # fmt: skip
     assert len(dataset[0][1]["labels"]) == 5

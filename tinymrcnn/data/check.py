@@ -63,19 +63,19 @@ class Entries(dict):
             return
         ids = [as_integer(value) for value in given]
         free = max((number for number in ids if number is not None), default=0) + 1
-        for place, (number, value, entry) in enumerate(zip(ids, given, entries, strict=True), start=1):
+        for place, (meant, value, entry) in enumerate(zip(ids, given, entries, strict=True), start=1):
             if not isinstance(entry, dict):
                 report.problem(f"{what}s that are none", f"{what} number {place} is no JSON object but {shown(entry)}")
                 continue
             if value is None and optional:
-                number, free = free, free + 1
-            if number is None or number < 0:
+                meant, free = free, free + 1
+            if meant is None or meant < 0:
                 text = f"{what} number {place} has no non-negative integer 'id' but {shown(value)}"
                 report.problem(f"{what} ids", text)
-            elif number in self:
+            elif meant in self:
                 report.problem(f"equal {what} ids", f"two {what} entries have the id {shown(value)}")
             else:
-                self[number] = entry
+                self[meant] = entry
 
     def find(self, value) -> int | None:
         """The id that a reference to one of the entries means, None where it means none."""
