@@ -104,7 +104,9 @@ def test_damaged_run_lengths_never_reach_the_decoder():
         ({"size": [9, 6], "counts": RUNS}, r"the size \[9, 6\], the image has \[6, 9\]"),
         ({"size": [6, 9], "counts": RUNS[:-1]}, "do not add up to the 6 x 9 pixels"),
         ({"size": [6, 9], "counts": [60, -6]}, "do not add up"),
-        ({"size": [6, 9], "counts": [10**30, 1]}, "neither a string nor a list of integers"),
+        ({"size": [6, 9], "counts": [10**30, 54 - 10**30]}, "do not add up"),
+        ({"size": [6, 9], "counts": [54, None]}, "neither a string nor a list of integers"),
+        ({"size": [6], "counts": [54]}, r"the size \[6\], the image has \[6, 9\]"),
         ({"size": [6, 9], "counts": [53.5, 0.5]}, "neither a string nor a list of integers"),
         ({"size": [6, 9], "counts": "1\ud800"}, "no complete string|surrogates not allowed"),
         ({"counts": RUNS}, r"the size None, the image has \[6, 9\]"),
@@ -142,8 +144,9 @@ def test_parts_without_an_area_are_passed_over():
         np.testing.assert_array_equal(decode_mask(parts, *SIZE), RECTANGLE)
 
 
-def test_counts_that_are_written_as_floats():
-    np.testing.assert_array_equal(decode_mask({"size": [6.0, 9.0], "counts": [*RUNS[:-1], 26.0]}, *SIZE), RECTANGLE)
+def test_run_lengths_in_other_types():
+    for size, last in (([6.0, 9.0], 26.0), (["6", "9"], "26")):
+        np.testing.assert_array_equal(decode_mask({"size": size, "counts": [*RUNS[:-1], last]}, *SIZE), RECTANGLE)
 
 
 def test_bounds_by_hand():
