@@ -104,7 +104,9 @@ def test_damaged_run_lengths_never_reach_the_decoder():
         ({"size": [9, 6], "counts": RUNS}, r"the size \[9, 6\], the image has \[6, 9\]"),
         ({"size": [6, 9], "counts": RUNS[:-1]}, "do not add up to the 6 x 9 pixels"),
         ({"size": [6, 9], "counts": [60, -6]}, "do not add up"),
-        ({"size": [6, 9], "counts": [10**30, 1]}, "neither a string nor a list of integers"),
+        ({"size": [6, 9], "counts": [10**30, 54 - 10**30]}, "do not add up"),
+        ({"size": [6, 9], "counts": [54, None]}, "neither a string nor a list of integers"),
+        ({"size": [6], "counts": [54]}, r"the size \[6\], the image has \[6, 9\]"),
         ({"size": [6, 9], "counts": [53.5, 0.5]}, "neither a string nor a list of integers"),
         ({"size": [6, 9], "counts": "1\ud800"}, "no complete string|surrogates not allowed"),
         ({"counts": RUNS}, r"the size None, the image has \[6, 9\]"),
@@ -142,8 +144,9 @@ def test_parts_without_an_area_are_passed_over():
         np.testing.assert_array_equal(decode_mask(parts, *SIZE), RECTANGLE)
 
 
-def test_counts_that_are_written_as_floats():
-    np.testing.assert_array_equal(decode_mask({"size": [6.0, 9.0], "counts": [*RUNS[:-1], 26.0]}, *SIZE), RECTANGLE)
+def test_run_lengths_in_other_types():
+    for size, last in (([6.0, 9.0], 26.0), (["6", "9"], "26")):
+        np.testing.assert_array_equal(decode_mask({"size": size, "counts": [*RUNS[:-1], last]}, *SIZE), RECTANGLE)
 
 
 def test_bounds_by_hand():
@@ -272,6 +275,7 @@ LEFT_OUT = [  # (of annotation 1: what, the value, the message)
     ("image_id", {}, r"they belong to images that the file does not list; the first is annotation 1: image_id \{\}"),
     ("image_id", GONE, "they belong to images that the file does not list; the first is annotation 1: image_id None"),
     ("bbox", [2, 1, 3, 0], r"their boxes have no width or no height; .* = \[2, 1, 3, 0\]"),
+    ("bbox", [9 - 1e-9, 1, 3, 3], "outside of their images"),
     ("bbox", [2, 1, 1e-9, 3], "their boxes have no width or no height"),
     ("bbox", [2, 1, -3, 3], r"their boxes have a negative size; .* = \[2, 1, -3, 3\]"),
     ("bbox", [9, 1, 3, 3], r"outside of their images; .*: \[9, 1, 3, 3\], outside the image of width 9 and height 6"),
@@ -312,7 +316,7 @@ def test_all_that_is_wrong_is_told_together(folder, content):
         "their boxes lie outside of their images; the first is annotation 2 of image 'sub/a.png'",
         "their masks cannot be read; the first is annotation 4 of image 'sub/a.png'",
     ]
-    assert [line.partition(" because")[0].rpartition(", ")[2] for line in lines[:2]] == [
+    assert [line.partition(" because")[0].rpartition(": ")[2] for line in lines[:2]] == [
         "1 of 8 annotations are left out", "2 of 8 annotations are left out"
     ]  # fmt: skip
     assert len(dataset[0][1]["labels"]) == 5
@@ -561,6 +565,13 @@ def test_ids_that_are_texts_are_numbered_in_their_order(folder, content):
     assert dataset[0][1]["labels"].tolist() == [1, 2]
     content["annotations"][0]["image_id"] = "c.png"
     with pytest.warns(DataWarning, match="1 of 2 .* image_id 'c.png'"):
+        opened(folder, content)
+
+
+def test_two_texts_that_are_the_same_id_are_refused(folder, content):
+    for image in content["images"]:
+        image["id"] = "photo"
+    with pytest.raises(ValueError, match="two image entries have the id 'photo'"):
         opened(folder, content)
 
 

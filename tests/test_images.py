@@ -287,6 +287,12 @@ def test_a_failure_leaves_the_old_image(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"] and (tmp_path / "a.png").read_bytes() == before
 
 
+def test_a_size_that_a_format_cannot_hold_is_named(tmp_path):
+    with pytest.raises(ValueError, match="a.jpg' cannot be written as JPEG"):
+        write_image(tmp_path / "a.jpg", np.zeros((3, 1, 70_000), np.float32))
+    assert not list(tmp_path.iterdir())
+
+
 def test_unknown_suffix_is_named(tmp_path):
     with pytest.raises(ValueError, match="a.xyz' names no image format"):
         write_image(tmp_path / "a.xyz", np.zeros((3, 5, 7), np.float32))

@@ -17,7 +17,7 @@ from tinymrcnn.data.check import (
 from tinymrcnn.data.coco_masks import mask_bounds
 from tinymrcnn.files import printable
 
-SMALLEST_SIDE = 1e-3  # pixels; what is thinner is empty in float32
+SMALLEST_SIDE = 1e-3  # pixels
 STRANGERS = "they belong to images that the file does not list"
 NO_MASKS = "their masks cannot be read"
 
@@ -61,7 +61,8 @@ def read_annotations(entries: list, images: Entries, categories: Entries, masks:
             if size is not None:
                 seen.append(((number, owner), each["bbox"], size, bounds))
     _tell_left_out(left_out, len(table), report)
-    _tell_contradictions(seen, place, report)
+    _tell_contradictions([each for each in seen if each[3] is not None], place, report)
+    _tell_boxes_alone([each for each in seen if each[3] is None], place, report)
     if not report.problems and not any(not each["iscrowd"] for of_image in objects.values() for each in of_image):
         report.odd.append("There is no object that a model could learn.")
     return objects
@@ -112,8 +113,8 @@ def _read_box(given, size) -> list[float] | None:
     if min(width, height) < SMALLEST_SIDE:
         raise LeftOut("their boxes have no width or no height", f"[x, y, width, height] = {shown(given)}")
     if size is not None:
-        inside = min(min(x + width, size[1]) - max(x, 0), min(y + height, size[0]) - max(y, 0))
-        if inside < SMALLEST_SIDE:
+        corners = np.array([max(x, 0), max(y, 0), min(x + width, size[1]), min(y + height, size[0])], np.float32)
+        if (corners[2:] - corners[:2]).min() < SMALLEST_SIDE:
             image = f"the image of width {size[1]} and height {size[0]}"
             raise LeftOut("their boxes lie outside of their images", f"{shown(given)}, outside {image}")
     return box
@@ -146,30 +147,29 @@ def _tell_left_out(left_out: dict, total: int, report: Report) -> None:
 
 
 def _tell_contradictions(seen: list[tuple], place, report: Report) -> None:
-    """Boxes that contradict their masks, and boxes without masks that all seem to be written in another way."""
-    for with_mask in (True, False):
-        some = [each for each in seen if (each[3] is not None) == with_mask]
-        if not some:
-            continue
-        boxes, sizes = np.array([each[1] for each in some]), np.array([each[2] for each in some])
-        if not with_mask:
-            what, count = guess_alone(boxes, sizes)
-            if whole_file(count, len(some)):
-                text = f"{count} of {len(some)} boxes look like {what}, where [x, y, width, height] in pixels belong"
-                report.problem("boxes", f"{text}; the first is that of {place(*some[0][0])}: {some[0][1]}")
-            continue
-        bounds = np.array([each[3] for each in some])
-        wrong = np.flatnonzero(contradictions(boxes, bounds, sizes))
-        if len(wrong) == 0:
-            continue
-        what, count = guess(boxes[wrong], bounds[wrong], sizes[wrong])
-        where, box, _, around = some[wrong[0]]
-        text = (
-            f"{len(wrong)} of {len(some)} boxes contradict their masks; the first is that of {place(*where)}: its box "
-            f"[x, y, width, height] is {box}, its mask lies in [x1, y1, x2, y2] {around.round(2).tolist()}"
-        )
-        text += f". They look like {what}, where [x, y, width, height] in pixels belong" if what else ""
-        if whole_file(count, len(some)):
-            report.problem("boxes and masks", text)
-        else:
-            report.odd.append(f"{text}.")
+    """Boxes that contradict their masks. seen: as in read_annotations, all with a box around the mask."""
+    if not seen:
+        return
+    boxes, sizes, bounds = (np.array([each[n] for each in seen]) for n in (1, 2, 3))
+    wrong = np.flatnonzero(contradictions(boxes, bounds, sizes))
+    if len(wrong) == 0:
+        return
+    what, count = guess(boxes[wrong], bounds[wrong], sizes[wrong])
+    where, box, _, around = seen[wrong[0]]
+    text = (
+        f"{len(wrong)} of {len(seen)} boxes contradict their masks; the first is that of {place(*where)}: its box "
+        f"[x, y, width, height] is {box}, its mask lies in [x1, y1, x2, y2] {around.round(2).tolist()}"
+    )
+    text += f". They look like {what}, where [x, y, width, height] in pixels belong" if what else ""
+    if whole_file(count, len(seen)):
+        report.problem("boxes and masks", text)
+    else:
+        report.odd.append(f"{text}.")
+
+
+def _tell_boxes_alone(seen: list[tuple], place, report: Report) -> None:
+    """Boxes without masks most of which seem to be written in another way. seen: as in read_annotations."""
+    what, count = guess_alone(*(np.array([each[n] for each in seen]) for n in (1, 2))) if seen else ("", 0)
+    if whole_file(count, len(seen)):
+        text = f"{count} of {len(seen)} boxes look like {what}, where [x, y, width, height] in pixels belong"
+        report.problem("boxes", f"{text}; the first box is that of {place(*seen[0][0])}: {seen[0][1]}")

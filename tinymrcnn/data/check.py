@@ -54,24 +54,28 @@ class Entries(dict):
         given: list = [entry.get("id") if isinstance(entry, dict) else None for entry in entries]
         self.numbers: dict[str, int] | None = None
         if _are_texts(given):
-            self.numbers = {text: number for number, text in enumerate(given, start=1)}
-            self.update(enumerate(entries, start=1))
+            self.numbers = {}
+            for number, (text, entry) in enumerate(zip(given, entries, strict=True), start=1):
+                if text in self.numbers:
+                    report.problem(f"equal {what} ids", f"two {what} entries have the id {shown(text)}")
+                self.numbers[text] = number
+                self[number] = entry
             return
         ids = [as_integer(value) for value in given]
         free = max((number for number in ids if number is not None), default=0) + 1
-        for place, (number, value, entry) in enumerate(zip(ids, given, entries, strict=True), start=1):
+        for place, (meant, value, entry) in enumerate(zip(ids, given, entries, strict=True), start=1):
             if not isinstance(entry, dict):
                 report.problem(f"{what}s that are none", f"{what} number {place} is no JSON object but {shown(entry)}")
                 continue
             if value is None and optional:
-                number, free = free, free + 1
-            if number is None or number < 0:
+                meant, free = free, free + 1
+            if meant is None or meant < 0:
                 text = f"{what} number {place} has no non-negative integer 'id' but {shown(value)}"
                 report.problem(f"{what} ids", text)
-            elif number in self:
+            elif meant in self:
                 report.problem(f"equal {what} ids", f"two {what} entries have the id {shown(value)}")
             else:
-                self[number] = entry
+                self[meant] = entry
 
     def find(self, value) -> int | None:
         """The id that a reference to one of the entries means, None where it means none."""
@@ -82,11 +86,9 @@ class Entries(dict):
 
 
 def _are_texts(ids: list) -> bool:
-    """Whether the ids are different texts that do not mean different integers."""
-    if not ids or not all(isinstance(value, str) for value in ids) or len(set(ids)) < len(ids):
-        return False
+    """Whether the ids are texts that do not mean integers, each another."""
     meant = {number for number in map(as_integer, ids) if number is not None and number >= 0}
-    return len(meant) < len(ids)
+    return all(isinstance(value, str) for value in ids) and len(meant) < len(set(ids))
 
 
 # What was found ------------------------------------------------------------------------------------------

@@ -69,7 +69,7 @@ class CocoDataset:
         if report.problems:
             raise ValueError(f"The annotation file '{printable(annotation_file)}' cannot be used: {lines}")
         if report.odd:
-            warnings.warn(f"In the annotation file '{printable(annotation_file)}', {lines}", DataWarning, stacklevel=2)
+            warnings.warn(f"In the annotation file '{printable(annotation_file)}': {lines}", DataWarning, stacklevel=2)
         self.categories = [
             {"label": label, "name": str(key if (name := categories[key].get("name")) is None else name), "id": key}
             for label, key in enumerate(sorted(categories), start=1)

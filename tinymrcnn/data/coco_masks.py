@@ -7,6 +7,8 @@ pycocotools sees it, which reads beyond the end of some damaged strings.
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from tinymrcnn.data.check import as_integer
+
 LONGEST_OUTLINE = 1_000_000  # pixels; pycocotools takes 40 bytes for each
 
 
@@ -96,23 +98,23 @@ def read_runs(segmentation: dict, height: int, width: int) -> np.ndarray:
     """The run lengths, int64, of {"size": [height, width], "counts": a string or a list of integers}.
 
     Raises ValueError where they do not add up to the image."""
-    if segmentation.get("size") != [height, width]:
-        raise ValueError(f"its mask has the size {segmentation.get('size')}, the image has {[height, width]}")
-    counts = segmentation.get("counts")
+    size, counts, pixels = segmentation.get("size"), segmentation.get("counts"), height * width
+    if not isinstance(size, list) or [as_integer(side) for side in size] != [height, width]:
+        raise ValueError(f"its mask has the size {size}, the image has {[height, width]}")
+    wrong_sum = f"its run lengths do not add up to the {height} x {width} pixels of the image"
     if isinstance(counts, str):
         runs = unpack_counts(counts)
     else:
-        if not isinstance(counts, list) or not all(_is_count(count) for count in counts):
+        given = [as_integer(count) for count in counts] if isinstance(counts, list) else [None]
+        meant = [count for count in given if count is not None]
+        if len(meant) < len(given):
             raise ValueError("its run lengths are neither a string nor a list of integers")
-        runs = np.array(counts).astype(np.int64)
-    if (runs < 0).any() or (runs > height * width).any() or runs.sum() != height * width:
-        raise ValueError(f"its run lengths do not add up to the {height} x {width} pixels of the image")
+        if sum(meant) != pixels:  # before they are put into 64 bits
+            raise ValueError(wrong_sum)
+        runs = np.array([min(max(count, -1), pixels) for count in meant], np.int64)
+    if (runs < 0).any() or (runs > pixels).any() or runs.sum() != pixels:
+        raise ValueError(wrong_sum)
     return runs
-
-
-def _is_count(value) -> bool:
-    """Whether a value from JSON is an integer, which may be written as 7.0."""
-    return isinstance(value, (int, float)) and abs(value) < 2**53 and value == int(value)
 
 
 def unpack_counts(packed: str) -> np.ndarray:

@@ -192,6 +192,10 @@ def write_image(path, image: np.ndarray) -> None:
         )
     pixels = np.rint(image.transpose(1, 2, 0).clip(0, 1) * 255).astype(np.uint8)
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, file_format)
+    try:
+        Image.fromarray(pixels).save(buffer, file_format)
+    except (OSError, ValueError) as error:  # some formats hold no such size
+        text = f"'{printable(path)}' cannot be written as {file_format}: {printable(error)}"
+        raise ValueError(text) from error
     with replacing(path) as file:
         file.write(buffer.getvalue())
