@@ -64,6 +64,7 @@ def _new_run(args):
     model_fields, config = _settings(args, start)
     dataset, held_out = _datasets(source)
     model = build_model(start, len(dataset.categories) + 1, config.seed, **model_fields)
+    model.categories = dataset.categories  # the classes of the file are found by their names
     if args.weights:
         print(load_weights(model, args.weights))
     freeze_stages(model, source["freeze_at"])
