@@ -164,9 +164,11 @@ def test_a_field_that_is_missing_or_unknown_is_refused(saved):
             load_checkpoint(rewritten(path, change))
 
 
-@pytest.mark.parametrize("number, message", [(7, "has the number 7, and this version knows formats up to"),
-                                             (0, "format_version is 0"), (1.0, "format_version is 1.0"),
-                                             ("2", "format_version is '2'"), (None, "format_version is None")])  # fmt: skip
+@pytest.mark.parametrize(
+    "number, message",
+    [(7, "has the number 7, and this version knows formats up to"), (0, "format_version is 0"),
+     (1.0, "format_version is 1.0"), ("2", "format_version is '2'"), (None, "format_version is None")],
+)  # fmt: skip
 def test_other_numbers_of_the_format_are_refused(saved, number, message):
     with pytest.raises(CheckpointError, match=rf"c\.npz.*{message}"):
         load_checkpoint(rewritten(saved[0], lambda metadata: metadata.update(format_version=number)))
@@ -293,9 +295,9 @@ def test_weights_that_are_no_finite_floats(saved, name, wrong):
     def change(entry, array):
         if entry != name:
             return array
-        return (
-            array.astype(wrong) if isinstance(wrong, str) else np.where(array == array.max(), np.float32(wrong), array)
-        )
+        if isinstance(wrong, str):
+            return array.astype(wrong)
+        return np.where(array == array.max(), np.float32(wrong), array)
 
     with pytest.raises(CheckpointError, match=rf"c\.npz.*{name[8:]} \(.*not finite floats"):
         load_checkpoint(changed_arrays(saved[0], change))

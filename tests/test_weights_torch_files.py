@@ -185,6 +185,16 @@ def test_entries_that_overlap(tmp_path, little_memory):
     refused(path, "would unpack to 1,001,000,000")
 
 
+def test_offsets_before_the_beginning(tmp_path):
+    """Places in the archive that a seek() refuses: the message is about the file, not about the system's call."""
+    path = write_zip(tmp_path / "w.pth", tensors(state()))
+    content = path.read_bytes()
+    end = content.rindex(b"PK\x05\x06")
+    for place, number in ((end + 12, 2**31), (end + 16, 2**32 - 2), (content.index(b"PK\x01\x02") + 42, 2**32 - 2)):
+        path.write_bytes(content[:place] + struct.pack("<I", number) + content[place + 4 :])
+        refused(path, "damaged")
+
+
 def test_archives_without_weights(tmp_path):
     path = tmp_path / "w.pth"
     for names in (["readme.txt"], ["a/data.pkl", "b/data.pkl"], []):

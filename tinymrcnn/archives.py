@@ -20,9 +20,8 @@ def open_zip(path) -> Iterator[zipfile.ZipFile]:
             archive = zipfile.ZipFile(file)
         # RuntimeError: of a later version of zip; OSError: a directory before the beginning of the file
         except (zipfile.BadZipFile, ValueError, RuntimeError, OSError) as error:
-            raise RefusedError(
-                f"It is truncated or damaged: it begins as a zip archive, but is none ({error})."
-            ) from error
+            problem = f"It is truncated or damaged: it begins as a zip archive, but is none ({error})."
+            raise RefusedError(problem) from error
         entries = archive.infolist()
         claimed, actual = sum(entry.file_size for entry in entries), Path(path).stat().st_size
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or claimed > actual:
