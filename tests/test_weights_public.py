@@ -229,10 +229,10 @@ def assert_rows(model, source, before, rows):
     "theirs, ours, rows, text",
     [
         # another order
-        ("abcd", "dcba", [0, 4, 3, 2, 1], "4 of the model's 4 classes: the predictors keep what they learned of d, c, b"),
+        ("abcd", "dcba", [0, 4, 3, 2, 1], "4 of the model's 4 classes: the predictors keep what they learned of d, c"),
         # another class of the same number
-        ("abcd", "abxd", [0, 1, 2, None, 4], "3 of the model's 4 classes: the predictors keep what they learned of a, b, "
-         "d.\nNew to the predictors, and to be trained from the beginning: x."),
+        ("abcd", "abxd", [0, 1, 2, None, 4], "3 of the model's 4 classes: the predictors keep what they learned of a, "
+         "b, d.\nNew to the predictors, and to be trained from the beginning: x."),
         # fewer, and more
         ("abcd", "db", [0, 4, 2], "2 of the model's 2 classes"),
         ("abcd", "xaybzc", [0, None, 1, None, 2, None, 3], "3 of the model's 6 classes"),
