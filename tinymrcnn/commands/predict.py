@@ -21,10 +21,8 @@ from tinymrcnn.data.images import PREDICTED
 from tinymrcnn.draw import check_font, draw_instances, shrunk, write_picture
 from tinymrcnn.evaluation import coco_results
 from tinymrcnn.files import SHIPPED_MODEL, check_output, locked, printable, replacing, told
-from tinymrcnn.models import build_model
 from tinymrcnn.models.presets import get_config
-from tinymrcnn.weights import load_model, load_weights
-from tinymrcnn.weights.foreign.public_weights import CLASSIFIER, MASK_BRANCH, read_weights
+from tinymrcnn.weights import load_model, load_public_model
 
 RESULTS = "detections.json"
 PUBLIC = (".pth", ".pt", ".pkl")
@@ -189,13 +187,8 @@ def load_predictor(weights, preset: str | None = None):
                 f"'{printable(weights)}' holds a model of the preset {model.config.preset!r}, not of {preset!r}."
             )
     else:
-        config = get_config(preset)
-        _, found, _ = read_weights(weights)
-        # Faster R-CNN has no mask branch, and whoever fine-tuned may have other classes
-        masks = any(name.startswith(MASK_BRANCH) for name in found)
-        classes = len(found.get(CLASSIFIER + "bias", range(config.num_classes)))
-        model = build_model(config, classes, masks=masks).eval()
-        print(load_weights(model, weights))
+        model, report = load_public_model(weights, preset)
+        print(report)
     count = model.config.num_classes
     unknown = [{"label": label, "name": f"class {label}", "id": label} for label in range(1, count)]
     model.categories = model.categories or coco_categories(count) or unknown

@@ -89,8 +89,9 @@ def make_shortcut(in_channels: int, out_channels: int, stride: int, norm: str) -
 def make_stage(block: str, in_channels: int, width: int, depth: int, stride: int, norm: str, stride_in_1x1=False):
     """`depth` blocks, the first of which strides. The C4 head runs such a stage on RoI features."""
     kind = BLOCKS[block]
-    channels = [in_channels] + [kind.expansion * width] * (depth - 1)
-    return Sequential(*(kind(c, width, stride if i == 0 else 1, norm, stride_in_1x1) for i, c in enumerate(channels)))
+    first = kind(in_channels, width, stride, norm, stride_in_1x1)
+    others = (kind(kind.expansion * width, width, 1, norm, stride_in_1x1) for _ in range(depth - 1))
+    return Sequential(first, *others)
 
 
 class ResNet(Module):

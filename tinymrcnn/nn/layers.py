@@ -1,5 +1,9 @@
 """The layers: parameters around the functions of tinymrcnn.ops, with PyTorch's names."""
 
+import contextlib
+import math
+from contextvars import ContextVar
+
 import numpy as np
 
 from tinymrcnn import ops
@@ -8,12 +12,34 @@ from tinymrcnn.backend import channels_first, like
 from tinymrcnn.nn import init as initialisers
 from tinymrcnn.nn.module import Module, Parameter
 
+# How many layers, and numbers in their weights, may still be made; None: any
+_allowance: ContextVar[tuple[int, int] | None] = ContextVar("allowance", default=None)
+
+
+@contextlib.contextmanager
+def at_most(layers: int, numbers: int):
+    """Within this block so many layers with weights can be made, with so many numbers in all: what a file describes is
+    not to take more memory than the file. One more raises ValueError, before memory is taken for it."""
+    token = _allowance.set((layers, numbers))
+    try:
+        yield
+    finally:
+        _allowance.reset(token)
+
+
+def _take(numbers: int) -> None:
+    if left := _allowance.get():
+        _allowance.set((left[0] - 1, left[1] - numbers))
+        if left[0] < 1 or left[1] < numbers:
+            raise ValueError("The model would have more weights than are at hand.")
+
 
 class _Weighted(Module):
     """A layer with a weight and perhaps a bias, drawn by `init` and zero."""
 
     def __init__(self, shape, bias_size, init):
         super().__init__()
+        _take(math.prod(shape) + bias_size)
         self.init = init
         if len(shape) == 4:  # filters lie channels-last in memory, as the maps do
             o, i, h, w = shape
