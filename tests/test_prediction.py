@@ -278,14 +278,12 @@ def test_two_runs_into_one_folder_at_once(monkeypatch, capsys):
     photograph("set/a.png")
 
     def meeting(*args):
-        monkeypatch.undo()
-        os.chdir(folder)
-        assert main(["predict", "set", *own_model()]) == 2
+        assert main(["predict", "set", *options]) == 2
         return detect(*args)
 
-    folder = os.getcwd()
+    options = own_model()
     monkeypatch.setattr(prediction, "detect", meeting)
-    assert main(["predict", "set", *own_model()]) == 0
+    assert main(["predict", "set", *options]) == 0
     assert "'found' is in use by another run: process" in capsys.readouterr().err
 
 
