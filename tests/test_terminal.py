@@ -79,6 +79,27 @@ def test_a_reader_who_went_away_is_no_error(stream, command, prints_only, code):
     error.close()
 
 
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs pseudo-terminals")
+def test_a_terminal_that_was_closed(monkeypatch, command):
+    """As SIGHUP finds it: what is printed then gives an input/output error."""
+    outer, inner = os.openpty()
+    os.close(outer)
+    with open(inner, "w") as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        monkeypatch.setattr(sys, "stderr", closed)
+        assert command(lambda: print("x") or sys.stdout.flush() or signal.raise_signal(signal.SIGTERM)) == 143
+        monkeypatch.undo()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has /dev/full")
+def test_a_full_disk_under_the_output(monkeypatch, command, capsys):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert command(lambda: print("x") or 0) == 1
+        monkeypatch.undo()
+    assert capsys.readouterr().err == "tinymrcnn: error: [Errno 28] No space left on device\n"
+
+
 def test_closed_streams(monkeypatch, command):
     """As services start programs: Python has None in their places."""
     monkeypatch.setattr(sys, "stdout", None)

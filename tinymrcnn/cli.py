@@ -28,7 +28,9 @@ def main(argv: list[str] | None = None) -> int:
             options = vars(_parser().parse_args(argv))
             command, traceback = options.pop("command"), options.pop("traceback")
             try:
-                return command(**options)
+                code = command(**options)
+                sys.stdout.flush()  # a full disk, or a reader who went away, shows here
+                return code
             except KeyboardInterrupt as interrupt:
                 print(f"\n{str(interrupt) or 'Interrupted.'}", file=sys.stderr)
                 return 128 + getattr(interrupt, "signum", signal.SIGINT)

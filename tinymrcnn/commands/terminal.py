@@ -65,12 +65,15 @@ class _Lines(logging.Handler):
 # Streams -------------------------------------------------------------------------------------------------
 
 
+GONE = (errno.EPIPE, errno.EINVAL, errno.EIO)  # a pipe's reader; the same on Windows; a terminal that was closed
+
+
 class ReaderGone(Exception):
     """Nobody reads what a command prints, and it does nothing else."""
 
 
 class _Stream:
-    """A stream that escapes what it cannot encode, and goes on into nothing when its reader has gone away."""
+    """A stream that goes on into nothing when its reader has gone away; a full disk is told once."""
 
     only_prints = False  # of the command that runs
 
@@ -88,11 +91,11 @@ class _Stream:
         try:
             call(*args)
         except OSError as error:
-            if error.errno not in (errno.EPIPE, errno.EINVAL):  # Windows says EINVAL
-                raise
             nothing = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nothing, self._stream.fileno())
             os.close(nothing)
+            if error.errno not in GONE:
+                raise
             if _Stream.only_prints:
                 raise ReaderGone from None
 
@@ -118,9 +121,8 @@ def _stream(name: str) -> Iterator[None]:
     setattr(sys, name, wrapped)
     try:
         yield
-        wrapped.flush()
     finally:
-        with contextlib.suppress(ReaderGone):
+        with contextlib.suppress(ReaderGone, OSError):
             wrapped.flush()
         setattr(sys, name, before)
         if changed:
