@@ -64,7 +64,7 @@ def pytest_xdist_auto_num_workers(config):
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        slow = any(item.get_closest_marker(name) for name in ("cuda", "exhaustive", "lessons", "parity"))
+        slow = any(item.get_closest_marker(name) for name in ("cuda", "exhaustive", "fuzz", "lessons", "parity"))
         if not slow and any(item.nodeid.startswith(f"tests/test_{prefix}") for prefix in QUICK):
             item.add_marker("quick")
 
