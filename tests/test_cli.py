@@ -1,5 +1,6 @@
 """The command line: what the commands write, print and return, and that no user error shows a traceback."""
 
+import ctypes
 import dataclasses
 import json
 import os
@@ -8,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -456,22 +456,18 @@ print(os.environ.get("OPENBLAS_CORETYPE"), "numpy" in sys.modules)
 """
 HELP = """
 import sys
+before = set(sys.modules)
 from tinymrcnn.cli import main
 try:
     main(["train", "--help"])
 finally:
-    print("numpy" in sys.modules)
+    print(sorted({name.split(".")[0] for name in set(sys.modules) - before} - sys.stdlib_module_names))
 """
 
 
 def test_help_is_quick_and_loads_nothing_heavy():
-    seconds = []
-    for _ in range(3):  # the best of three, on a machine that may be busy
-        started = time.perf_counter()
-        printed = fresh(HELP)
-        seconds.append(time.perf_counter() - started)
-    assert min(seconds) < 1
-    assert "--resume" in printed and "examples:" in printed and printed.endswith("False\n")
+    printed = fresh(HELP)
+    assert "--resume" in printed and "examples:" in printed and printed.endswith("['tinymrcnn']\n")
 
 
 @pytest.mark.skipif(not AVX512_CPU, reason="this CPU has no AVX-512, or no /proc/cpuinfo tells")
@@ -509,23 +505,18 @@ def test_the_installed_command_and_traceback(checkpoint):
     assert cli.SHIPPED_MODEL.parts[-3:] == ("tinymrcnn", "assets", "shapes.npz")
 
 
-FAULTS = """
-import resource, sys
-from tinymrcnn.machine import keep_freed_memory
-if {keep}: keep_freed_memory()
-import numpy as np
-for _ in range(5):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    arrays = [np.ones(1 << 20, np.float32) for _ in range(20)]
-    del arrays
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+TOLD = """
+import ctypes
+from tinymrcnn import machine
+class Libc:
+    mallopt = staticmethod(lambda *told: print(*told, ctypes.CDLL(None).mallopt(*told)))
+machine.ctypes = type("", (), {"CDLL": lambda name: Libc})
+machine.keep_freed_memory()
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Only glibc's malloc is told to keep its memory.")
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="This C library has no mallopt.")
 def test_freed_memory_is_kept_for_the_next_step():
-    without, kept = (
-        int(subprocess.run([sys.executable, "-c", FAULTS.format(keep=keep)], capture_output=True, check=True).stdout)
-        for keep in (False, True)
-    )
-    assert kept < without / 4, (without, kept)
+    """glibc trims nothing below 2 GB, gives no array below 1 GB a mapping of its own, and says 1: it takes both."""
+    assert fresh(TOLD) == "-1 2147483647 1\n-3 1073741824 1\n"

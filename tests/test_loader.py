@@ -3,6 +3,7 @@
 import threading
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -193,6 +194,29 @@ def test_closing_the_iterator_stops_the_thread():
     for _ in batches(dataset, 2, 0, 10**9, seed=0):
         break  # the abandoned iterator is collected, and its thread with it
     assert not reader_threads()
+
+
+def test_what_waits_to_be_read_is_left_when_the_iterator_is_closed(monkeypatch):
+    closed = threading.Event()
+
+    class Pool(ThreadPoolExecutor):
+        def shutdown(self, **options):
+            super().shutdown(wait=False, **options)
+            closed.set()
+            super().shutdown()
+
+    class Slow(Numbered):
+        def __getitem__(self, index):
+            if len(self.reads) >= 2:  # the second batch
+                assert closed.wait(30)
+            return super().__getitem__(index)
+
+    monkeypatch.setattr(loader, "ThreadPoolExecutor", Pool)
+    dataset = Slow(20)
+    run = batches(dataset, 2, 0, 10, seed=0)
+    next(run)
+    run.close()
+    assert len(dataset.reads) in (2, 4)  # of the second batch nothing, or all where it had begun
 
 
 @pytest.mark.parametrize(

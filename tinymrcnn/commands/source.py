@@ -8,6 +8,7 @@ from pathlib import Path
 from tinymrcnn.data import CocoDataset, ShapesDataset
 from tinymrcnn.data.categories import listed
 from tinymrcnn.files import printable
+from tinymrcnn.training.trainer import check_held_out
 
 TRAIN_IMAGES, TEST_IMAGES = 20_000, 500  # shapes with the seeds 0 and 1; 1,800 steps of 8 see most of them once
 
@@ -15,8 +16,6 @@ TRAIN_IMAGES, TEST_IMAGES = 20_000, 500  # shapes with the seeds 0 and 1; 1,800 
 def open_data(source: dict, masks: bool = True):
     """The data set to train on and the one to evaluate on; without masks, boxes are enough. Raises ValueError where
     they do not fit each other, and as CocoDataset does."""
-    from tinymrcnn.training.trainer import check_held_out
-
     if source["data"]:
         dataset, held_out = (CocoDataset(source[name][0], source[name][1], masks=masks) for name in ("data", "val"))
         check_held_out(dataset, held_out)

@@ -7,12 +7,12 @@ are those of watch.counting_operations; a test compares the two.
 import contextlib
 import math
 from dataclasses import dataclass
+from unittest.mock import patch
 
 import numpy as np
 
 from tinymrcnn import ops
 from tinymrcnn.autograd import Tensor, no_grad
-from tinymrcnn.bench.watch import replaced
 from tinymrcnn.models import MaskRCNN
 from tinymrcnn.models.config import Config
 from tinymrcnn.nn import layers
@@ -56,7 +56,7 @@ def cost_of(config: Config, size=SIZE) -> Cost:
 
 def without_drawing():
     """Within this block the weights of new models stay 0: drawing millions of them takes seconds."""
-    return replaced(layers._Weighted, "reset_parameters", lambda self, rng: None)
+    return patch.object(layers._Weighted, "reset_parameters", lambda self, rng: None)
 
 
 @contextlib.contextmanager
@@ -112,5 +112,5 @@ def _counting():
 
     with contextlib.ExitStack() as stack:
         for name, stand_in in stand_ins.items():
-            stack.enter_context(replaced(ops, name, stand_in))
+            stack.enter_context(patch.object(ops, name, stand_in))
         yield count
