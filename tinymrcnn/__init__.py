@@ -12,8 +12,8 @@ __version__ = "0.2.0"
 __all__ = [
     "Tensor", "build_model", "describe", "gradcheck", "load_model", "no_grad", "train",
     # the rooms
-    "autograd", "backend", "bench", "boxes", "cli", "commands", "data", "draw", "evaluation", "files", "kernels",
-    "machine", "models", "nn", "ops", "randomness", "roi", "threads", "training", "weights",
+    "archives", "autograd", "backend", "bench", "boxes", "cli", "commands", "data", "draw", "evaluation", "files",
+    "kernels", "machine", "models", "nn", "ops", "randomness", "roi", "stopping", "threads", "training", "weights",
 ]  # fmt: skip
 
 _HOMES = {
@@ -28,6 +28,7 @@ _HOMES = {
 
 if TYPE_CHECKING:  # the same, as type checkers and editors read it
     from tinymrcnn import (
+        archives,
         autograd,
         backend,
         bench,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:  # the same, as type checkers and editors read it
         ops,
         randomness,
         roi,
+        stopping,
         threads,
         training,
         weights,

@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -180,6 +181,7 @@ def load_predictor(weights, preset: str | None = None):
 
     weights: our own checkpoint, which says which model it holds; or a public file, for which `preset` says it, and
     which knows the classes of COCO. Raises ValueError or OSError where they do not fit."""
+    model: Any
     if preset is None or Path(weights).suffix == ".npz":
         model = load_model(weights, "cpu")
         if preset not in (None, model.config.preset):
