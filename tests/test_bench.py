@@ -387,12 +387,11 @@ def test_a_side_runs_and_leaves_the_weights_as_they_are(name):
 # Memory
 
 
-@pytest.mark.skipif(not memory.STATUS.exists(), reason="only Linux tells a process's memory in /proc")
-def test_resident_memory_grows_with_what_is_held():
-    before = memory.resident("VmRSS")
-    block = np.ones(8_000_000)
-    assert memory.resident("VmRSS") - before > 0.9 * block.nbytes
-    assert memory.resident("VmHWM") >= memory.resident("VmRSS")
+def test_resident_memory_grows_with_what_is_held(monkeypatch, tmp_path):
+    """The two fields of /proc/self/status are read, in kB."""
+    monkeypatch.setattr(memory, "STATUS", tmp_path / "status")
+    memory.STATUS.write_text("Name:\tpython\nVmPeak:\t  999999 kB\nVmHWM:\t    3000 kB\nVmRSS:\t    2000 kB\n")
+    assert (memory.resident("VmRSS"), memory.resident("VmHWM")) == (2000 * 1024, 3000 * 1024)
 
 
 @pytest.mark.skipif(not memory.STATUS.exists(), reason="only Linux tells a process's memory in /proc")
@@ -449,20 +448,21 @@ def test_profile_writes_table_json_and_picture(without_torch, tmp_path, capsys):
 def test_where_results_are_kept(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(command, "RESULTS", tmp_path / "results")
 
-    class Args:
-        group, out, profile, quick = "all", None, False, False
-
-    command._save(Args, "cpu", {"a": 1})
-    Args.group = "roi"
-    command._save(Args, "cuda", {"a": 2})
-    Args.group, Args.profile = "train", True
-    command._save(Args, "cpu", {"a": 3}, profile.draw_profile({"t": [profile.ProfileRow("x", 1, rest=1.0)]}))
-    Args.quick = True
-    command._save(Args, "cpu", {"a": 4})
+    (tmp_path / "results").mkdir()
+    figure = profile.draw_profile({"t": [profile.ProfileRow("x", 1, rest=1.0)]})
+    for group, device, profiled, drawn in (
+        ("all", "cpu", False, None), ("roi", "cuda", False, None), ("train", "cpu", True, figure),
+    ):  # fmt: skip
+        path = command._results_file(group, device, profiled, False, None)
+        command._save(path, {"a": group}, drawn)
+    command._save(command._results_file("all", "cpu", False, True, None), {"a": 4})
     assert "Nothing is saved" in capsys.readouterr().out
     kept = sorted(path.name for path in (tmp_path / "results").iterdir())
     assert kept == ["bench_cpu.json", "bench_cuda_roi.json", "profile_cpu.json", "profile_cpu.png"]
-    assert json.loads((tmp_path / "results" / "profile_cpu.json").read_text()) == {"a": 3}
+    assert json.loads((tmp_path / "results" / "profile_cpu.json").read_text()) == {"a": "train"}
+    monkeypatch.setattr(command, "RESULTS", tmp_path / "none")
+    monkeypatch.chdir(tmp_path)  # as an installed package is used, outside of a clone
+    assert str(command._results_file("all", "cpu", False, False, None)) == "bench_cpu.json"
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,12 @@ def test_paste_as_defined(box, dtype, tolerance):
     np.testing.assert_allclose(pasted[0], paste_reference(mask, row(*box, dtype=dtype)[0], size), atol=tolerance)
 
 
+def test_a_pixel_at_the_end_of_the_rim_reads_the_rim():
+    """Here rounding puts the centre of pixel 9, just inside of the box and half a cell, on the outermost cell's centre:
+    below it is the last cell of the mask, above it the rim; there is no cell beyond."""
+    assert tap(9, 0.49857303500175476, 9.342080228684242, 28) == (28, 1.0)
+
+
 @pytest.mark.parametrize(
     "box",
     [(5, 5, 5, 9), (5, 5, 9, 5), (9, 9, 5, 5), (-20, 2, -10, 8), (200, 2, 260, 8), (3, 90, 8, 99), (1e30, 0, 2e30, 9)],

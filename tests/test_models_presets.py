@@ -226,6 +226,17 @@ def test_losses_over_a_fixed_count():
     assert fixed["loss_classifier"].item() == mean["loss_classifier"].item()
 
 
+def test_the_fixed_count_is_that_of_every_image():
+    """Two images divide by twice as many anchors as one: their loss is the mean of what each has alone."""
+    images, targets = batch_of(scene(0), scene(1))
+    overrides = dict(FEW_CHANNELS, min_size=None, train_min_sizes=(), rpn_fixed_count=True)
+    model = build_model("detectron2_resnet50_fpn", **overrides)
+    both = model.losses(images, targets)
+    alone = [model.losses([image], [target]) for image, target in zip(images, targets, strict=True)]
+    for name in ("loss_objectness", "loss_rpn_box_reg"):
+        assert both[name].item() == pytest.approx(sum(losses[name].item() for losses in alone) / 2, rel=1e-5)
+
+
 def test_the_epsilon_of_the_normalisation():
     for eps in (0.0, 1e-5, 0.5):
         model = build_model("torchvision_resnet50_fpn", **FEW_CHANNELS, norm_eps=eps)

@@ -7,15 +7,14 @@ are those of watch.counting_operations; a test compares the two.
 import contextlib
 import math
 from dataclasses import dataclass
+from unittest.mock import patch
 
 import numpy as np
 
 from tinymrcnn import ops
 from tinymrcnn.autograd import Tensor, no_grad
-from tinymrcnn.bench.watch import replaced
 from tinymrcnn.models import MaskRCNN
 from tinymrcnn.models.config import Config
-from tinymrcnn.nn.init import without_drawing
 
 SIZE = (800, 1088)
 
@@ -35,7 +34,7 @@ def cost_of(config: Config, size=SIZE) -> Cost:
     """What a model costs on one image (h, w), with as many proposals and detections as its Config allows.
 
     The convolutions and the fully connected layers are counted. Without the masks' share it is Faster R-CNN's."""
-    with without_drawing(), no_grad(), _counting() as count:
+    with no_grad(), _counting() as count:
         model = MaskRCNN(config, seed=None).eval()
         batch = model.transform([np.zeros((3, *size), np.float32)])
         features = model.features(batch)
@@ -107,5 +106,5 @@ def _counting():
 
     with contextlib.ExitStack() as stack:
         for name, stand_in in stand_ins.items():
-            stack.enter_context(replaced(ops, name, stand_in))
+            stack.enter_context(patch.object(ops, name, stand_in))
         yield count

@@ -32,6 +32,7 @@ from tinymrcnn.models.rpn import (
 )
 from tinymrcnn.models.transform import Batch, check_images, check_targets, image_ids_of, make_batch
 from tinymrcnn.nn import Module
+from tinymrcnn.nn.init import without_drawing
 from tinymrcnn.randomness import Purpose, generator
 
 STRIDES = {"fpn": (4, 8, 16, 32, 64), "c4": (16,), "c5": (32,)}  # pixels per cell of the levels
@@ -59,24 +60,28 @@ class Samples:
 class TwoStage(Module):
     """The shared part of the models. A model has its own `roi_heads`, branch_losses() and branch_detections().
 
-    Attributes: config, categories (list of {"label", "name", "id"} or None), and seed, of which, with the step and the
-    image_ids, the random samples are a function."""
+    config: the settings. seed: of the weights, and, with the step and the image_ids, of the random samples; None leaves
+    the weights 0, for a model that is loaded.
 
-    roi_heads: Module
+    Attributes: config, seed, categories (list of {"label", "name", "id"} or None)."""
 
-    def __init__(self, config: Config, seed: int | None = 0):
+    def __init__(self, config: Config, seed: int | None = 0) -> None:
         super().__init__()
         self.config, self.seed = config, seed or 0
         self.categories: list[dict[str, Any]] | None = None
-        body = ResNet(config.resnet, 3 if config.backbone == "c4" else 4)
-        self.channels = body.out_channels[-1]  # of the maps that the RPN and the branches read
-        self.backbone = Module(body=body)
-        if config.backbone == "fpn":
-            self.backbone.fpn = FPN(body.out_channels, config.fpn)
-            self.channels = config.fpn.channels
         self.anchor_generator = config.rpn.anchor_generator()
-        num_anchors = self.anchor_generator.num_anchors_per_cell[0]
-        self.rpn = Module(head=RPNHead(self.channels, config.rpn.channels, num_anchors))
+        with without_drawing():  # initialize() draws
+            body = ResNet(config.resnet, 3 if config.backbone == "c4" else 4)
+            self.channels = body.out_channels[-1]  # of the maps that the RPN and the branches read
+            self.backbone = Module(body=body)
+            if config.backbone == "fpn":
+                self.backbone.fpn = FPN(body.out_channels, config.fpn)
+                self.channels = config.fpn.channels
+            num_anchors = self.anchor_generator.num_anchors_per_cell[0]
+            self.rpn = Module(head=RPNHead(self.channels, config.rpn.channels, num_anchors))
+            self.roi_heads = self.make_roi_heads()
+        if seed is not None:
+            self.initialize(seed)
 
     @property
     def device(self) -> str:
@@ -84,6 +89,10 @@ class TwoStage(Module):
         return backend_of(next(self.parameters()).data).device
 
     # The model's own branches
+
+    def make_roi_heads(self) -> Module:
+        """The layers of the branches."""
+        raise TypeError(f"{type(self).__name__} has no branches: use MaskRCNN.")
 
     def branch_losses(self, features: list[Tensor], batch: Batch, samples: list[RoISamples]) -> LossSums:
         """The (sum, count) of every loss on the sampled RoIs."""

@@ -4,7 +4,10 @@ A layer draws its weights when it is made, each layer others; a whole network dr
 Module.initialize(seed), and one that is loaded need not draw them before (init.without_drawing).
 """
 
+import contextlib
+import math
 from collections.abc import Iterator
+from contextvars import ContextVar
 
 import numpy as np
 
@@ -15,12 +18,34 @@ from tinymrcnn.nn import init as initialisers
 from tinymrcnn.nn.init import Initialiser
 from tinymrcnn.nn.module import Module, Parameter
 
+# How many layers, and numbers in their weights, may still be made; None: any
+_allowance: ContextVar[tuple[int, int] | None] = ContextVar("allowance", default=None)
+
+
+@contextlib.contextmanager
+def at_most(layers: int, numbers: int):
+    """Within this block so many layers with weights can be made, with so many numbers in all: what a file describes is
+    not to take more memory than the file. One more raises ValueError, before memory is taken for it."""
+    token = _allowance.set((layers, numbers))
+    try:
+        yield
+    finally:
+        _allowance.reset(token)
+
+
+def _take(numbers: int) -> None:
+    if left := _allowance.get():
+        _allowance.set((left[0] - 1, left[1] - numbers))
+        if left[0] < 1 or left[1] < numbers:
+            raise ValueError("The model would have more weights than are at hand.")
+
 
 class _Weighted(Module):
     """A layer with a weight, drawn by `init`, and perhaps a bias, which starts at zero."""
 
     def __init__(self, shape: tuple[int, ...], bias_size: int, init: Initialiser) -> None:
         super().__init__()
+        _take(math.prod(shape) + bias_size)
         self.init = init
         if len(shape) == 4:  # filters lie channels-last in memory, as the maps do
             o, i, h, w = shape
