@@ -51,6 +51,20 @@ def test_cuda_kernels_compile_and_float32_stays_float32():
     assert all(count > 0 for name, count in counts["float64"].items() if name != "walk_cuda")  # that one holds bits
 
 
+BARRIERS = """
+from tinymrcnn.boxes.nms import walk_cuda
+from tinymrcnn.kernels import compile_to_ptx
+ptx = compile_to_ptx(walk_cuda, "void(uint64[:, ::1], int64[::1], uint64[:, ::1], boolean[::1])")
+print("bar.sync" in ptx)
+"""
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("numba_cuda"), reason="numba-cuda[cu12] is not installed.")
+def test_the_threads_that_walk_through_the_boxes_of_nms_wait_for_one_another():
+    """The simulator runs them one after the other, in an order in which nothing goes wrong without it."""
+    assert python("-c", BARRIERS, NUMBA_ENABLE_CUDASIM=None) == "True\n"
+
+
 IMPORTS = """
 import os, threading
 before = dict(os.environ)

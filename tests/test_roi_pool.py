@@ -10,6 +10,7 @@ from tinymrcnn.autograd import Tensor
 from tinymrcnn.backend import like, to_device, to_numpy
 from tinymrcnn.kernels import cpu_kernel
 from tinymrcnn.roi import boxes_to_rois, roi_align, roi_pool, roi_pool_unchecked, roi_warp
+from tinymrcnn.roi.roi_pool import roi_pool_backward_cpu
 from tinymrcnn.roi.roi_pool import round_half_away as scalar_round
 
 
@@ -142,6 +143,17 @@ def test_the_number_of_threads_changes_no_bit(monkeypatch, count):
         threads.set_num_threads(before)
     for alone, shared in zip(*results, strict=True):
         np.testing.assert_array_equal(alone, shared)
+
+
+@pytest.mark.parametrize("share", [0, 1, 2])
+def test_a_thread_writes_its_own_channels_only(share):
+    rois, argmax = np.array([[0, 0, 0, 2, 2.0]]), np.full((1, 1, 1, 70), 2, np.int32)
+    gradient = np.full((1, 9, 70), np.nan)
+    roi_pool_backward_cpu(share, 3, np.ones((1, 1, 1, 70)), rois, argmax, gradient)
+    own = [slice(0, 16), slice(16, 48), slice(48, 70)][share]  # 5 cache lines of 16: one, two, two
+    expected = np.full((1, 9, 70), np.nan)
+    expected[:, :, own], expected[:, 2, own] = 0, 1
+    np.testing.assert_array_equal(gradient, expected)
 
 
 def test_contract(check_contract):

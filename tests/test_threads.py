@@ -255,11 +255,11 @@ def test_a_piece_of_work_spreads_nothing_further(threads):
 
 
 def test_python_threads_that_spread_at_once_wait_for_nobody(threads):
-    busy, release = threading.Barrier(3, timeout=30), threading.Event()
+    busy, release, released = threading.Barrier(3, timeout=30), threading.Event(), []
 
     def long_work(index):
         busy.wait()
-        assert release.wait(30)
+        released.append(release.wait(10))
 
     def occupy():
         set_num_threads(2)
@@ -274,6 +274,7 @@ def test_python_threads_that_spread_at_once_wait_for_nobody(threads):
     assert done == list(range(5)) and other.is_alive()
     release.set()
     other.join()
+    assert released == [True, True]
 
 
 def test_a_python_thread_that_outlives_the_main_one_works_alone():

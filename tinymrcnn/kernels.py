@@ -57,7 +57,8 @@ def _row_stack() -> Iterator[None]:
 with _row_stack():
     from numba import cuda
 
-    with contextlib.suppress(ImportError):  # only numba-cuda has it
+    # Only numba-cuda has it; what else it misses in NumPy it tells when a CUDA kernel is compiled: the CPU needs it not
+    with contextlib.suppress(ImportError, AttributeError):
         importlib.import_module("numba.cuda.np.arrayobj")
 
 __all__ = ["cpu_kernel", "cuda", "cuda_kernel", "launch", "launch_size", "numba", "piece_kernel", "run", "scalar"]
