@@ -18,6 +18,7 @@ from tinymrcnn.data import (
     write_coco,
     write_image,
 )
+from tinymrcnn.data.check import CONVENTIONS, guess_alone
 from tinymrcnn.data.coco_masks import decode_mask, encode_mask, mask_bounds, unpack_counts
 
 ROOT = Path(__file__).parents[1]
@@ -115,6 +116,7 @@ def test_damaged_run_lengths_never_reach_the_decoder():
         ({"size": [6, 9], "counts": "o"}, "no complete string"),
         ({"size": [6, 9], "counts": "é1"}, "no complete string"),
         ({"size": [6, 9], "counts": "oooooooo0"}, "beyond 32 bits"),
+        ({"size": [6, 9], "counts": "pf1"}, "no complete string"),  # p is the first character that means nothing
         ([], "neither a list of polygons nor run lengths"),
         (None, "neither a list of polygons nor run lengths"),
         ([[1, 2, 3, 4]], "no list x1, y1, x2, y2"),
@@ -488,8 +490,48 @@ def test_boxes_alone_of_another_convention_are_recognised(shapes_folder, tmp_pat
         del annotation["segmentation"]
 
     rewritten(shapes_folder, tmp_path, change)
-    with pytest.raises(ValueError, match=f"boxes look like {way}, where"):
+    expected = rf"boxes look like {way}, where .* the first box is that of annotation \d of image '000000.png': \[\d"
+    with pytest.raises(ValueError, match=expected):
         CocoDataset(shapes_folder / "images", tmp_path / "changed.json", masks=False)
+
+
+def test_conventions_by_hand():
+    """The corners that 10, 20, 4, 6 would mean."""
+    assert [corners(10, 20, 4, 6) for corners in CONVENTIONS.values()] == [
+        (10, 20, 4, 6), (8, 17, 12, 23), (20, 10, 26, 14), (20, 10, 6, 4), (10, 20, 16, 24)
+    ]  # fmt: skip
+
+
+def test_guesses_about_boxes_alone_by_hand():
+    """Of boxes [x, y, width, height] in images of 40 x 60: which reach out of them by more than two pixels, and lie
+    inside as corners."""
+    sizes = np.array([[40, 60]])
+    for box, looks in (
+        ([30, 10, 32, 20], False),  # to 62: no more than two
+        ([30, 10, 33, 20], True),
+        ([10, 20, 20, 22], False),
+        ([10, 20, 20, 23], True),
+        ([40, 10, 40, 20], False),  # corners without a width
+        ([10, 30, 20, 30], False),
+        ([10, 20, 63, 23], False),  # corners outside
+        ([10, 20, 62, 42], True),
+        ([30, 10, 50, 43], False),
+    ):
+        assert guess_alone(np.array([box], float), sizes) == ("corners [x1, y1, x2, y2]", 1) or not looks, box
+        assert guess_alone(np.array([box], float), sizes)[1] == looks, box
+    fractions = "boxes, in fractions of the image"
+    assert guess_alone(np.array([[0.5, 0.5, 1, 1], [0.5, 0.5, 1.1, 1]]), sizes.repeat(2, 0)) == (fractions, 1)
+    assert guess_alone(np.array([[0.5, 0.5, 0.5, 0.5]]), np.array([[1, 60]]))[1] == 0  # in an image of one row
+
+
+def test_annotations_without_ids_are_counted_from_one(folder, content):
+    del content["annotations"][0]["id"], content["annotations"][1]["id"]
+    content["annotations"][0]["category_id"] = 8
+    with pytest.raises(ValueError, match="annotation 1 of image 'sub/a.png' has the unknown"):
+        opened(folder, content)
+    content["annotations"][1]["id"] = 5  # the next is free
+    with pytest.raises(ValueError, match="annotation 6 of image 'sub/a.png' has the unknown"):
+        opened(folder, content)
 
 
 def test_some_boxes_that_contradict_their_masks_are_told(folder, content):
