@@ -18,7 +18,7 @@ from tinymrcnn.data import (
     write_coco,
     write_image,
 )
-from tinymrcnn.data.check import CONVENTIONS, guess_alone
+from tinymrcnn.data.check import CONVENTIONS, as_integer, as_number, contradictions, guess_alone
 from tinymrcnn.data.coco_masks import decode_mask, encode_mask, mask_bounds, unpack_counts
 
 ROOT = Path(__file__).parents[1]
@@ -495,6 +495,19 @@ def test_boxes_alone_of_another_convention_are_recognised(shapes_folder, tmp_pat
         CocoDataset(shapes_folder / "images", tmp_path / "changed.json", masks=False)
 
 
+def test_contradictions_by_hand():
+    """An IoU of 0.7, or no side off by more than two pixels, in an image of 100 x 100 that cuts the box."""
+    bounds = np.array([[10, 10, 20, 20]] * 6, float)
+    boxes = [[10, 10, 10, 7], [10, 10, 10, 6.9], [8, 8, 14, 14], [7.9, 8, 14, 14], [10, 10, 10, 10], [60, 60, 0.5, 0.5]]
+    wrong = contradictions(np.array(boxes, float), bounds, np.full((6, 2), 100))
+    assert wrong.tolist() == [False, True, False, True, False, True]
+    tiny, beside = np.array([[50, 50, 0.4, 0.4]]), np.array([[60, 60, 60.4, 60.4]])
+    assert contradictions(tiny, beside, np.array([[100, 100]])).tolist() == [True]
+    cut = np.array([[90, 90, 50, 50]], float), np.array([[90, 90, 100, 100]], float)
+    assert contradictions(*cut, np.array([[100, 100]])).tolist() == [False]
+    assert contradictions(*cut, np.array([[200, 200]])).tolist() == [True]
+
+
 def test_conventions_by_hand():
     """The corners that 10, 20, 4, 6 would mean."""
     assert [corners(10, 20, 4, 6) for corners in CONVENTIONS.values()] == [
@@ -561,6 +574,23 @@ def test_without_a_box_there_is_the_mask_s(shapes_folder, tmp_path):
 
 def as_text(value):
     return str(value) if isinstance(value, (int, float)) else value
+
+
+def test_integers_and_numbers_by_hand():
+    for value, number in ((7, 7), (7.0, 7), ("7", 7), ("007", 7), (" 7 ", 7), ("7.0", 7), ("-3", -3), (2**70, 2**70)):
+        assert as_integer(value) == number and type(as_integer(value)) is int
+    assert as_integer(2.0**53 - 1) == 2**53 - 1
+    for none in (None, 1.5, 2.0**53, float("nan"), float("inf"), "", "7.5", "7a", "1e3", "٧", [7], {}):
+        assert as_integer(none) is None, none
+    for value, number in ((3, 3.0), (2.5, 2.5), ("2.5", 2.5), ("1e3", 1000.0), (2**53 - 1, 2.0**53 - 1)):
+        assert as_number(value) == number and type(as_number(value)) is float
+    for none in (None, True, "x", "nan", float("inf"), 2**53, 10**400, "1" * 40, [2.5]):
+        assert as_number(none) is None, none
+
+
+def test_an_area_is_kept_as_it_is_written(folder, content):
+    content["annotations"][0]["area"], content["annotations"][1]["area"] = 0, 0.25
+    assert opened(folder, content)[0][1]["area"].tolist() == [0, 0.25]
 
 
 @pytest.mark.parametrize("change", [float, as_text, lambda value: f"{value:06d}"], ids=["floats", "texts", "zeros"])
