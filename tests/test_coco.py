@@ -18,6 +18,7 @@ from tinymrcnn.data import (
     write_coco,
     write_image,
 )
+from tinymrcnn.data.check import CONVENTIONS, as_integer, as_number, contradictions, guess_alone
 from tinymrcnn.data.coco_masks import decode_mask, encode_mask, mask_bounds, unpack_counts
 
 ROOT = Path(__file__).parents[1]
@@ -115,6 +116,7 @@ def test_damaged_run_lengths_never_reach_the_decoder():
         ({"size": [6, 9], "counts": "o"}, "no complete string"),
         ({"size": [6, 9], "counts": "é1"}, "no complete string"),
         ({"size": [6, 9], "counts": "oooooooo0"}, "beyond 32 bits"),
+        ({"size": [6, 9], "counts": "pf1"}, "no complete string"),  # p is the first character that means nothing
         ([], "neither a list of polygons nor run lengths"),
         (None, "neither a list of polygons nor run lengths"),
         ([[1, 2, 3, 4]], "no list x1, y1, x2, y2"),
@@ -488,8 +490,61 @@ def test_boxes_alone_of_another_convention_are_recognised(shapes_folder, tmp_pat
         del annotation["segmentation"]
 
     rewritten(shapes_folder, tmp_path, change)
-    with pytest.raises(ValueError, match=f"boxes look like {way}, where"):
+    expected = rf"boxes look like {way}, where .* the first box is that of annotation \d of image '000000.png': \[\d"
+    with pytest.raises(ValueError, match=expected):
         CocoDataset(shapes_folder / "images", tmp_path / "changed.json", masks=False)
+
+
+def test_contradictions_by_hand():
+    """An IoU of 0.7, or no side off by more than two pixels, in an image of 100 x 100 that cuts the box."""
+    bounds = np.array([[10, 10, 20, 20]] * 6, float)
+    boxes = [[10, 10, 10, 7], [10, 10, 10, 6.9], [8, 8, 14, 14], [7.9, 8, 14, 14], [10, 10, 10, 10], [60, 60, 0.5, 0.5]]
+    wrong = contradictions(np.array(boxes, float), bounds, np.full((6, 2), 100))
+    assert wrong.tolist() == [False, True, False, True, False, True]
+    tiny, beside = np.array([[50, 50, 0.4, 0.4]]), np.array([[60, 60, 60.4, 60.4]])
+    assert contradictions(tiny, beside, np.array([[100, 100]])).tolist() == [True]
+    cut = np.array([[90, 90, 50, 50]], float), np.array([[90, 90, 100, 100]], float)
+    assert contradictions(*cut, np.array([[100, 100]])).tolist() == [False]
+    assert contradictions(*cut, np.array([[200, 200]])).tolist() == [True]
+
+
+def test_conventions_by_hand():
+    """The corners that 10, 20, 4, 6 would mean."""
+    assert [corners(10, 20, 4, 6) for corners in CONVENTIONS.values()] == [
+        (10, 20, 4, 6), (8, 17, 12, 23), (20, 10, 26, 14), (20, 10, 6, 4), (10, 20, 16, 24)
+    ]  # fmt: skip
+
+
+def test_guesses_about_boxes_alone_by_hand():
+    """Of boxes [x, y, width, height] in images of 40 x 60: which reach out of them by more than two pixels, and lie
+    inside as corners."""
+    sizes = np.array([[40, 60]])
+    for box, looks in (
+        ([30, 10, 32, 20], False),  # to 62: no more than two
+        ([30, 10, 33, 20], True),
+        ([10, 20, 20, 22], False),
+        ([10, 20, 20, 23], True),
+        ([40, 10, 40, 20], False),  # corners without a width
+        ([10, 30, 20, 30], False),
+        ([10, 20, 63, 23], False),  # corners outside
+        ([10, 20, 62, 42], True),
+        ([30, 10, 50, 43], False),
+    ):
+        assert guess_alone(np.array([box], float), sizes) == ("corners [x1, y1, x2, y2]", 1) or not looks, box
+        assert guess_alone(np.array([box], float), sizes)[1] == looks, box
+    fractions = "boxes, in fractions of the image"
+    assert guess_alone(np.array([[0.5, 0.5, 1, 1], [0.5, 0.5, 1.1, 1]]), sizes.repeat(2, 0)) == (fractions, 1)
+    assert guess_alone(np.array([[0.5, 0.5, 0.5, 0.5]]), np.array([[1, 60]]))[1] == 0  # in an image of one row
+
+
+def test_annotations_without_ids_are_counted_from_one(folder, content):
+    del content["annotations"][0]["id"], content["annotations"][1]["id"]
+    content["annotations"][0]["category_id"] = 8
+    with pytest.raises(ValueError, match="annotation 1 of image 'sub/a.png' has the unknown"):
+        opened(folder, content)
+    content["annotations"][1]["id"] = 5  # the next is free
+    with pytest.raises(ValueError, match="annotation 6 of image 'sub/a.png' has the unknown"):
+        opened(folder, content)
 
 
 def test_some_boxes_that_contradict_their_masks_are_told(folder, content):
@@ -519,6 +574,23 @@ def test_without_a_box_there_is_the_mask_s(shapes_folder, tmp_path):
 
 def as_text(value):
     return str(value) if isinstance(value, (int, float)) else value
+
+
+def test_integers_and_numbers_by_hand():
+    for value, number in ((7, 7), (7.0, 7), ("7", 7), ("007", 7), (" 7 ", 7), ("7.0", 7), ("-3", -3), (2**70, 2**70)):
+        assert as_integer(value) == number and type(as_integer(value)) is int
+    assert as_integer(2.0**53 - 1) == 2**53 - 1
+    for none in (None, 1.5, 2.0**53, float("nan"), float("inf"), "", "7.5", "7a", "1e3", "٧", [7], {}):
+        assert as_integer(none) is None, none
+    for value, number in ((3, 3.0), (2.5, 2.5), ("2.5", 2.5), ("1e3", 1000.0), (2**53 - 1, 2.0**53 - 1)):
+        assert as_number(value) == number and type(as_number(value)) is float
+    for none in (None, True, "x", "nan", float("inf"), 2**53, 10**400, "1" * 40, [2.5]):
+        assert as_number(none) is None, none
+
+
+def test_an_area_is_kept_as_it_is_written(folder, content):
+    content["annotations"][0]["area"], content["annotations"][1]["area"] = 0, 0.25
+    assert opened(folder, content)[0][1]["area"].tolist() == [0, 0.25]
 
 
 @pytest.mark.parametrize("change", [float, as_text, lambda value: f"{value:06d}"], ids=["floats", "texts", "zeros"])
