@@ -76,12 +76,7 @@ def save_checkpoint(path, model, step: int = 0, train_config: TrainConfig | None
     if optimizer is not None:
         arrays |= {f"optimizer/{name}": array for name, array in optimizer.state_dict().items()}
     with replacing(path) as file:
-        try:
-            np.savez(file, **arrays)
-        except ValueError as error:  # an archive in which a Ctrl-C left an entry open cannot be closed
-            if isinstance(error.__context__, KeyboardInterrupt):
-                raise error.__context__ from None
-            raise
+        np.savez(file, **arrays)
 
 
 # Reading
