@@ -88,11 +88,7 @@ def _predict(args) -> int:
 
 def _check_weights(args) -> None:
     """Raise ValueError for public weights without the preset that they belong to."""
-    public = (
-        args.weights
-        and Path(args.weights).is_file()
-        and Path(args.weights).suffix in (".pth", ".pt", ".pkl", ".safetensors")
-    )
+    public = args.weights and Path(args.weights).is_file() and Path(args.weights).suffix in (".pth", ".pt", ".pkl")
     if public and not args.preset:
         raise ValueError(
             f"'{args.weights}' does not say which model it belongs to: name it with --preset, such as "
