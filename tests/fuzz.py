@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import fuzz_damage
 from fuzz_commands import COMMAND_LINES
 from fuzz_damage import Lost, Target
 from fuzz_readers import READERS
@@ -45,8 +46,8 @@ RUNS_CODE = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.s
 
 
 def serve(connection, extra_memory: int) -> None:
-    """Answer every (prepare, run, is_command, example) that comes over the connection: with (outcome, detail), or where
-    the example is None, and the target is to be prepared, with "ready"."""
+    """Answer every (prepare, run, is_command, example) that comes over the connection: with (outcome, detail, the
+    example in words), or, where the example is None and the target is to be prepared, with "ready"."""
     folder, output = Path(tempfile.mkdtemp(prefix="fuzz-")), sys.stdout
     contexts: dict = {}
     ran: list[str] = []
@@ -69,10 +70,13 @@ def serve(connection, extra_memory: int) -> None:
                     connection.send("ready")
                     continue
                 ran.clear()
+                fuzz_damage.done.clear()
                 listening = True
                 answer = _outcome(run, is_command, contexts[prepare], example)
                 listening = False
-                connection.send(("code run", ", ".join(ran)) if ran else answer)
+                if ran:
+                    answer = "code run", ", ".join(ran)
+                connection.send((*answer, "; ".join(fuzz_damage.done) or f"{example!a}"))
     finally:
         sys.stdout = output
         os.chdir(tempfile.gettempdir())
@@ -157,7 +161,8 @@ class Worker:
         self.process: Any = None
         self.prepared: set = set()
 
-    def ask(self, target: Target, example) -> tuple[str, str]:
+    def ask(self, target: Target, example) -> tuple[str, str, str]:
+        """(outcome, detail, the example in words)."""
         if self.process is None:
             self._start()
         functions = target.prepare, target.run, target.is_command
@@ -167,7 +172,7 @@ class Worker:
                 raise RuntimeError(f"{target.prepare.__name__} failed: an example without damage must work.")
             self.prepared.add(target.prepare)
         self.connection.send((*functions, example))
-        return self._answer(self.seconds)
+        return self._answer(self.seconds, f"{example!a}")
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")  # a forked child may run no parallel kernels
@@ -176,14 +181,14 @@ class Worker:
         self.process.start()
         theirs.close()
 
-    def _answer(self, seconds: float):
+    def _answer(self, seconds: float, words: str = ""):
         try:
             if self.connection.poll(seconds):
                 return self.connection.recv()
-            outcome = "hang", f"no answer within {seconds} seconds"
+            outcome = "hang", f"no answer within {seconds} seconds", words
         except EOFError:
             self.process.join()
-            outcome = "traceback", f"the process ended with the exit code {self.process.exitcode}"
+            outcome = "traceback", f"the process ended with the exit code {self.process.exitcode}", words
         self._kill()
         return outcome
 
@@ -207,15 +212,15 @@ class Result:
 
     name: str
     counts: Counter = field(default_factory=Counter)
-    faults: dict[str, tuple[int, object]] = field(default_factory=dict)
+    faults: dict[str, tuple[int, str]] = field(default_factory=dict)
     seconds: float = 0.0
 
-    def add(self, example, outcome: str, detail: str) -> None:
+    def add(self, outcome: str, detail: str, example: str) -> None:
         self.counts[outcome] += 1
         if outcome in FAULTS:
             kind = f"{outcome}: {re.sub(r'0x[0-9a-f]+', '', detail)}"
             number, smallest = self.faults.get(kind, (0, example))
-            self.faults[kind] = number + 1, min(smallest, example, key=lambda one: len(repr(one)))
+            self.faults[kind] = number + 1, min(smallest, example, key=len)
 
     def row(self) -> str:
         numbers = [sum(self.counts.values()), *(self.counts[outcome] for outcome in OUTCOMES)]
@@ -223,7 +228,7 @@ class Result:
 
     def explanation(self) -> str:
         return "\n".join(
-            f"  {self.name}, {number} times: {kind}\n      {example!r:.400}"
+            f"  {self.name}, {number} times: {kind}\n      {example:.400}"
             for kind, (number, example) in sorted(self.faults.items(), key=lambda item: -item[1][0])
         )
 
@@ -237,7 +242,7 @@ def fuzz(name: str, target: Target, examples: int, worker: Worker, number: int =
               suppress_health_check=list(HealthCheck))  # fmt: skip
     @given(target.examples)
     def one(example):
-        result.add(example, *worker.ask(target, example))
+        result.add(*worker.ask(target, example))
 
     one()
     result.seconds = time.monotonic() - began

@@ -64,12 +64,17 @@ def paths_of(value, path=()):
             yield from paths_of(value[key], (*path, key))
 
 
+done: list[str] = []  # what was done to the last example, in words; fuzz.py prints it with a fault
+
+
 def spoil_json(value, edits):
     """A copy of what JSON can hold with some of its parts replaced, left out, doubled or exchanged."""
     root = [copy.deepcopy(value)]
     for kind, place, new in edits:
         paths = list(paths_of(root))[1:]
         path, other = paths[place % len(paths)], paths[place * 7 % len(paths)]
+        detail = {"set": new, "swap": list(other[1:])}.get(kind, "")
+        done.append(f"{kind} {'.'.join(map(str, path[1:]))} {detail!a:.60}")
         parent = root
         for key in path[:-1]:
             parent = parent[key]
@@ -90,6 +95,7 @@ def spoil_json(value, edits):
 def spoil_bytes(content: bytes, edits) -> bytes:
     for kind, where, data in edits:
         place = int(where * len(content))
+        done.append(f"{kind} byte {place} {data!r}")
         match kind:
             case "set":
                 content = content[:place] + data + content[place + len(data) :]
@@ -108,6 +114,7 @@ def spoil_arrays(arrays: dict, edits) -> dict:
     arrays = dict(arrays)
     for place, kind in edits:
         name = list(arrays)[place % len(arrays)]
+        done.append(f"array {name}: {kind}")
         array = np.array(arrays[name])
         if kind in ("nan", "inf"):
             arrays[name] = np.full_like(array, float(kind)) if array.dtype.kind == "f" else array

@@ -11,6 +11,7 @@ import numpy as np
 from fuzz_damage import ARRAY_EDITS, BYTE_EDITS, JSON_EDITS, Context, Target, spoil_arrays, spoil_bytes, spoil_json
 from hypothesis import strategies as st
 from PIL import Image
+from test_weights_safetensors import CODES, written
 from tiny_models import scene, tiny_model
 from weight_files import pickled, tensors, write_detectron2, write_legacy, write_zip
 
@@ -142,7 +143,7 @@ def run_checkpoint(context: Context, example) -> None:
 def prepare_public(folder: Path) -> Context:
     model = tiny_model(seed=2, norm="frozen", block="bottleneck")
     context = Context(folder, "spoilt.pth", model.state_dict(), model)
-    for writer in range(5):
+    for writer in range(6):
         assert run_public(context, (writer, [], [], [])) is None
     return context
 
@@ -151,15 +152,17 @@ def run_public(context: Context, example) -> None:
     """Damage to the arrays, to the pickle inside of a zip archive, and to the whole file."""
     writer, array_edits, program_edits, byte_edits = example
     path, state = context.folder / "spoilt.pth", spoil_arrays(context.base, array_edits)
-    storable = "fib" if writer % 5 < 2 else "fibcUO"  # torch has no storages of other kinds
+    storable = "fib" if writer % 6 < 2 else "fibcUO"  # torch has no storages of other kinds
     state = {name: array if array.dtype.kind in storable else np.zeros(3) for name, array in state.items()}
-    if writer % 5 == 0:
+    if writer % 6 == 5:
+        written(path, {name: array for name, array in state.items() if array.dtype.str[1:] in CODES})
+    elif writer % 6 == 0:
         program = spoil_bytes(pickled({"model": tensors(state)})[0], program_edits)
         write_zip(path, {"model": tensors(state)}, entries={"data.pkl": program})
-    elif writer % 5 == 1:
+    elif writer % 6 == 1:
         write_legacy(path, tensors(state))
     else:
-        write_detectron2(path, state, writer % 5 + 1 if writer % 5 > 2 else 2)
+        write_detectron2(path, state, writer % 6 + 1 if writer % 6 > 2 else 2)
     path.write_bytes(spoil_bytes(path.read_bytes(), byte_edits))
     load_weights(context.more, path)
     load_public_model(path, context.more.config)
@@ -179,6 +182,6 @@ READERS = {
     ),
     "public": Target(
         prepare_public, run_public,
-        st.tuples(st.integers(0, 4), st.just([]) | ARRAY_EDITS, BYTE_EDITS, st.just([]) | BYTE_EDITS),
+        st.tuples(st.integers(0, 5), st.just([]) | ARRAY_EDITS, BYTE_EDITS, st.just([]) | BYTE_EDITS),
     ),
 }  # fmt: skip

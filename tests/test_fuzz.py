@@ -12,7 +12,7 @@ from fuzz import TARGETS, Worker, fuzz
 from fuzz_damage import Context, Lost, Target
 from hypothesis import strategies as st
 
-FEW = {"annotations": 40, "images": 60, "checkpoint": 40, "public": 40, "resume": 5, "command": 8}
+FEW = {"annotations": 60, "images": 60, "checkpoint": 50, "public": 50, "resume": 5, "command": 8}
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,9 @@ def worker():
 def test_some_examples(worker, name):
     result = fuzz(name, TARGETS[name], FEW[name], worker)
     assert not result.faults, result.explanation()
-    assert sum(result.counts.values()) >= FEW[name] // 2 and result.counts["clear error"] > 0 < result.counts["used"]
+    assert sum(result.counts.values()) >= FEW[name] // 2
+    if FEW[name] >= 40:
+        assert result.counts["clear error"] > 0 < result.counts["used"]  # neither harmless nor hopeless
 
 
 @pytest.mark.fuzz
@@ -57,32 +59,29 @@ def run_planted(context, fault):
         case "type":
             raise TypeError("'spoilt' is no file at all")
         case "memory":
-            np.ones(1 << 28)  # 2 GB
+            np.ones(1 << 30)  # 8 GB
         case "hang":
             time.sleep(60)
         case "crash":
             os._exit(3)
         case "process":
-            subprocess.run([sys.executable, "-c", ""])
+            subprocess.run(["no such program"])  # the attempt is enough
         case "lost":
             raise Lost("note.txt was changed")
 
 
-def test_every_fault_is_noticed():
-    worker = Worker(extra_memory=1 << 30, seconds=2)
+def test_every_fault_is_noticed(worker, monkeypatch):
+    monkeypatch.setattr(worker, "seconds", 5)
     expected = {
         "fine": "used", "clear": "clear error", "nameless": "traceback", "bare": "traceback", "type": "traceback",
         "hang": "hang", "crash": "traceback", "process": "code run", "lost": "file lost",
     }  # fmt: skip
     if sys.platform == "linux":
         expected["memory"] = "memory"
-    planted = Target(prepare_planted, run_planted, st.sampled_from(sorted(expected)))
-    try:
-        for fault, outcome in expected.items():
-            assert worker.ask(planted, fault)[0] == outcome, fault
-        del expected["hang"], expected["crash"]  # each starts a new process
-        result = fuzz("planted", Target(prepare_planted, run_planted, st.sampled_from(sorted(expected))), 30, worker)
-    finally:
-        worker.close()
-    assert {example for _, example in result.faults.values()} == set(expected) - {"fine", "clear"}
+    for fault, outcome in expected.items():
+        assert worker.ask(Target(prepare_planted, run_planted, st.none()), fault)[0] == outcome, fault
+    del expected["hang"], expected["crash"]  # each starts a new process
+    result = fuzz("planted", Target(prepare_planted, run_planted, st.sampled_from(sorted(expected))), 30, worker)
+    found = {example for _, example in result.faults.values()}
+    assert found == {repr(fault) for fault in expected if fault not in ("fine", "clear")}
     assert result.counts["used"] > 0 < result.counts["clear error"] and "'bare'" in result.explanation()

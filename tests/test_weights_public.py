@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_tiny import imports_of
 from tiny_models import BACKBONES, tiny_model
 from weight_files import tensors, write_detectron2, write_legacy, write_zip
 
@@ -546,3 +547,16 @@ def test_torchvision_s_own_model(tmp_path, new):
     report = load_weights(model, tmp_path / "w.pth")
     assert len(report.loaded) == 307 and len(report.left_out) == 53 and report.notes == report.kept == ()
     assert_loaded(model, {name: tensor.numpy() for name, tensor in twin.state_dict().items()})
+
+
+# The rooms
+
+
+def test_our_own_files_and_those_of_others_are_read_apart():
+    """The readers of foreign files know nothing of checkpoints, nor checkpoints of them; both stand on archives.py."""
+    package = Path(public_weights.__file__).parents[1]
+    for path in (package / "foreign").glob("*.py"):
+        imported = imports_of(path.read_text())
+        assert not [name for name in imported if name.startswith(("tinymrcnn.weights.", "tinymrcnn.models"))
+                    and not name.startswith("tinymrcnn.weights.foreign.")], path.name  # fmt: skip
+    assert not [name for name in imports_of((package / "checkpoint.py").read_text()) if "foreign" in name]

@@ -89,7 +89,21 @@ def load_checkpoint(path) -> Checkpoint:
     Raises FileNotFoundError where there is none, and CheckpointError, a ValueError that names the file, where
     it is empty, truncated, damaged, something else altogether, contradicts itself, or needs a newer version of this
     package."""
-    path = Path(path)
+    return _load(Path(path))[0]
+
+
+def load_model(path, device: str = "auto") -> MaskRCNN:
+    """The model that a checkpoint holds, in eval mode, with its Config and categories, on `device` ("cpu",
+    "cuda" or "auto"). Weights of another precision are rounded to float32. Raises as load_checkpoint does."""
+    checkpoint, model = _load(Path(path))
+    model.load_state_dict(checkpoint.weights)
+    model.categories = checkpoint.categories or None
+    model.to(device).eval()
+    return model
+
+
+def _load(path: Path) -> tuple[Checkpoint, MaskRCNN]:
+    """The checkpoint, and a model into which its weights fit; they are not in it yet."""
     metadata, arrays = _read(path)
 
     def part(prefix):
@@ -97,31 +111,18 @@ def load_checkpoint(path) -> Checkpoint:
 
     try:
         checkpoint = _checkpoint(migrate(metadata), part("weights/"), part("optimizer/"))
-        fitting_model(checkpoint)
+        return checkpoint, _empty_model(checkpoint)
     except Exception as error:  # settings that make no sense can fail anywhere
         told = f"{error}" if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         raise CheckpointError(
             f"The checkpoint '{path}' cannot be used by this version of tinymrcnn, {__version__}; "
             f"it was written by version {_plain(metadata.get('version'))}. {told}"
         ) from error
-    return checkpoint
 
 
-def load_model(path, device: str = "auto") -> MaskRCNN:
-    """The model that a checkpoint holds, in eval mode, with its Config and categories, on `device` ("cpu",
-    "cuda" or "auto"). Weights of another precision are rounded to float32. Raises as load_checkpoint does."""
-    checkpoint = load_checkpoint(path)
-    model = fitting_model(checkpoint)
-    model.load_state_dict(checkpoint.weights)
-    model.categories = checkpoint.categories or None
-    model.to(device).eval()
-    return model
-
-
-def fitting_model(checkpoint: Checkpoint) -> MaskRCNN:
-    """A model of the checkpoint's Config, into which its weights fit; they are not in it yet.
-
-    Raises ValueError where the weights do not fit, before more memory is taken than they take themselves."""
+def _empty_model(checkpoint: Checkpoint) -> MaskRCNN:
+    """A model of the checkpoint's Config. Raises ValueError where its weights are others than the checkpoint's, before
+    more memory is taken than these take."""
     weights = checkpoint.weights
     with at_most(len(weights), sum(array.size for array in weights.values())):
         model = MaskRCNN(checkpoint.config, seed=None)

@@ -1,4 +1,4 @@
-"""Weights from a file into a model: our own .npz, torchvision's .pth, detectron2's .pkl or .pth.
+"""Weights from a file into a model: our own .npz, torchvision's .pth, detectron2's .pkl or .pth, and .safetensors.
 
 What the file holds under our names is compared with what the model has, entry by entry. Where the classes differ, the
 predictors' rows of the classes that both know by name are carried over, and the others are left to be trained.
@@ -98,11 +98,11 @@ class WeightsReport:
 def load_weights(model, path) -> WeightsReport:
     """Copy the weights of a file into a model of the same architecture, and tell what was done.
 
-    The format is told by the content: torchvision's or detectron2's files, of torch.save or pickled, or our own. Where
-    model.categories are set and the file's classes have names, the classes are matched by name: the predictors' rows of
-    the classes that both know, and of the background, are carried over to the model's labels, those of new classes stay
-    as they are. Without names the numbers of classes are compared: if they differ, everything but the predictors is
-    loaded. The report says which. Nothing that the file holds is run.
+    The format is told by the content: torchvision's or detectron2's names in a file of torch.save, pickle or
+    safetensors, or our own. Where model.categories are set and the file's classes have names, the classes are matched
+    by name: the predictors' rows of the classes that both know, and of the background, are carried over to the model's
+    labels, those of new classes stay as they are. Without names the numbers of classes are compared: if they differ,
+    everything but the predictors is loaded. The report says which. Nothing that the file holds is run.
 
     Raises FileNotFoundError, and CheckpointError, a ValueError that names the file, where it is damaged, hostile or
     something else, or where entries are missing, unexpected, mis-shaped or not finite, with a table of them; the model

@@ -1,4 +1,4 @@
-"""The public files of weights, torchvision's .pth and detectron2's .pkl or .pth, as arrays under our names.
+"""Public files of weights as arrays under our names: torchvision's .pth, detectron2's .pkl or .pth, or .safetensors.
 
 The models are the same networks under other names. This file translates the names of both families into ours
 (which are torchvision's) and puts the background first among the classes. Lesson 15 walks through it.
@@ -12,6 +12,7 @@ import numpy as np
 from tinymrcnn.archives import RefusedError, open_zip
 from tinymrcnn.weights.foreign.pickled_arrays import ARRAYS
 from tinymrcnn.weights.foreign.pickles import read_pickle
+from tinymrcnn.weights.foreign.safetensors_files import is_safetensors, read_safetensors
 from tinymrcnn.weights.foreign.torch_files import MAGIC, read_torch_legacy, read_torch_zip
 
 NAMES = 12  # that a message lists
@@ -87,7 +88,7 @@ def is_our_own(path: Path) -> bool:
 
 
 def read_file(path: Path):
-    """What a file of torch.save, or a pickle, holds. Raises RefusedError."""
+    """What a file of torch.save or of safetensors, or a pickle, holds. Raises RefusedError."""
     size = path.stat().st_size
     with open(path, "rb") as file:
         start = file.read(16)
@@ -99,6 +100,8 @@ def read_file(path: Path):
         if start.startswith(b"\x80"):
             value = read_pickle(file, size, ARRAYS)
             return read_torch_legacy(file, size) if type(value) is int and value == MAGIC else value
+        if is_safetensors(start, size):
+            return read_safetensors(file, size)
         if start.lstrip().startswith(b"<"):
             raise RefusedError(
                 f"It is a web page and holds no weights (it begins with {start!r}): the download got a message "
