@@ -54,6 +54,7 @@ def pytest_configure(config):
     config.stash[_worst_errors] = {}
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config):
     """How many processes share the tests: one a core, at most MAX_PROCESSES. Where files are named only this one runs
     them, so that a debugger works and what a test prints is seen at once."""

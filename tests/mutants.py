@@ -7,7 +7,7 @@ package, put into a copy of the repository, where the tests run that should see 
 
 A mutant is killed when a test fails, and has survived when none does: then a test is missing. One is stale when its old
 text does not stand exactly once in its file. Results are kept in runs/mutants.json, so that the next call goes on, and
-runs again only what has changed since. Ends with 1 where a mutant has survived or is stale.
+runs again only those whose file or tests have changed since. Ends with 1 where a mutant has survived or is stale.
 """
 
 import argparse
@@ -50,7 +50,7 @@ class Mutant:
         return "" if count == 1 else f"its old text stands {count} times in {self.file}"
 
     def key(self) -> str:
-        """Changes when the mutant, the package or a test file changes."""
+        """Changes when the mutant, its file or its tests change."""
         digest = hashlib.sha256(repr(self).encode())
         tests = [CLONE / "tests" / part for part in self.tests.split() if part.endswith(".py")]
         for path in [CLONE / "tinymrcnn" / self.file, CLONE / "tests" / "conftest.py", *tests]:

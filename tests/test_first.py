@@ -1,7 +1,6 @@
 """Begin here: what tinymrcnn is made of, in one minute. Every part has tests of its own beside this file."""
 
 import numpy as np
-import pytest
 
 from tinymrcnn import Tensor, build_model, gradcheck, load_model
 from tinymrcnn.boxes import nms
@@ -9,8 +8,6 @@ from tinymrcnn.data import ShapesDataset
 from tinymrcnn.files import SHIPPED_MODEL
 from tinymrcnn.nn import SGD
 from tinymrcnn.roi import roi_align
-
-pytestmark = pytest.mark.quick
 
 
 def test_the_chain_rule():
