@@ -279,6 +279,8 @@ def test_bad_options_of_train(capsys, options, message):
 def test_no_gpu_is_an_error_of_one_sentence(capsys, checkpoint):
     text = error_of(capsys, ["evaluate", checkpoint, "--device", "cuda"])
     assert "'cuda' cannot be used" in text and "--device cpu" in text
+    assert "'cuda' cannot be used" in error_of(capsys, ["train", "--device", "cuda"])
+    assert not os.path.exists("runs")
 
 
 def test_values_of_fields():

@@ -169,6 +169,7 @@ def test_a_folder_with_files_that_cannot_be_read(capsys):
     before = open("found/detections.json").read()
     assert main(["predict", "gone.png", *own_model()]) == 1
     assert open("found/detections.json").read() == before  # where nothing was read nothing is written
+    assert main(["predict", "gone.png", *own_model(), "--out", "new"]) == 1 and not os.path.exists("new")
 
 
 def test_pictures_of_one_name_stay_apart():

@@ -110,9 +110,13 @@ def predict_command(images: Sequence[str], options: PredictOptions | None = None
         say(f"tinymrcnn: skipped: {problem}")
     skipped = len(problems)
     if files:
-        check_output(Path(options.out) / RESULTS, is_results, "detections of ours")
-        with locked(options.out):
+        out = Path(options.out)
+        is_new = not out.exists()
+        check_output(out / RESULTS, is_results, "detections of ours")
+        with locked(out):
             skipped += _predict(model, files, known, options)
+        if is_new and not any(out.iterdir()):  # no image could be read
+            out.rmdir()
     if skipped:
         total = len(files) + len(problems)
         print(f"tinymrcnn: {skipped} of {total} could not be read, see above.", file=sys.stderr)

@@ -92,7 +92,6 @@ def _train(out: Path, run: Prepared, options: TrainOptions) -> dict:
     model, config = run.model, run.config
     with replacing(out / SOURCE) as file:
         file.write((json.dumps(run.source) + "\n").encode())
-    model.to(options.device)
     parameters = sum(parameter.size for parameter in model.parameters())
     frozen = parameters - sum(parameter.size for parameter in model.parameters() if parameter.requires_grad)
     size = f"{parameters:,} parameters" + (f", {frozen:,} of them frozen" if frozen else "")
@@ -132,6 +131,7 @@ def _new_run(options: TrainOptions) -> Prepared:
     if options.weights:
         print(load_weights(model, options.weights))
     freeze_stages(model, source["freeze_at"])
+    model.to(options.device)
     return Prepared(model, config, dataset, held_out, source)
 
 
@@ -173,6 +173,7 @@ def _resumed_run(out: Path, options: TrainOptions) -> Prepared:
     model = MaskRCNN(checkpoint.config, seed=None)
     freeze_stages(model, source["freeze_at"])
     assert checkpoint.train_config is not None  # load_run has looked
+    model.to(options.device)
     return Prepared(model, checkpoint.train_config, dataset, held_out, source)
 
 

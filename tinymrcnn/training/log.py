@@ -60,7 +60,7 @@ def progress_bar(done: int, steps: int, shown: bool) -> tqdm:
     return tqdm(
         total=steps,
         initial=done,
-        desc="the first step compiles the kernels, once",
+        desc="first step; kernels that are new are compiled, once",
         disable=not shown or sys.stderr is None,
         dynamic_ncols=True,
         mininterval=0.5 if terminal else 30,  # a file needs no animation
