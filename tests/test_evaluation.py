@@ -13,7 +13,7 @@ from tinymrcnn.data import ShapesDataset, map_categories
 from tinymrcnn.evaluation import average_precision, coco_results, evaluate, evaluate_detections
 from tinymrcnn.evaluation.average_precision import box_overlaps, mask_overlaps, match, precision_at_recalls
 from tinymrcnn.models import Config
-from tinymrcnn.models.settings import replace
+from tinymrcnn.settings import replace
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 SIZE = (150, 230)

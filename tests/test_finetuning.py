@@ -13,7 +13,7 @@ from tinymrcnn.cli import main
 from tinymrcnn.commands import train as command
 from tinymrcnn.data import ShapesDataset, write_coco
 from tinymrcnn.models import TrainConfig, presets
-from tinymrcnn.models.settings import replace
+from tinymrcnn.settings import replace
 from tinymrcnn.training import read_log, trainer
 from tinymrcnn.weights import load_checkpoint, save_checkpoint
 

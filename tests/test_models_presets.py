@@ -13,8 +13,8 @@ from tinymrcnn.models import Config, build_model, list_presets
 from tinymrcnn.models.cost import cost_of, without_drawing
 from tinymrcnn.models.pooler import PoolerSettings, assign_levels
 from tinymrcnn.models.presets import ANY_SIZE, PUBLIC_FILES, get_config
-from tinymrcnn.models.settings import find_field, flatten, replace, value_of
 from tinymrcnn.models.transform import make_batch, resized_size
+from tinymrcnn.settings import find_field, flatten, replace, value_of
 
 FULL_SIZE = [name for name in list_presets() if not name.startswith("shapes")]
 FEW_CHANNELS = dict(

@@ -17,7 +17,7 @@ from tinymrcnn.data import COCO_NAMES, ShapesDataset, coco_categories, find_imag
 from tinymrcnn.data.coco import decode_mask
 from tinymrcnn.draw import draw_instances, shrunk
 from tinymrcnn.models import presets
-from tinymrcnn.models.settings import replace
+from tinymrcnn.settings import replace
 from tinymrcnn.weights import CheckpointError, save_checkpoint
 
 

@@ -17,7 +17,7 @@ BESIDE = {"fcis.py", "mnc.py", "ps_roi_pool.py", "roi_crop.py", "cost.py", "pres
 
 # The rooms, the ground floor first: a room imports from its own floor and from those above it in this list
 FLOORS = [
-    "files machine stopping archives",
+    "files machine stopping archives settings",
     "backend",
     "kernels threads",
     "randomness",

@@ -37,12 +37,9 @@ class AnchorGenerator:
     """
 
     def __init__(
-        self,
-        sizes: Sequence[Sequence[float]],
-        aspect_ratios: Sequence[Any] = (0.5, 1.0, 2.0),
-        rounded: bool = False,
-        order: str = "size",
-    ):
+        self, sizes: Sequence[Sequence[float]], aspect_ratios: Sequence[Any] = (0.5, 1.0, 2.0), rounded: bool =
+        False, order: str = "size",
+    ):  # fmt: skip
         if not isinstance(aspect_ratios[0], (tuple, list)):
             aspect_ratios = (aspect_ratios,) * len(sizes)
         if order not in ("size", "ratio"):

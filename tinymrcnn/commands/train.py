@@ -19,7 +19,7 @@ from tinymrcnn.commands.source import TEST_IMAGES, compare, found, moved, open_d
 from tinymrcnn.files import locked, make_folder, printable, quoted, replacing
 from tinymrcnn.models import Config, MaskRCNN, TrainConfig, build_model
 from tinymrcnn.models.presets import get_config
-from tinymrcnn.models.settings import field_names, find_field, replace
+from tinymrcnn.settings import field_names, find_field, replace
 from tinymrcnn.training.freezing import freeze_stages
 from tinymrcnn.training.run import CHECKPOINT, load_run
 from tinymrcnn.training.trainer import train_in

@@ -12,9 +12,9 @@ from tinymrcnn import ops
 from tinymrcnn.autograd import Tensor
 from tinymrcnn.backend import Array, array_module, like, to_numpy
 from tinymrcnn.boxes import BoxCoder, Matcher, batched_nms, box_iou, clip_boxes_to_image, sample_balanced
-from tinymrcnn.models.settings import Count, Fraction, NotNegative, PoolSize, Positive, Settings, Width
 from tinymrcnn.nn import Linear, Module
 from tinymrcnn.nn.init import normal
+from tinymrcnn.settings import Count, Fraction, NotNegative, PoolSize, Positive, Settings, Width
 
 # Shapes below: R RoIs, P positives among them, G ground-truth objects, K classes (0 is the background), D detections
 

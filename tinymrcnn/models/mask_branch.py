@@ -13,9 +13,9 @@ from tinymrcnn import ops
 from tinymrcnn.autograd import Tensor
 from tinymrcnn.backend import Array, array_module, like
 from tinymrcnn.boxes import crop_masks
-from tinymrcnn.models.settings import PoolSize, Settings, Width
 from tinymrcnn.nn import Conv2d, ConvTranspose2d, Module, Sequential
 from tinymrcnn.nn.init import normal
+from tinymrcnn.settings import PoolSize, Settings, Width
 
 # Shapes below: R RoIs, of which P positives, C channels, K classes, G ground-truth objects, masks of m x m cells
 

@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 from tinymrcnn import ops
 from tinymrcnn.autograd import Tensor
-from tinymrcnn.models.settings import Range, Settings, Width
 from tinymrcnn.nn import BatchNorm2d, Conv2d, FrozenBatchNorm2d, GroupNorm, MaxPool2d, Module, ReLU, Sequential
+from tinymrcnn.settings import Range, Settings, Width
 
 # Shapes below: N images, C channels, maps of H x W cells
 

@@ -30,7 +30,7 @@ from tinymrcnn.models.rpn import (
     rpn_targets,
     sample_anchors,
 )
-from tinymrcnn.models.transform import Batch, check_images, check_targets, image_ids_of, make_batch
+from tinymrcnn.models.transform import Batch, Images, Targets, check_images, check_targets, image_ids_of, make_batch
 from tinymrcnn.nn import Module
 from tinymrcnn.nn.init import without_drawing
 from tinymrcnn.randomness import Purpose, generator
@@ -104,7 +104,7 @@ class TwoStage(Module):
 
     # The steps
 
-    def transform(self, images: list[Array], targets: list[dict[str, Any]] | None = None, *, step: int = 0) -> Batch:
+    def transform(self, images: Images, targets: Targets | None = None, *, step: int = 0) -> Batch:
         """Images of any sizes, (3, H, W) floats in 0..1 on the host, and their targets, as one Batch.
 
         Raises ValueError that names the image, and the object in it, for anything malformed."""
@@ -207,12 +207,7 @@ class TwoStage(Module):
     # The whole
 
     def loss_sums(
-        self,
-        images: list[Array],
-        targets: list[dict[str, Any]],
-        *,
-        step: int = 0,
-        samples: Samples | None = None,
+        self, images: Images, targets: Targets, *, step: int = 0, samples: Samples | None = None
     ) -> tuple[LossSums, Samples]:
         """Every loss of a batch as (sum, count), in train or eval mode, and the samples on which they were computed.
 
@@ -228,19 +223,14 @@ class TwoStage(Module):
         return sums | self.branch_losses(features, batch, samples.rois), samples
 
     def losses(
-        self,
-        images: list[Array],
-        targets: list[dict[str, Any]],
-        *,
-        step: int = 0,
-        samples: Samples | None = None,
+        self, images: Images, targets: Targets, *, step: int = 0, samples: Samples | None = None
     ) -> dict[str, Tensor]:
         """The losses of a batch, in train or eval mode, each a mean over what it looks at and 0 over nothing; of Mask
         R-CNN loss_objectness, loss_rpn_box_reg, loss_classifier, loss_box_reg and loss_mask. See loss_sums."""
         sums, _ = self.loss_sums(images, targets, step=step, samples=samples)
         return mean_losses(sums)
 
-    def draw_samples(self, images: list[Array], targets: list[dict[str, Any]], *, step: int = 0) -> Samples:
+    def draw_samples(self, images: Images, targets: Targets, *, step: int = 0) -> Samples:
         """The anchors and RoIs that losses(images, targets, step=step) would draw. A forward pass like any other: in
         train mode the running statistics of batch normalisation take part in it."""
         with no_grad():
@@ -251,18 +241,18 @@ class TwoStage(Module):
 
     @no_grad()
     @np.errstate(invalid="ignore", over="ignore")  # what is not finite is dropped
-    def _detect(self, images: list[Array]) -> tuple[list[dict[str, Array]], Batch]:
+    def _detect(self, images: Images) -> tuple[list[dict[str, Array]], Batch]:
         batch = self.transform(images)
         features = self.features(batch)
         proposals = self.propose(self.run_rpn(features, batch), batch)
         return self.branch_detections(features, batch, proposals), batch
 
-    def detect(self, images: list[Array]) -> list[dict[str, np.ndarray]]:
+    def detect(self, images: Images) -> list[dict[str, np.ndarray]]:
         """Per image boxes (D, 4) in its own pixels, labels (D,), scores (D,) and masks (D, m, m), probabilities on
         a grid over each box, best first, as NumPy arrays. Evaluation pastes them one at a time."""
         return self.rescale(*self._detect(images))
 
-    def forward(self, images: list[Array], targets: list[dict[str, Any]] | None = None, *, step: int = 0) -> Any:
+    def forward(self, images: Images, targets: Targets | None = None, *, step: int = 0) -> Any:
         """losses() in train mode; in eval mode the detections of detect() with the masks pasted into the images."""
         if not self.training:
             return self.postprocess(*self._detect(images))

@@ -9,20 +9,7 @@ from tinymrcnn.ops.pooling import avg_pool2d, max_pool2d
 from tinymrcnn.ops.resize import interpolate
 
 __all__ = [
-    "add_relu",
-    "avg_pool2d",
-    "batch_norm",
-    "binary_cross_entropy_with_logits",
-    "conv2d",
-    "conv_transpose2d",
-    "cross_entropy",
-    "group_norm",
-    "interpolate",
-    "linear",
-    "log_softmax",
-    "max_pool2d",
-    "relu",
-    "sigmoid",
-    "smooth_l1_loss",
-    "softmax",
-]
+    "add_relu", "avg_pool2d", "batch_norm", "binary_cross_entropy_with_logits", "conv2d", "conv_transpose2d",
+    "cross_entropy", "group_norm", "interpolate", "linear", "log_softmax", "max_pool2d", "relu", "sigmoid",
+    "smooth_l1_loss", "softmax",
+]  # fmt: skip

@@ -197,13 +197,9 @@ def roi_align_backward_cuda(
 
 
 def roi_align(
-    features: Tensor,
-    rois: Array,
-    output_size: OutputSize,
-    spatial_scale: float = 1.0,
-    sampling_ratio: int = -1,
+    features: Tensor, rois: Array, output_size: OutputSize, spatial_scale: float = 1.0, sampling_ratio: int = -1,
     aligned: bool = False,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """Average bilinear samples of every RoI in a grid of h x w bins.
 
     features: (N, C, H, W) Tensor, float32 or float64. rois: (R, 5) array (batch index, x1, y1, x2, y2), or a
@@ -224,13 +220,9 @@ def roi_align(
 
 
 def roi_align_unchecked(
-    features: Tensor,
-    rois: Array,
-    output_size: OutputSize,
-    spatial_scale: float = 1.0,
-    sampling_ratio: int = -1,
+    features: Tensor, rois: Array, output_size: OutputSize, spatial_scale: float = 1.0, sampling_ratio: int = -1,
     aligned: bool = False,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """roi_align for RoIs that are known to be an (R, 5) array of finite numbers on the features' device."""
     data, xp = channels_last(features.data), array_module(features.data)
     rois = xp.ascontiguousarray(rois, data.dtype)
@@ -248,13 +240,9 @@ def roi_align_unchecked(
 
 
 def align_arrays(
-    features: Array,
-    rois: Array,
-    output_size: OutputSize,
-    spatial_scale: float = 1.0,
-    sampling_ratio: int = -1,
+    features: Array, rois: Array, output_size: OutputSize, spatial_scale: float = 1.0, sampling_ratio: int = -1,
     aligned: bool = False,
-) -> Array:
+) -> Array:  # fmt: skip
     """The forward pass of roi_align_unchecked on plain arrays: features (N, H, W, C) and RoIs (R, 5), C-contiguous and
     of one dtype, to (R, h, w, C)."""
     settings = features.dtype.type(spatial_scale), int(sampling_ratio), bool(aligned)

@@ -22,8 +22,8 @@ from tinymrcnn import __version__
 from tinymrcnn.archives import RefusedError, open_zip
 from tinymrcnn.files import replacing
 from tinymrcnn.models import Config, MaskRCNN, TrainConfig
-from tinymrcnn.models.settings import from_dict
 from tinymrcnn.nn.layers import at_most
+from tinymrcnn.settings import from_dict
 from tinymrcnn.weights.comparison import differences, no_weights, shapes_of
 from tinymrcnn.weights.environment import environment
 from tinymrcnn.weights.migrations import FORMAT_VERSION, migrate
