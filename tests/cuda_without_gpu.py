@@ -17,7 +17,6 @@ from roi_reference import AWKWARD_ROIS
 from tinymrcnn import kernels
 from tinymrcnn.autograd import Tensor
 from tinymrcnn.backend import BACKENDS
-from tinymrcnn.kernels import cuda
 from tinymrcnn.ops import conv2d, max_pool2d
 from tinymrcnn.roi import ps_roi_pool, roi_align, roi_crop, roi_pool, roi_warp
 
@@ -116,8 +115,7 @@ def compile_to_ptx(dtype):
         if kernel.py_func.__name__ in counts:
             return
         signature = numba.types.void(*map(numba.typeof, args))
-        ptx, _ = cuda.compile(kernel.py_func, signature, device=False, abi="numba", output="ptx", cc=capability)
-        counts[kernel.py_func.__name__] = ptx.count(".f64")
+        counts[kernel.py_func.__name__] = kernels.compile_to_ptx(kernel, signature, capability).count(".f64")
 
     BACKENDS["cpu"] = RUNS_CUDA_KERNELS
     watch_launches(compile_instead)

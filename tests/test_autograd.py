@@ -2,18 +2,28 @@
 
 import contextlib
 import gc
+import operator
 import sys
 import weakref
 
 import numpy as np
 import pytest
 
-from tinymrcnn.autograd import Tensor, cat, no_grad, record
-from tinymrcnn.autograd.tensor import Node
+from tinymrcnn.autograd import Tensor, cat, maximum, minimum, no_grad, record, stack, where
+from tinymrcnn.autograd.graph import Node
 from tinymrcnn.backend import memory_order, to_device
 
 DTYPES = (np.float32, np.float64)
 CHANNELS_LAST = (0, 2, 3, 1)
+OPERATIONS = {
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
+    "div": operator.truediv,
+    "matmul": operator.matmul,
+    "maximum": maximum,
+    "minimum": minimum,
+}
 
 
 def leaf(*shape, dtype=np.float64, seed=0, low=0.5, high=2.0):
@@ -34,7 +44,7 @@ def spy(log, name="spy"):
             log.append((name, needs))
             return tuple(grad if need else None for need in needs)
 
-        return record(sum(t.data for t in tensors), tensors, backward)
+        return record(sum(t.data for t in tensors), tensors, backward, name)
 
     return operator
 
@@ -221,7 +231,7 @@ def test_the_part_of_a_graph_that_no_gradient_reaches_is_skipped():
     def backward(grad, needs):
         return grad, None  # says nothing about its second input
 
-    record(x.data, (x, spy(log)(w)), backward).sum().backward()
+    record(x.data, (x, spy(log)(w)), backward, "half").sum().backward()
     assert log == [] and w.grad is None and np.array_equal(x.grad, [1, 1, 1])
 
 
@@ -337,7 +347,7 @@ def test_each_closure_is_released_as_soon_as_it_has_run():
         alive.append(seen() is not None)
         return (grad,)
 
-    activation = record(x.data + 0, (x,), backward).exp()  # the closure of exp captures its result
+    activation = record(x.data + 0, (x,), backward, "copy").exp()  # the closure of exp captures its result
     seen = weakref.ref(activation.data)
     loss = activation.sum()
     del activation
@@ -356,7 +366,7 @@ def test_a_gradient_between_nodes_is_freed_on_the_way():
             refs.append(weakref.ref(grad))
             return (grad * 2,)
 
-        return record(tensor.data, (tensor,), backward)
+        return record(tensor.data, (tensor,), backward, "watch")
 
     y = x
     for _ in range(5):
@@ -448,14 +458,12 @@ def test_a_backward_is_told_which_gradients_are_wanted():
     assert log == [("spy", (True, False, True, False))]
 
 
-@pytest.mark.parametrize("operation", ["add", "sub", "mul", "div", "matmul"])
+@pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("frozen", [0, 1])
 def test_binary_operators_compute_no_unwanted_gradient(operation, frozen):
-    from tinymrcnn.autograd import operators
-
     operands = [leaf(3, 3), leaf(3, 3, seed=1)]
     operands[frozen] = operands[frozen].detach()
-    out = getattr(operators, operation)(*operands)
+    out = OPERATIONS[operation](*operands)
     parts = out.node.backward(np.ones((3, 3)), (frozen != 0, frozen != 1))
     assert parts[frozen] is None and parts[1 - frozen].shape == (3, 3)
 
@@ -499,7 +507,46 @@ SMOOTH = {  # name -> (function, shapes of its inputs, the same in plain NumPy)
     "pow, a root": (lambda a: a**0.5, [(3, 4)], np.sqrt),
     "exp": (lambda a: a.exp(), [(3, 4)], np.exp),
     "log": (lambda a: a.log(), [(3, 4)], np.log),
+    "sqrt": (lambda a: a.sqrt(), [(3, 4)], lambda a: a**0.5),
+    "tanh": (lambda a: a.tanh(), [(3, 4)], lambda a: (np.exp(a) - np.exp(-a)) / (np.exp(a) + np.exp(-a))),
+    "abs": (lambda a: (a - 1.2).abs(), [(3, 4)], lambda a: np.where(a < 1.2, 1.2 - a, a - 1.2)),
+    "clip": (
+        lambda a: a.clip(0.9, 1.6),
+        [(3, 4)],
+        lambda a: np.array([[sorted((0.9, v, 1.6))[1] for v in r] for r in a]),
+    ),
+    "clip below": (lambda a: a.clip(min=1), [(3, 4)], lambda a: np.where(a < 1, 1, a)),
+    "clip above": (lambda a: a.clip(max=1), [(3, 4)], lambda a: np.where(a > 1, 1, a)),
+    "maximum": (maximum, [(3, 4), (3, 4)], lambda a, b: np.where(a > b, a, b)),
+    "maximum, broadcast": (maximum, [(3, 4), (3, 1)], lambda a, b: np.where(a > b, a, b)),
+    "maximum with a number": (lambda a: maximum(1.1, a), [(3, 4)], lambda a: np.where(a > 1.1, a, 1.1)),
+    "minimum": (minimum, [(2, 3, 4), (4,)], lambda a, b: np.where(a < b, a, b)),
+    "where": (
+        lambda a, b: where(a > b, a * 2, b),
+        [(3, 4), (4,)],
+        lambda a, b: np.array([[2 * v if v > w else w for v, w in zip(r, b, strict=True)] for r in a]),
+    ),
+    "where, a number": (lambda a: where(a > 1, a, 0.0), [(3, 4)], lambda a: a * (a > 1)),
     "matmul": (lambda a, b: a @ b, [(3, 4), (4, 5)], lambda a, b: np.einsum("ij,jk->ik", a, b)),
+    "matmul, batched": (lambda a, b: a @ b, [(2, 3, 4), (2, 4, 5)], lambda a, b: np.einsum("bij,bjk->bik", a, b)),
+    "matmul, broadcast": (
+        lambda a, b: a @ b,
+        [(2, 1, 3, 4), (5, 4, 2)],
+        lambda a, b: np.einsum("bcij,cjk->bcik", np.broadcast_to(a, (2, 5, 3, 4)), b),
+    ),
+    "matmul, one filter": (lambda a, b: a @ b, [(2, 3, 4), (4, 5)], lambda a, b: np.einsum("bij,jk->bik", a, b)),
+    "matmul, vectors": (lambda a, b: a @ b, [(4,), (4,)], lambda a, b: np.array(sum((a * b).tolist()))),
+    "matmul, a column": (lambda a, b: a @ b, [(2, 3, 4), (4,)], lambda a, b: np.einsum("bij,j->bi", a, b)),
+    "matmul, a row": (lambda a, b: a @ b, [(4,), (2, 4, 3)], lambda a, b: np.einsum("i,bij->bj", a, b)),
+    "max": (lambda a: a.max(), [(3, 4)], lambda a: np.array(sorted(a.ravel().tolist())[-1])),
+    "min": (lambda a: a.min(), [(3, 4)], lambda a: np.array(sorted(a.ravel().tolist())[0])),
+    "amax over one dim": (lambda a: a.amax(1), [(3, 4, 2)], lambda a: np.sort(a, 1)[:, -1]),
+    "amax over two dims": (
+        lambda a: a.amax((0, -1)),
+        [(3, 4, 2)],
+        lambda a: np.sort(a.transpose(1, 0, 2).reshape(4, 6))[:, -1],
+    ),
+    "amin, keepdim": (lambda a: a.amin(-2, keepdim=True), [(3, 4, 2)], lambda a: np.sort(a, 1)[:, :1]),
     "sum": (lambda a: a.sum(), [(3, 4)], lambda a: np.array(sum(a.ravel().tolist()))),
     "sum over one dim": (lambda a: a.sum(1), [(3, 4, 2)], lambda a: np.einsum("ijk->ik", a)),
     "sum over two dims": (lambda a: a.sum((0, -1)), [(3, 4, 2)], lambda a: np.einsum("ijk->j", a)),
@@ -527,6 +574,16 @@ SMOOTH = {  # name -> (function, shapes of its inputs, the same in plain NumPy)
         [(3, 4), (3, 2)],
         lambda a, b: np.array([[*x, *y] for x, y in zip(a, b, strict=True)]),
     ),
+    "stack": (lambda a, b: stack([a, b]), [(3, 4), (3, 4)], lambda a, b: np.array([a.tolist(), b.tolist()])),
+    "stack along the last dim": (
+        lambda a, b: stack((a, b), -1),
+        [(3, 4), (3, 4)],
+        lambda a, b: np.array([[[v, w] for v, w in zip(*rows, strict=True)] for rows in zip(a, b, strict=True)]),
+    ),
+    "unsqueeze": (lambda a: a.unsqueeze(-2), [(3, 4)], lambda a: np.array([[row] for row in a])),
+    "squeeze": (lambda a: a.squeeze(), [(3, 1, 4, 1)], lambda a: np.einsum("ijkl->ik", a)),
+    "squeeze one dim": (lambda a: a.squeeze(1), [(3, 1, 4, 1)], lambda a: np.einsum("ijkl->ikl", a)),
+    "squeeze of a longer dim": (lambda a: a.squeeze(0), [(3, 4)], lambda a: a),
     "cat of itself": (lambda a: cat([a, a]), [(3, 4)], lambda a: np.array([*a, *a])),
 }
 
@@ -561,6 +618,18 @@ def test_gradients(name, check_gradients):
 
 
 EMPTY = ["add", "mul by a number", "div of a number", "neg", "exp", "sum", "sum over one dim", "mean", "permute", "cat"]
+EMPTY += [
+    "sqrt",
+    "tanh",
+    "abs",
+    "clip",
+    "maximum",
+    "where, a number",
+    "amax over one dim",
+    "amin, keepdim",
+    "stack",
+    "squeeze",
+]
 
 
 @pytest.mark.parametrize("name", EMPTY)
@@ -605,7 +674,7 @@ def test_an_operator_that_changes_the_dtype_is_refused():
         def backward(grad, needs):
             return (grad,)
 
-        return record(x.data.astype(np.float64), (x,), backward)
+        return record(x.data.astype(np.float64), (x,), backward, "upcast")
 
     with pytest.raises(TypeError, match="'upcast' made float64 out of float32"):
         upcast(leaf(3, dtype=np.float32))
@@ -655,10 +724,8 @@ def test_an_array_on_the_left_of_a_tensor():
     ],
 )
 def test_the_gradient_of_a_broadcast_operand_is_summed_over_its_copies(operation, left, right):
-    from tinymrcnn.autograd import operators
-
     a, b = leaf(*left), leaf(*right, seed=1)
-    out = getattr(operators, operation)(a, b)
+    out = OPERATIONS[operation](a, b)
     upstream = np.random.default_rng(2).normal(size=out.shape)
     out.backward(upstream)
     wide_a, wide_b = np.broadcast_arrays(a.data, b.data)
@@ -710,8 +777,10 @@ def test_an_axis_that_does_not_exist(bad):
 def test_a_matrix_product_of_wrong_shapes():
     with pytest.raises(ValueError, match=r"\(2, 3\) and \(2, 3\)"):
         leaf(2, 3) @ leaf(2, 3)
-    with pytest.raises(ValueError, match=r"\(3,\)"):
-        leaf(2, 3) @ leaf(3)
+    with pytest.raises(ValueError, match=r"\(2, 3\) and \(2, 1\)"):
+        leaf(2, 3) @ leaf(2)
+    with pytest.raises(ValueError, match=r"\(2, 3\) and \(\)"):
+        leaf(2, 3) @ leaf()
 
 
 def test_cat_refuses_what_does_not_fit():
@@ -747,6 +816,16 @@ def test_cat_along_the_last_dim_with_an_empty_part():
         lambda a, b: a**2,
         lambda a, b: a.exp(),
         lambda a, b: a.log(),
+        lambda a, b: a.sqrt(),
+        lambda a, b: a.tanh(),
+        lambda a, b: (a - 1).abs(),
+        lambda a, b: a.clip(0.8, 1.5),
+        lambda a, b: maximum(a, b),
+        lambda a, b: minimum(a, Tensor(np.ascontiguousarray(b.data))),
+        lambda a, b: where(a > b, a, b),
+        lambda a, b: where(np.ascontiguousarray(a > 1), 0.0, b) + a,
+        lambda a, b: a * a.amax((2, 3), keepdim=True),
+        lambda a, b: stack([a, b]).squeeze()[0],
         lambda a, b: a * Tensor(np.ascontiguousarray(b.data)),  # with a C-ordered operand
         lambda a, b: a * b.mean((0, 2, 3), keepdim=True),
         lambda a, b: cat([a, b], 1),
@@ -764,7 +843,7 @@ def test_elementwise_operators_keep_channels_last(fn):
             log.append(memory_order(grad))
             return (grad,)
 
-        return record(tensor.data, (tensor,), backward)
+        return record(tensor.data, (tensor,), backward, "watch")
 
     out = fn(watch(x), watch(y))
     upstream = np.ones(tuple(out.shape[axis] for axis in CHANNELS_LAST), np.float32).transpose(0, 3, 1, 2)
@@ -781,7 +860,7 @@ def test_a_gradient_accumulated_from_several_uses_keeps_channels_last():
             log.append(memory_order(grad))
             return (grad,)
 
-        return record(tensor.data, (tensor,), backward)
+        return record(tensor.data, (tensor,), backward, "watch")
 
     y = watch(x)
     (y * 2 + y * y).sum().backward()

@@ -27,6 +27,7 @@ from tinymrcnn.backend import (
     to_numpy,
     zeros_like,
 )
+from tinymrcnn.roi import boxes_to_rois
 
 NHWC = (0, 2, 3, 1)
 
@@ -230,6 +231,12 @@ def test_scatter_add_counts_repeated_indices(fake_device):
         target = move(np.zeros((2, 3), np.float32))
         scatter_add(target, (move(np.array([0, 0, 1])), move(np.array([2, 2, 0]))), move(np.ones(3, np.float32)))
         assert np.array_equal(to_numpy(target), [[0, 0, 2], [1, 0, 0]])
+
+
+def test_nothing_belongs_to_no_library():
+    for nothing in (array_module, backend_of, lambda: boxes_to_rois([])):
+        with pytest.raises(TypeError, match="No array was given"):
+            nothing()
 
 
 # Kernels

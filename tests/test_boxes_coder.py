@@ -83,7 +83,7 @@ def test_what_cannot_be_encoded_is_named():
     flat, reversed_, unknown = good.copy(), good.copy(), good.copy()
     flat[1, 2], reversed_[0, 3], unknown[1, 0] = flat[1, 0], -1, np.nan
     for bad, row in ((flat, 1), (reversed_, 0), (unknown, 1)):
-        with pytest.raises(ValueError, match=f"Row {row} of gt .* must be positive"):
+        with pytest.raises(ValueError, match=f"Row {row} of gt_boxes .* must be positive"):
             BoxCoder().encode(bad, good)
         with pytest.raises(ValueError, match=f"Row {row} of boxes"):
             BoxCoder().encode(good, bad)

@@ -77,7 +77,8 @@ def test_iou_refuses_two_dtypes():
     [
         (np.zeros((3, 5), np.float32), "x1, y1, x2, y2"),
         (np.zeros(4, np.float32), r"shape \(N, 4\)"),
-        (np.zeros((3, 4), np.int64), "floating-point"),
+        (np.zeros((3, 4), np.int64), "float32 or float64, not int64"),
+        (np.zeros((3, 4), np.float16), "float32 or float64, not float16"),
     ],
 )
 def test_wrong_boxes_are_refused(bad, message):

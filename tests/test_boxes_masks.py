@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tinymrcnn.boxes import crop_masks, paste_masks
+from tinymrcnn.boxes.masks import first_pixel, tap
 
 HEIGHT, WIDTH = 96, 140
 
@@ -156,6 +157,12 @@ def test_paste_as_defined(box, dtype, tolerance):
     pasted = paste_masks(mask[None], row(*box, dtype=dtype), size)
     assert pasted.dtype == dtype
     np.testing.assert_allclose(pasted[0], paste_reference(mask, row(*box, dtype=dtype)[0], size), atol=tolerance)
+
+
+def test_a_pixel_at_the_end_of_the_rim_reads_the_rim():
+    """Here rounding puts the centre of pixel 9, just inside of the box and half a cell, on the outermost cell's centre:
+    below it is the last cell of the mask, above it the rim; there is no cell beyond."""
+    assert tap(9, 0.49857303500175476, 9.342080228684242, 28) == (28, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -323,3 +330,16 @@ def test_crop_as_torchvision(aligned):
     rois = torch.from_numpy(np.concatenate([np.arange(len(masks), dtype=np.float32)[:, None], boxes], axis=1))
     expected = ops.roi_align(torch.from_numpy(masks)[:, None].float(), rois, 28, 1.0, -1, aligned)[:, 0].numpy()
     np.testing.assert_allclose(crop_masks(masks, boxes, 28, aligned=aligned), expected, atol=1e-5)
+
+
+def test_a_centre_that_rounding_takes_to_the_end_of_the_rim_reads_no_further():
+    # 253.5 lies before 246.57... + the rim of half a cell, but comes out as 13, the end of 12 cells and the rim
+    start, end = 80.32077605866648, 246.57283104234668
+    assert first_pixel(end + 0.5 * (end - start) / 12, 1000) == 254
+    assert tap(253, start, end, 12) == (12, 1.0)
+
+
+@pytest.mark.parametrize("box", [(0, 0, 2e5, 10), (-2e7, 0, -2e7 + 5, 10)])
+def test_a_crop_of_a_huge_box_is_refused(box):
+    with pytest.raises(ValueError, match="RoI 0 has a"):
+        crop_masks(np.ones((1, 20, 30), np.uint8), row(*box), 14)

@@ -6,8 +6,8 @@ import pytest
 from tinymrcnn.boxes import sample_balanced
 
 
-def labels(positives, negatives, ignored, seed=0):
-    values = np.repeat([1, 0, -1], [positives, negatives, ignored])
+def matches(positives, negatives, ignored, seed=0):
+    values = np.repeat([7, -1, -2], [positives, negatives, ignored])
     return np.random.default_rng(seed).permutation(values)
 
 
@@ -23,26 +23,28 @@ def labels(positives, negatives, ignored, seed=0):
         (0, 0, 64, 0.25, (0, 0)),
         (9, 9, 0, 0.5, (0, 0)),
         (9, 9, 5, 0.5, (2, 3)),  # int(2.5) = 2
+        (9, 9, 7, 0.5, (3, 4)),  # int(3.5) = 3, where rounding gives 4
+        (9, 9, 7, 0.25, (1, 6)),  # int(1.75) = 1
     ],
 )
 def test_counts(positives, negatives, count, fraction, drawn):
-    values = labels(positives, negatives, 300)
+    values = matches(positives, negatives, 300)
     positive, negative = sample_balanced(values, count, fraction, np.random.default_rng(1))
     assert (len(positive), len(negative)) == drawn
-    for indices, label in ((positive, 1), (negative, 0)):
+    for indices, label in ((positive, 7), (negative, -1)):
         assert indices.dtype == np.int64
         assert (values[indices] == label).all()
         assert (np.diff(indices) > 0).all()  # ascending, so none twice
 
 
-def test_classes_count_as_positive():
-    positive, negative = sample_balanced(np.array([3, 0, -1, 7]), 4, 0.5, np.random.default_rng(0))
+def test_every_object_counts_as_positive_the_first_too():
+    positive, negative = sample_balanced(np.array([0, -1, -2, 7]), 4, 0.5, np.random.default_rng(0))
     np.testing.assert_array_equal(positive, [0, 3])
     np.testing.assert_array_equal(negative, [1])
 
 
 def test_the_draw_follows_the_generator_alone():
-    values = labels(300, 2000, 100)
+    values = matches(300, 2000, 100)
     first = sample_balanced(values, 64, 0.25, np.random.default_rng(7))
     again = sample_balanced(values, 64, 0.25, np.random.default_rng(7))
     other = sample_balanced(values, 64, 0.25, np.random.default_rng(8))
@@ -54,7 +56,7 @@ def test_the_draw_follows_the_generator_alone():
 def test_every_index_is_equally_likely():
     # 3 of 12 negatives, 4,000 times: each is drawn 1,000 times on average, with a standard deviation of
     # sqrt(4000 * 1/4 * 3/4) = 27
-    values, rng = np.zeros(12, np.int64), np.random.default_rng(0)
+    values, rng = np.full(12, -1), np.random.default_rng(0)
     counts = np.bincount(np.concatenate([sample_balanced(values, 3, 0.5, rng)[1] for _ in range(4000)]), minlength=12)
     assert counts.sum() == 12_000 and abs(counts - 1000).max() < 5 * 27
 

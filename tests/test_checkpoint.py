@@ -3,11 +3,10 @@
 import json
 import os
 import pickle
-import random
+import platform
 import signal
 import subprocess
 import sys
-import time
 import zipfile
 
 import numpy as np
@@ -15,10 +14,23 @@ import pytest
 
 from tinymrcnn.autograd import Tensor
 from tinymrcnn.data import ShapesDataset
+from tinymrcnn.files import SHIPPED_MODEL
 from tinymrcnn.models import TrainConfig, build_model
-from tinymrcnn.nn import AdamW
-from tinymrcnn.weights import CheckpointError, environment, load_checkpoint, load_model, load_weights, save_checkpoint
+from tinymrcnn.models.presets import get_config
+from tinymrcnn.nn import AdamW, Linear
+from tinymrcnn.nn.layers import at_most
+from tinymrcnn.ops import winograd
+from tinymrcnn.weights import (
+    CheckpointError,
+    environment,
+    load_checkpoint,
+    load_model,
+    load_weights,
+    migrations,
+    save_checkpoint,
+)
 from tinymrcnn.weights import checkpoint as checkpoint_module
+from tinymrcnn.weights.environment import code_hash
 
 TINY = {"widths": (4, 4, 4, 8), "depths": (1, 1, 1, 1), "stem_width": 4, "fpn_channels": 8, "rpn_channels": 8,
         "box_hidden": 8, "mask_layers": (8,)}  # fmt: skip
@@ -58,6 +70,14 @@ def rewritten(path, change):
     return path
 
 
+def changed_arrays(path, change):
+    """The file with each of its arrays replaced by change(name, array)."""
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file.files}
+    np.savez(path, **{name: change(name, array) for name, array in arrays.items()})
+    return path
+
+
 # What comes back
 
 
@@ -72,7 +92,8 @@ def test_everything_comes_back(saved):
             assert found[name].dtype == array.dtype and np.array_equal(found[name], array), name
     assert any(name.endswith("running_mean") for name in back.weights)
     assert back.environment == {**environment(), "device": "cpu"}
-    assert {"blas_kernels", "blas_threads", "numba_threads", "numpy", "numba", "cpu"} <= back.environment.keys()
+    assert {"blas_kernels", "blas_threads", "numba_threads", "numba", "cpu"} <= back.environment.keys()
+    assert (back.environment["python"], back.environment["numpy"]) == (platform.python_version(), np.__version__)
 
 
 def test_the_file_holds_no_pickle(saved):
@@ -103,34 +124,229 @@ def test_load_weights_into_another_model(saved):
         load_weights(tiny_model(widths=(4, 4, 4, 16)), path)
 
 
-def test_an_older_file_gets_defaults_and_a_newer_one_is_refused(saved):
+def test_what_the_file_says_of_the_device(tmp_path, fake_device):
+    save_checkpoint(tmp_path / "c.npz", tiny_model().to("fake"))
+    assert load_checkpoint(tmp_path / "c.npz").environment["device"] == "fake"
+
+
+@pytest.mark.parametrize("precision", [np.float16, np.float64])
+def test_other_precisions_are_rounded_to_float32(saved, precision):
     path, model, _, _ = saved
+    changed_arrays(path, lambda name, array: array.astype(precision) if name.startswith("weights/") else array)
+    for name, array in load_model(path, "cpu").state_dict().items():
+        expected = model.state_dict()[name].astype(precision).astype(np.float32)
+        assert array.dtype == np.float32 and np.array_equal(array, expected), name
 
-    def older(metadata):
-        del metadata["config"]["box_nms"], metadata["train_config"]["flip"]
 
-    back = load_checkpoint(rewritten(path, older))
-    assert back.config == model.config and back.train_config == saved[3]
+# Versions
 
-    def newer(metadata):
-        metadata["config"]["warp_drive"] = 9
-        metadata["version"] = "7.0"
 
-    with pytest.raises(CheckpointError, match=r"c\.npz.*written by version 7\.0.*Config has no field warp_drive"):
-        load_checkpoint(rewritten(path, newer))
+def test_the_shipped_model_is_of_format_1():
+    """It was written before a number was, and before some of the fields were."""
+    with np.load(SHIPPED_MODEL) as file:
+        metadata = json.loads(file["metadata"].item())
+    assert "format_version" not in metadata and "norm_eps" not in metadata["config"]
+    back = load_checkpoint(SHIPPED_MODEL)
+    assert back.config == get_config("shapes") and back.step == 2200
+
+
+def test_a_field_that_is_missing_or_unknown_is_refused(saved):
+    path = saved[0]
+    whole = path.read_bytes()
+    for change, message in (
+        (lambda m: m["config"].pop("box_nms"), "Config lacks the field box_nms"),
+        (lambda m: m["train_config"].pop("flip"), "TrainConfig lacks the field flip"),
+        (lambda m: m["config"].pop("norm_eps"), "Config lacks the field norm_eps"),  # only format 1 may lack it
+        (lambda m: m["config"].update(warp_drive=9, box_nms=0.1), "Config has no field warp_drive"),
+    ):
+        path.write_bytes(whole)
+        with pytest.raises(CheckpointError, match=rf"c\.npz.*written by version .*{message}"):
+            load_checkpoint(rewritten(path, change))
+
+
+@pytest.mark.parametrize(
+    "number, message",
+    [(7, "has the number 7, and this version knows formats up to"), (0, "format_version is 0"),
+     (1.0, "format_version is 1.0"), ("2", "format_version is '2'"), (None, "format_version is None")],
+)  # fmt: skip
+def test_other_numbers_of_the_format_are_refused(saved, number, message):
+    with pytest.raises(CheckpointError, match=rf"c\.npz.*{message}"):
+        load_checkpoint(rewritten(saved[0], lambda metadata: metadata.update(format_version=number)))
+
+
+def test_migrations_are_done_one_after_the_other(monkeypatch):
+    """From format 1 in three steps; each sees what the one before it made."""
+    monkeypatch.setattr(migrations, "FORMAT_VERSION", 4)
+    steps = {1: lambda m: {**m, "a": 1}, 2: lambda m: {**m, "b": m["a"] + 1}, 3: lambda m: {**m, "c": m["b"] + 1}}
+    monkeypatch.setattr(migrations, "MIGRATIONS", steps)
+    assert migrations.migrate({}) == {"a": 1, "b": 2, "c": 3, "format_version": 4}
+    assert migrations.migrate({"format_version": 3, "b": 7}) == {"b": 7, "c": 8, "format_version": 4}
+    assert migrations.migrate({"format_version": 4}) == {"format_version": 4}
+
+
+def test_every_format_has_its_migration():
+    assert set(migrations.MIGRATIONS) == set(range(1, migrations.FORMAT_VERSION))
+
+
+def test_the_environment_knows_the_code(tmp_path, monkeypatch):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a.py").write_text("x = 1\n")
+    (tmp_path / "sub" / "b.py").write_text("y = 2\n")
+    first = code_hash(tmp_path)
+    assert len(first) == 12 and environment()["code"] == code_hash() != first
+    hashes = {first}
+    for change in (lambda: (tmp_path / "sub" / "b.py").write_text("y = 3\n"),
+                   lambda: (tmp_path / "a.py").rename(tmp_path / "c.py"),
+                   lambda: (tmp_path / "sub" / "b.py").rename(tmp_path / "b.py")):  # fmt: skip
+        change()
+        code_hash.cache_clear()
+        hashes.add(code_hash(tmp_path))
+    assert len(hashes) == 4
+    (tmp_path / "note.txt").write_text("no code")
+    (tmp_path / "c.py").write_bytes(b"x = 1\r\n")  # as Windows has it
+    code_hash.cache_clear()
+    assert code_hash(tmp_path) in hashes
+    monkeypatch.setattr(winograd, "enabled", not winograd.enabled)
+    assert environment()["winograd"] is winograd.enabled and environment()["threading_layer"]
+
+
+# What contradicts itself
+
+
+def no_names(**settings):
+    """A change of the metadata: other settings, and no categories that would contradict them."""
+    return lambda metadata: (metadata["config"].update(settings), metadata.update(categories=[]))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"num_classes": 10**7},
+        {"num_classes": 5},
+        {"box_hidden": 10**9},
+        {"box_pool": 10**6},
+        {"widths": [4, 4, 4, 10**8]},
+        {"stem_width": 10**12},
+        {"depths": [1, 1, 10**9, 1]},
+        {"depths": [1, 1, 2, 1]},
+        {"fpn_channels": 10**10},
+        {"mask_layers": [10**10]},
+        {"mask_layers": [8] * 3000},
+        {"rpn_channels": 9},
+        {"masks": False},
+        {"norm": "group"},
+        {"aspect_ratios": [1.0]},
+    ],
+    ids=str,
+)
+def test_settings_that_do_not_fit_the_arrays(saved, little_memory, settings):
+    with pytest.raises(CheckpointError, match=r"c\.npz' cannot be used.*(belong together|more weights than)"):
+        load_checkpoint(rewritten(saved[0], no_names(**settings)))
+
+
+def test_a_limited_number_of_layers_and_of_their_weights():
+    for layers, numbers, fitting in ((2, 1000, 2), (9, 2 * 20 + 19, 2), (0, 1000, 0)):
+        made = []
+        with at_most(layers, numbers), pytest.raises(ValueError, match="more weights than are at hand"):
+            for _ in range(10):
+                made.append(Linear(4, 4))  # 16 weights and 4 of the bias
+        assert len(made) == fitting
+    assert Linear(4, 4).weight.size == 16
+
+
+def test_no_limit_is_left_behind(saved):
+    load_model(saved[0], "cpu")
+    assert build_model("shapes", **{**TINY, "box_hidden": 64}).config.box_hidden == 64
 
 
 @pytest.mark.parametrize(
     "change",
     [
         lambda metadata: metadata["config"].update(backbone="transformer"),
-        lambda metadata: metadata.pop("categories"),
+        lambda metadata: metadata["config"].update(depths="abc"),
+        lambda metadata: metadata["config"].update(widths=None),
+        lambda metadata: metadata["config"].update(widths=[4, 8]),
+        lambda metadata: metadata["config"].update(mask_layers={"a": 1}),
+        lambda metadata: metadata["config"].update(num_classes="6"),
+        lambda metadata: metadata["config"].update(fpn_channels=float("nan")),
+        lambda metadata: metadata["train_config"].update(steps="many"),
+        lambda metadata: metadata["train_config"].update(optimizer=[]),
+        lambda metadata: metadata.update(train_config=3),
         lambda metadata: metadata.update(config=3),
+        lambda metadata: metadata.pop("config"),
+        lambda metadata: metadata.pop("categories"),
+        lambda metadata: metadata.update(categories="abc"),
+        lambda metadata: metadata.update(categories=None),
+        lambda metadata: metadata["categories"].pop(),
+        lambda metadata: metadata["categories"].reverse(),
+        lambda metadata: metadata["categories"][1].update(label=True),
+        lambda metadata: metadata["categories"][1].update(name=2),
+        lambda metadata: metadata["categories"][1].update(id="2"),
+        lambda metadata: metadata["categories"][1].pop("id"),
+        lambda metadata: metadata.update(categories=["circle", "square", "triangle", "star", "ring"]),
+        lambda metadata: metadata.update(step=-1),
+        lambda metadata: metadata.update(step=1.5),
+        lambda metadata: metadata.update(step=float("inf")),
+        lambda metadata: metadata.update(seed="0"),
+        lambda metadata: metadata.update(seed=-3),
+        lambda metadata: metadata.update(environment=5),
     ],
 )
 def test_metadata_that_make_no_sense_are_refused(saved, change):
     with pytest.raises(CheckpointError, match=r"c\.npz.*cannot be used"):
         load_checkpoint(rewritten(saved[0], change))
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, "complex64", "int32", "U4", "?", "S3"])
+@pytest.mark.parametrize(
+    "name", ["weights/backbone.body.layer1.0.conv1.weight", "weights/backbone.body.bn1.running_var"]
+)
+def test_weights_that_are_no_finite_floats(saved, name, wrong):
+    def change(entry, array):
+        if entry != name:
+            return array
+        if isinstance(wrong, str):
+            return array.astype(wrong)
+        return np.where(array == array.max(), np.float32(wrong), array)
+
+    with pytest.raises(CheckpointError, match=rf"c\.npz.*{name[8:]} \(.*not finite floats"):
+        load_checkpoint(changed_arrays(saved[0], change))
+
+
+def test_float64_weights_beyond_float32(saved):
+    def change(entry, array):
+        return array.astype(np.float64) * 1e300 if entry.endswith("fc6.weight") else array
+
+    with pytest.raises(CheckpointError, match=r"fc6\.weight \(float64\)"):
+        load_model(changed_arrays(saved[0], change), "cpu")
+
+
+@pytest.mark.parametrize("wrong", [np.nan, "complex64", "U4"])
+def test_an_optimiser_of_something_else_than_numbers(saved, wrong):
+    def change(entry, array):
+        if entry != "optimizer/mean.3":
+            return array
+        return array.astype(wrong) if isinstance(wrong, str) else array * np.float32(wrong)
+
+    with pytest.raises(CheckpointError, match=r"c\.npz.*optimizer/mean\.3 holds something else"):
+        load_checkpoint(changed_arrays(saved[0], change))
+
+
+def test_categories_that_are_not_the_model_s_are_not_saved(tmp_path):
+    model = tiny_model(num_classes=3)
+    with pytest.raises(ValueError, match="names 5 categories, but the model has 3 classes"):
+        save_checkpoint(tmp_path / "c.npz", model)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_file_says_is_printed_without_its_control_characters(saved):
+    def change(metadata):
+        metadata["version"] = "1\x1b[2J"
+        metadata["config"]["\x1b]0;title\x07"] = 1
+
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(rewritten(saved[0], change))
+    assert str(caught.value).isprintable()
 
 
 # What is no checkpoint
@@ -222,14 +438,19 @@ def test_an_interrupt_in_the_middle_of_writing(saved, monkeypatch):
 
 
 WRITER = """
-import sys
+import itertools, os, signal, sys
 from test_checkpoint import tiny_model, trained
 from tinymrcnn.models import TrainConfig
 from tinymrcnn.weights import save_checkpoint
 model = tiny_model()
 optimizer = trained(model)
+calls = itertools.count(1)
+def stop_now_and_then(*_):
+    if next(calls) % 4999 == 0:
+        os.kill(os.getpid(), signal.SIGSTOP)
 for step in range(10**9):
     save_checkpoint(sys.argv[1], model, step, TrainConfig(), optimizer)
+    sys.setprofile(stop_now_and_then)  # before and after every call, those of write() too
 """
 
 
@@ -237,20 +458,15 @@ for step in range(10**9):
 def test_killed_at_any_moment_it_leaves_a_whole_file(tmp_path):
     """A stopped process leaves the files as a killed one would; the last stop is a kill."""
     path = tmp_path / "c.npz"
-    env = {**os.environ, "PYTHONPATH": os.path.dirname(__file__)}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")])}
     writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], env=env)
+    steps, partial = [], 0
     try:
-        deadline = time.monotonic() + 60
-        while not path.exists():
-            assert writer.poll() is None and time.monotonic() < deadline
-            time.sleep(0.01)
-        rng, steps, partial = random.Random(0), [], 0
-        for _ in range(40):
-            writer.send_signal(signal.SIGCONT)
-            time.sleep(rng.uniform(0, 0.02))
-            writer.send_signal(signal.SIGSTOP)
+        for _ in range(60):
+            assert os.WIFSTOPPED(os.waitpid(writer.pid, os.WUNTRACED)[1])
             steps.append(load_checkpoint(path).step)
-            partial += (tmp_path / ".c.npz.partial").exists()
+            partial += len(list(tmp_path.iterdir())) > 1
+            writer.send_signal(signal.SIGCONT)
     finally:
         writer.kill()
         writer.wait()

@@ -1,14 +1,17 @@
 """The drawings: where they put what colour, and that they need no display and leave matplotlib alone."""
 
+import os
 import subprocess
 import sys
 
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
 
 from tinymrcnn.autograd import Tensor
 from tinymrcnn.draw import (
+    check_font,
     class_color,
     describe,
     draw_anchors,
@@ -22,7 +25,7 @@ from tinymrcnn.draw import (
     shrunk,
     write_picture,
 )
-from tinymrcnn.draw.overlay import _overlap, _place
+from tinymrcnn.draw.overlay import _overlap, _place, drawable
 
 CATEGORIES = [{"label": 1, "name": "circle", "id": 7}, {"label": 2, "name": "square", "id": 9}]
 GREY = 128 / 255
@@ -245,3 +248,40 @@ def test_no_window_toolkit_is_touched():
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# Letters
+
+
+def plate_of(name, font=None):
+    """The picture of an object with this name beside one that is named otherwise, and its label only."""
+    image, target = scene()
+    categories = [{"label": 1, "name": "other", "id": 1}, {"label": 2, "name": name, "id": 2}]
+    return draw_instances(image, target, categories, size=160, font=font)
+
+
+def test_letters_beyond_ascii_are_drawn():
+    """Pillow's own font has one empty box for all of them."""
+    pictures = [
+        plate_of(name)
+        for name in ("\u00fc\u00df\u0142", "\u00df\u00fc\u0142", "\u0142\u0142\u00fc", "\u0439\u0436\u0434")
+    ]
+    for index, picture in enumerate(pictures):
+        assert not any(np.array_equal(picture, other) for other in pictures[:index])
+
+
+def test_a_name_with_a_letter_that_the_font_lacks_appears_by_its_number():
+    assert drawable("\u00fc", 3) == "\u00fc" and drawable("\u732b", 3) == "class 3" and drawable(None, 4) == "class 4"
+    assert np.array_equal(plate_of("\u732b\u72d7"), plate_of("class 2"))
+    assert drawable("two\nlines\x1b", 1) == "two\\nlines\\x1b"
+
+
+def test_a_font_of_ones_own_draws_every_name(tmp_path):
+    serif = os.path.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSerif.ttf")
+    check_font(serif)
+    for name in ("circle", "\u00fcber"):
+        assert not np.array_equal(plate_of(name), plate_of(name, serif))
+    assert drawable("\u732b", 3, serif) == "class 3"
+    (tmp_path / "no.ttf").write_bytes(b"no font")
+    with pytest.raises(ValueError, match="no.ttf' cannot be read as a font"):
+        check_font(tmp_path / "no.ttf")

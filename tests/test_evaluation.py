@@ -6,13 +6,14 @@ import warnings
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
+from pycocotools.cocoeval import COCOeval
 
 from tinymrcnn.boxes import paste_masks
-from tinymrcnn.data import ShapesDataset
+from tinymrcnn.data import ShapesDataset, map_categories
 from tinymrcnn.evaluation import average_precision, coco_results, evaluate, evaluate_detections
 from tinymrcnn.evaluation.average_precision import box_overlaps, mask_overlaps, match, precision_at_recalls
 from tinymrcnn.models import Config
-from tinymrcnn.models.settings import replace
+from tinymrcnn.settings import replace
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 SIZE = (150, 230)
@@ -250,6 +251,71 @@ def test_average_precision_takes_the_two_kinds_only():
     assert average_precision([], []) == dict.fromkeys(NAMES, -1.0)
 
 
+def test_at_100_detections_the_numbers_are_pycocotools_own(monkeypatch):
+    """Of a set with up to 130 detections and objects of a class: what summarize() says, bit for bit."""
+    rng = np.random.default_rng(5)
+    truth, found = random_case(rng, images=3)
+    crowd = random_boxes(rng, 130)
+    truth.images[0] = [*truth.images[0], *((1, *box, 0) for box in crowd)]
+    found[0] = detection([(1, *np.maximum(box, [0, 0, 1, 1]), rng.random()) for box in crowd])
+    runs = []
+    real = COCOeval.accumulate
+
+    def remembered(self, p=None):
+        real(self, p)
+        runs.append(self)
+
+    monkeypatch.setattr(COCOeval, "accumulate", remembered)
+    with pytest.warns(UserWarning, match="at most 100 detections"):
+        metrics = both_ways(truth, found)
+    for run in list(runs):
+        own = COCOeval(run.cocoGt, run.cocoDt, run.params.iouType)  # as it is by itself, with 1, 10 and 100
+        own.evaluate()
+        own.accumulate()
+        own.summarize()
+        kind = run.params.iouType
+        assert [metrics[f"{kind}/{name}"] for name in NAMES] == own.stats[:6].tolist()
+        assert 0 < metrics[f"{kind}/AP"] < 1
+
+
+def many(count):
+    """`count` objects of one class in one image, and perfect detections of them."""
+    rows = [(1, 12 * (n % 18), 12 * (n // 18), 12 * (n % 18) + 10, 12 * (n // 18) + 10) for n in range(count)]
+    scores = np.linspace(0.99, 0.5, count)
+    found = detection([(*row, score) for row, score in zip(rows, scores, strict=True)])
+    return Boxes([[(*row, 0) for row in rows]]), [found]
+
+
+@pytest.mark.parametrize("limit, ap", [(100, 0.663), (150, 1.0), (300, 1.0)])
+def test_more_than_100_objects(limit, ap):
+    """Of 150 objects no more than 100 are found at 100 detections: 67 of the 101 recalls."""
+    dataset, found = many(150)
+    targets = [dataset[0][1]]
+    pasted = [{**found[0], "masks": targets[0]["masks"]}]
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        metrics = evaluate_detections(found, dataset, max_detections=limit)
+        model = Oracle(found, True)
+        model.config = replace(Config(), max_detections=limit)
+        assert evaluate(model, dataset, progress=False) == metrics
+    for kind in ("bbox", "segm"):
+        assert metrics[f"{kind}/AP"] == pytest.approx(ap, abs=5e-4)
+        scratch = average_precision(targets, pasted, kind, max_detections=limit)
+        assert {f"{kind}/{name}": value for name, value in scratch.items()}.items() <= metrics.items()
+    texts = [str(warning.message) for warning in said]
+    if limit == 100:
+        assert "holds 150 objects of one class, but at most 100 detections of an image and a class" in texts[0]
+        assert "holds 150 objects, but at most 100 detections of an image count" in texts[1]
+        assert len(texts) == 2 and {warning.filename for warning in said} == {__file__}
+    else:
+        assert texts == []
+
+
+def test_a_limit_is_at_least_one(scene):
+    with pytest.raises(ValueError, match="max_detections must be 1 at least, not 0"):
+        evaluate_detections(scene[1], scene[0], max_detections=0)
+
+
 # Records of results --------------------------------------------------------------------------------------
 
 
@@ -347,6 +413,36 @@ def test_without_masks_there_are_only_box_metrics(scene):
     assert list(metrics) == [f"bbox/{name}" for name in NAMES] and metrics["bbox/AP"] == pytest.approx(1)
 
 
+class NoMasks(Boxes):
+    def __getitem__(self, index):
+        image, target = super().__getitem__(index)
+        del target["masks"]
+        return image, target
+
+
+def test_targets_without_masks_have_box_metrics(scene):
+    dataset, found = scene
+    expected = evaluate_detections(found, dataset)
+    boxes = {name: value for name, value in expected.items() if name.startswith("bbox")}
+    alone = NoMasks(dataset.images)
+    assert evaluate(Oracle(found, True), alone, progress=False) == boxes  # of a model with masks, too
+    for each in found:
+        del each["masks"]
+    assert evaluate(Oracle(found, True), alone, progress=False) == evaluate_detections(found, alone) == boxes
+    assert boxes["bbox/AP"] == pytest.approx(1)
+
+
+def test_targets_alone_are_read_where_a_data_set_has_them(scene):
+    class Targets(Boxes):
+        def read_target(self, index):
+            return super().__getitem__(index)[1]
+
+        def __getitem__(self, index):
+            raise AssertionError("an image was read")
+
+    assert evaluate_detections(scene[1], Targets(scene[0].images))["bbox/AP"] == pytest.approx(1)
+
+
 def test_without_detections_ap_is_zero(scene):
     dataset, _ = scene
     metrics = evaluate(Oracle([detection([])] * 3, True), dataset, progress=False)
@@ -369,13 +465,47 @@ def test_the_targets_stay_as_they_are(scene):
         assert each.keys() == copy.keys() and all(np.array_equal(each[key], copy[key]) for key in each)
 
 
-def test_other_categories_are_refused(scene):
+def named(*names):
+    return [{"label": label, "name": name, "id": 7 * label} for label, name in enumerate(names, start=1)]
+
+
+def test_classes_are_compared_by_name(scene):
+    """The model counts the classes 3, 1, 2, and knows one more, of which it finds something that nobody asked for."""
+    dataset, found = scene
+    expected = evaluate_detections(found, dataset)
+    for each in found:
+        each["labels"] = np.array([{1: 2, 2: 4, 3: 1}[label] for label in each["labels"].tolist()], np.int64)
+    found[1] = detection([(3, 5, 5, 60, 60, 0.99)])
+    model = Oracle(found, True)
+    model.categories = named("class 3", "class 1", "extra", "class 2")
+    assert evaluate(model, dataset, progress=False) == expected
+    assert expected["bbox/AP"] == pytest.approx(1)
+
+
+def test_map_categories_by_hand():
+    known = named("cat", "dog", "cow")
+    assert map_categories(known, named("cow", "cat")) == {1: 3, 2: 1}
+    assert map_categories(known, named("cat", "dog", "cow")) == {1: 1, 2: 2, 3: 3}
+    assert map_categories(None, named("cow", "cat")) == map_categories([], named("cow", "cat")) == {1: 1, 2: 2}
+    assert map_categories(named("a", "a"), named("a", "a")) == {1: 1, 2: 2}  # in one order, whatever their names
+
+
+@pytest.mark.parametrize(
+    "known, names, message",
+    [
+        (["cat", "dog"], ["Cat"], r"categories \['cat', 'dog'\], the data set has \['Cat'\].* does not know \['Cat'\]"),
+        (["a", "a"], ["a"], "two of them have the same name"),
+        (["a", "b"], ["a", "a"], "two of them have the same name"),
+        (["a"], ["\x1b[2J\nb"], r"does not know \['\\x1b\[2J\\nb'\]"),
+    ],
+)
+def test_other_categories_are_refused(scene, known, names, message):
+    with pytest.raises(ValueError, match=message):
+        map_categories(named(*known), named(*names))
     model = Oracle(scene[1], True)
-    model.categories = [{"label": 1, "name": "nucleus", "id": 1}]
+    model.categories = named("nucleus")
     with pytest.raises(ValueError, match=r"The model knows the categories \['nucleus'\]"):
         evaluate(model, scene[0], progress=False)
-    model.categories = Boxes.categories
-    assert evaluate(model, scene[0], progress=False)["bbox/AP"] == pytest.approx(1)
 
 
 def test_wrong_numbers_are_refused(scene):

@@ -57,8 +57,9 @@ def train_and_detect(model, device, optimizer_class=AdamW, batch=BATCH, dtype=np
     return values, model.state_dict(), model.eval()(images)
 
 
-def assert_same(found, expected, rtol):
-    np.testing.assert_allclose(found[0], expected[0], rtol=rtol, atol=rtol)
+def assert_same(found, expected, rtol, norm_rtol):
+    np.testing.assert_allclose(found[0][:-1], expected[0][:-1], rtol=rtol, atol=rtol)
+    np.testing.assert_allclose(found[0][-1], expected[0][-1], rtol=norm_rtol, err_msg="norm of the gradient")
     assert found[1].keys() == expected[1].keys()
     for name, array in expected[1].items():
         np.testing.assert_allclose(found[1][name], array, rtol=rtol, atol=rtol, err_msg=name)
@@ -70,25 +71,30 @@ def assert_same(found, expected, rtol):
             np.testing.assert_allclose(result[name], array, rtol=rtol, atol=100 * rtol)
 
 
-# In float64 both sides agree to the last digits, whichever kernels they use. In float32 their rounding differs, and
-# AdamW would turn that of a gradient which is almost 0 into a whole step.
-PRECISIONS = {"float64": (np.float64, AdamW, 1e-9), "float32": (np.float32, SGD, 3e-6)}
+# In float64 both sides agree to the last digits, whichever kernels they use: errors are found here. In float32 their
+# rounding differs with the kernels of BLAS. Losses, statistics and detections are continuous and move as little. The
+# gradient is not: among a million inputs of ReLUs one is 0 but for rounding, lets its gradient pass on one side and
+# stops it on the other, and the norm jumps (by 3e-5 in the shapes model with AVX2's kernels). AdamW would turn the
+# rounding of a gradient which is almost 0 into a whole step.
+PRECISIONS = {"float64": (np.float64, AdamW, 1e-9, 1e-9), "float32": (np.float32, SGD, 3e-6, 1e-3)}
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", MODELS)
 def test_on_the_fake_device(fake_device, name, precision):
-    dtype, optimizer_class, rtol = PRECISIONS[precision]
+    dtype, optimizer_class, rtol, norm_rtol = PRECISIONS[precision]
     found, expected = (
         train_and_detect(tiny_model(**MODELS[name]), device, optimizer_class, dtype=dtype) for device in ("fake", "cpu")
     )
-    assert_same(found, expected, rtol)
+    assert_same(found, expected, rtol, norm_rtol)
 
 
-def test_the_shapes_model_with_momentum(fake_device):
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_shapes_model_with_momentum(fake_device, precision):
+    dtype, _, rtol, norm_rtol = PRECISIONS[precision]
     batch = batch_of(scene(1), scene(2))
-    found, expected = (train_and_detect(build_model("shapes"), device, SGD, batch) for device in ("fake", "cpu"))
-    assert_same(found, expected, rtol=1e-5)
+    found, expected = (train_and_detect(build_model("shapes"), device, SGD, batch, dtype) for device in ("fake", "cpu"))
+    assert_same(found, expected, rtol, norm_rtol)
 
 
 @pytest.mark.cuda

@@ -13,7 +13,7 @@ from tinymrcnn.cli import main
 from tinymrcnn.commands import train as command
 from tinymrcnn.data import ShapesDataset, write_coco
 from tinymrcnn.models import TrainConfig, presets
-from tinymrcnn.models.settings import replace
+from tinymrcnn.settings import replace
 from tinymrcnn.training import read_log, trainer
 from tinymrcnn.weights import load_checkpoint, save_checkpoint
 
@@ -55,7 +55,9 @@ def test_a_checkpoint_brings_its_config_and_all_its_weights(weights, capsys):
     assert "from 'start.npz'" in printed and "of them frozen) on the cpu: 2 steps of 2 images" in printed
     done = load_checkpoint("run/checkpoint.npz")
     assert done.config == tiny_model(score_threshold=0.4).config
-    assert done.train_config == TrainConfig(steps=2, batch_size=2, lr=command.FINE_TUNING["lr"])
+    assert done.train_config == TrainConfig(
+        steps=2, batch_size=2, lr=command.FINE_TUNING["lr"], warmup_steps=0, checkpoint_every=10, preview_every=10
+    )
     frozen = [name for name in done.weights if name.startswith("backbone.body.") and name.split(".")[2] in
               ("conv1", "bn1", "layer1")]  # fmt: skip
     assert len(frozen) > 10 and changed() == set(done.weights) - set(frozen)
@@ -69,22 +71,41 @@ def test_without_frozen_stages_everything_trains(weights):
     assert load_checkpoint("run/checkpoint.npz").train_config.lr == 1e-3
 
 
-def test_other_classes_keep_everything_but_the_predictors(weights, capsys):
+@pytest.mark.parametrize(
+    "names, learned",
+    [
+        (("square", "\u732b"), {0: 0, 1: 2}),  # a cat, in Chinese, is new
+        (("square", "circle", "triangle", "star", "ring"), {0: 0, 1: 2, 2: 1, 3: 3, 4: 4, 5: 5}),
+        (("\u732b", "b", "c", "d", "e"), {0: 0}),  # the same number, but nothing else
+    ],
+)
+def test_other_classes_keep_what_the_predictors_know_of_them(weights, capsys, names, learned):
+    """learned: {label in the data: label in the file}; their rows are the file's, those of other classes are new."""
     write_coco(ShapesDataset(3, (48, 64), seed=100), "set")
     content = json.loads(open("set/annotations.json").read())
-    content["categories"] = content["categories"][:2]
-    content["annotations"] = [{**a, "category_id": a["category_id"] % 2 + 1} for a in content["annotations"]]
+    content["categories"] = [{"id": i, "name": name} for i, name in enumerate(names, start=1)]
+    for annotation in content["annotations"]:
+        annotation["category_id"] = annotation["category_id"] % len(names) + 1
     open("set/annotations.json", "w").write(json.dumps(content))
     data = ["set/images", "set/annotations.json"]
     options = ["--data", *data, "--val", *data, "--set", "lr=1e-30", "--set", "weight_decay=0.0", "--freeze-at", "5"]
     assert main([*TRAIN, *weights, *options, "--out", "run"]) == 0
     printed = capsys.readouterr().out
-    assert "The file knows 6 classes, the model 3" in printed and "must be trained" in printed
+    known = ", ".join(name for name in names if name in {"square", "circle", "triangle", "star", "ring"})
+    assert f"the predictors keep what they learned of {known}." in printed if known else "knows none of" in printed
+    assert ("to be trained from the beginning: \u732b" in printed) == ("\u732b" in names)
     after, before = weights_of("run/model.npz"), weights_of("start.npz")
-    assert load_checkpoint("run/model.npz").config.num_classes == 3
+    assert load_checkpoint("run/model.npz").config.num_classes == len(names) + 1
     for name in before:  # the learning rate is as good as 0
-        fits = before[name].shape == after[name].shape and np.allclose(before[name], after[name], atol=1e-20)
-        assert fits == (not any(part in name for part in PREDICTORS)), name
+        if not any(part in name for part in PREDICTORS):
+            assert np.allclose(before[name], after[name], atol=1e-20), name
+            continue
+        ours, theirs = after[name].reshape(len(names) + 1, -1), before[name].reshape(6, -1)
+        for label in range(len(names) + 1):
+            kept = label in learned and np.allclose(ours[label], theirs[learned[label]], atol=1e-20)
+            assert kept == (label in learned), (name, label)
+            fresh = not np.any([np.allclose(ours[label], row, atol=1e-20) for row in theirs])
+            assert fresh == (label not in learned), (name, label)
 
 
 def test_public_weights_of_a_preset(monkeypatch, capsys):
@@ -95,7 +116,8 @@ def test_public_weights_of_a_preset(monkeypatch, capsys):
     options = ["--preset", "tiny", "--weights", "public.pkl", "--freeze-at", "5"]
     assert main(["train", "--device", "cpu", "--steps", "1", *options]) == 0
     printed = capsys.readouterr().out
-    assert "The file knows 91 classes, the model 6" in printed
+    assert "By name the file knows none of the model's 5 classes." in printed
+    assert "to be trained from the beginning: circle, square, triangle, star, ring." in printed
     done, expected = load_checkpoint("runs/tiny/checkpoint.npz"), tiny_model(seed=4, num_classes=91).state_dict()
     assert done.train_config.batch_size == command.FULL_SIZE["batch_size"]
     assert done.config == replace(config, num_classes=6)

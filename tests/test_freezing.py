@@ -44,6 +44,17 @@ def test_the_network_computes_the_same_in_eval_mode(backbone):
     assert all(p.requires_grad == (stage_of(name) > 3) for name, p in frozen.named_parameters())
 
 
+def test_a_frozen_normalisation_keeps_its_epsilon():
+    """Where the variance is as small as the epsilon, another one would double what the stem gives."""
+    model, frozen = (tiny_model(norm="batch", norm_eps=0.5).eval() for _ in range(2))
+    for one in (model, frozen):
+        one.backbone.body.bn1.running_var[:] = 0.5
+    freeze_stages(frozen, 1)
+    images = [scene(1)[0]]
+    for one, other in zip(*(m.features(m.transform(images)) for m in (frozen, model)), strict=True):
+        np.testing.assert_allclose(one.data, other.data, rtol=1e-4, atol=1e-5)
+
+
 def test_frozen_stages_move_to_a_device(fake_device):
     images, targets = batch_of(scene(1), scene(2))
     config = TrainConfig(warmup_steps=0, steps=3, batch_size=2)

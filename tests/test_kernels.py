@@ -1,4 +1,4 @@
-"""The CUDA kernels where there is no GPU, what an import changes, and where kernels are kept, in processes of their own."""
+"""The CUDA kernels without a GPU, what an import changes, and where kernels are kept, in processes of their own."""
 
 import importlib.util
 import json
@@ -54,6 +54,20 @@ def test_cuda_kernels_compile_and_float32_stays_float32():
     assert set(counts["float32"]) == set(counts["float64"]) == KERNELS
     assert not any(counts["float32"].values()), counts["float32"]
     assert all(count > 0 for name, count in counts["float64"].items() if name != "walk_cuda")  # that one holds bits
+
+
+BARRIERS = """
+from tinymrcnn.boxes.nms import walk_cuda
+from tinymrcnn.kernels import compile_to_ptx
+ptx = compile_to_ptx(walk_cuda, "void(uint64[:, ::1], int64[::1], uint64[:, ::1], boolean[::1])")
+print("bar.sync" in ptx)
+"""
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("numba_cuda"), reason="numba-cuda[cu12] is not installed.")
+def test_the_threads_that_walk_through_the_boxes_of_nms_wait_for_one_another():
+    """The simulator runs them one after the other, in an order in which nothing goes wrong without it."""
+    assert python("-c", BARRIERS, NUMBA_ENABLE_CUDASIM=None) == "True\n"
 
 
 IMPORTS = """

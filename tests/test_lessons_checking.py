@@ -146,7 +146,7 @@ def squared(slope):
     """x -> x * x with a backward of slope * x * grad; 2 is right."""
 
     def operator(x):
-        return record(x.data**2, (x,), lambda grad, needs: (slope * x.data * grad,))
+        return record(x.data**2, (x,), lambda grad, needs: (slope * x.data * grad,), "square")
 
     return operator
 

@@ -3,6 +3,7 @@
 import threading
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -124,6 +125,21 @@ def test_flip_keeps_boxes_around_masks_and_works_without_objects():
     assert flip_horizontally(image, empty)[1]["masks"].shape == (0, 48, 70)
 
 
+def test_targets_without_masks_are_flipped_and_batched():
+    class NoMasks(Numbered):
+        def __getitem__(self, index):
+            image, target = super().__getitem__(index)
+            del target["masks"]
+            return image, target
+
+    seen = set()
+    for _, images, targets in batches(NoMasks(10), 4, 0, 10, seed=0):
+        for image, target in zip(images, targets, strict=True):
+            assert "masks" not in target
+            seen.add((bool(image[0, 0, -1] == -1), *target["boxes"][0].tolist()))
+    assert seen == {(False, 0, 1, 2, 3), (True, 4, 1, 6, 3)}
+
+
 def test_half_of_the_images_are_flipped_each_time_anew():
     run = list(batches(Numbered(20), 4, 0, 200, seed=0))
     flips = {}
@@ -178,6 +194,29 @@ def test_closing_the_iterator_stops_the_thread():
     for _ in batches(dataset, 2, 0, 10**9, seed=0):
         break  # the abandoned iterator is collected, and its thread with it
     assert not reader_threads()
+
+
+def test_what_waits_to_be_read_is_left_when_the_iterator_is_closed(monkeypatch):
+    closed = threading.Event()
+
+    class Pool(ThreadPoolExecutor):
+        def shutdown(self, **options):
+            super().shutdown(wait=False, **options)
+            closed.set()
+            super().shutdown()
+
+    class Slow(Numbered):
+        def __getitem__(self, index):
+            if len(self.reads) >= 2:  # the second batch
+                assert closed.wait(30)
+            return super().__getitem__(index)
+
+    monkeypatch.setattr(loader, "ThreadPoolExecutor", Pool)
+    dataset = Slow(20)
+    run = batches(dataset, 2, 0, 10, seed=0)
+    next(run)
+    run.close()
+    assert len(dataset.reads) in (2, 4)  # of the second batch nothing, or all where it had begun
 
 
 @pytest.mark.parametrize(

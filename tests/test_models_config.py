@@ -7,7 +7,7 @@ import pytest
 from tiny_models import C4, TINY, batch_of, scene, tiny_model
 
 from tinymrcnn.models import Config, MaskRCNN, TrainConfig, build_model
-from tinymrcnn.models.settings import replace
+from tinymrcnn.settings import replace
 
 
 def test_unknown_names():

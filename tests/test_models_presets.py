@@ -10,11 +10,12 @@ from tinymrcnn.boxes import paste_masks
 from tinymrcnn.cli import main
 from tinymrcnn.commands import models as models_command
 from tinymrcnn.models import Config, build_model, list_presets
-from tinymrcnn.models.cost import cost_of, without_drawing
+from tinymrcnn.models.cost import cost_of
 from tinymrcnn.models.pooler import PoolerSettings, assign_levels
 from tinymrcnn.models.presets import ANY_SIZE, PUBLIC_FILES, get_config
-from tinymrcnn.models.settings import find_field, flatten, replace, value_of
 from tinymrcnn.models.transform import make_batch, resized_size
+from tinymrcnn.nn.init import without_drawing
+from tinymrcnn.settings import find_field, flatten, replace, value_of
 
 FULL_SIZE = [name for name in list_presets() if not name.startswith("shapes")]
 FEW_CHANNELS = dict(
@@ -224,6 +225,17 @@ def test_losses_over_a_fixed_count():
     for name in ("loss_objectness", "loss_rpn_box_reg"):
         assert fixed[name].item() == pytest.approx(mean[name].item() * drawn / 5000, rel=1e-5)
     assert fixed["loss_classifier"].item() == mean["loss_classifier"].item()
+
+
+def test_the_fixed_count_is_that_of_every_image():
+    """Two images divide by twice as many anchors as one: their loss is the mean of what each has alone."""
+    images, targets = batch_of(scene(0), scene(1))
+    overrides = dict(FEW_CHANNELS, min_size=None, train_min_sizes=(), rpn_fixed_count=True)
+    model = build_model("detectron2_resnet50_fpn", **overrides)
+    both = model.losses(images, targets)
+    alone = [model.losses([image], [target]) for image, target in zip(images, targets, strict=True)]
+    for name in ("loss_objectness", "loss_rpn_box_reg"):
+        assert both[name].item() == pytest.approx(sum(losses[name].item() for losses in alone) / 2, rel=1e-5)
 
 
 def test_the_epsilon_of_the_normalisation():

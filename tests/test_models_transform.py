@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tiny_models import batch_of, empty_scene, scene
+from tiny_models import batch_of, empty_scene, scene, tiny_model
 
 from tinymrcnn.backend import to_numpy
 from tinymrcnn.models.transform import (
@@ -281,3 +281,38 @@ def test_resized_pixels_and_masks_are_torchvision_s():
         assert np.abs(batch.images.data - wide).max() <= 1e-4 * np.abs(wide).max()
         np.testing.assert_array_equal(batch.targets[0]["boxes"], wanted["boxes"].numpy())
         np.testing.assert_array_equal(batch.targets[0]["masks"], wanted["masks"].numpy())
+
+
+# To the last pixel, through a model's own transform
+
+
+def transformed(image, target=None, **overrides):
+    """The Batch of one image in a model that changes no colours."""
+    model = tiny_model(pixel_mean=(0.0, 0.0, 0.0), pixel_std=(1.0, 1.0, 1.0), max_size=None, **overrides)
+    return model.transform([image], None if target is None else [target])
+
+
+def test_an_enlarged_image_ends_with_its_border_pixels():
+    """Two pixels, 0 and 1, become four, whose centres lie at -0.25, 0.25, 0.75 and 1.25 of the old ones: nothing is
+    continued beyond the first and the last."""
+    image = np.zeros((3, 2, 3), np.float32)
+    image[:, 1] = 1
+    enlarged = transformed(image, min_size=4).images.data[0, 0, :4, :6]
+    np.testing.assert_array_equal(enlarged, np.tile(np.float32([[0], [0.25], [0.75], [1]]), 6))
+
+
+def test_masks_are_resized_in_float32_as_torch_does():
+    """Row 22 of 44 reads row 22 * 26 / 44 = 13 of 26, or 12.9999990 in float32, which is row 12."""
+    image, target = scene(0, (26, 39), ((3, 2, 30, 13),), (1,))
+    target["masks"][:] = 0
+    target["masks"][0, :13] = 1
+    (moved,) = transformed(image, target, min_size=44).targets
+    assert moved["masks"].shape == (1, 44, 66)
+    assert moved["masks"][0].sum(axis=0).tolist() == [23] * 66
+
+
+def test_pixels_are_rounded_to_the_nearest_of_256():
+    for value, expected in ((100.4, 100), (100.6, 101), (0.6, 1), (254.7, 255)):
+        image = np.full((3, 20, 30), value / 255, np.float32)
+        pixels = transformed(image, resize="pillow", pixel_scale=255.0, min_size=10).images.data[0, :, :10, :15]
+        np.testing.assert_allclose(pixels, expected, rtol=1e-6)

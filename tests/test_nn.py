@@ -1,6 +1,7 @@
 """Modules: names, saving and loading, modes, moving; the layers; the initialisers."""
 
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -8,7 +9,9 @@ import pytest
 from tinymrcnn import ops
 from tinymrcnn.autograd import Tensor
 from tinymrcnn.backend import to_device
+from tinymrcnn.models import build_model
 from tinymrcnn.nn import (
+    SGD,
     BatchNorm2d,
     Conv2d,
     ConvTranspose2d,
@@ -21,7 +24,10 @@ from tinymrcnn.nn import (
     ReLU,
     Sequential,
     init,
+    layers,
 )
+from tinymrcnn.nn.init import without_drawing
+from tinymrcnn.weights import load_model, save_checkpoint
 
 
 class Net(Module):
@@ -160,6 +166,44 @@ def test_every_misfit_is_named_and_nothing_is_loaded():
     assert all(np.array_equal(array, before[name]) for name, array in net.state_dict().items())
 
 
+# Tied weights
+
+
+def tied():
+    """One layer under two names, and one of its parameters under a third."""
+    net = Module(a=Linear(3, 3), b=Linear(3, 3))
+    net.b, net.weight = net.a, net.a.weight
+    return net
+
+
+def test_a_tied_parameter_comes_once_in_the_list_and_under_all_its_names_in_the_state():
+    net = tied()
+    assert [name for name, _ in net.named_parameters()] == ["weight", "a.bias"]
+    assert len(list(net.parameters())) == 2
+    state = net.state_dict()
+    assert set(state) == {"weight", "a.weight", "a.bias", "b.weight", "b.bias"}
+    assert np.array_equal(state["a.weight"], state["b.weight"])
+    net.load_state_dict({name: array + 1 for name, array in state.items()})
+    assert np.array_equal(net.a.weight.data, state["a.weight"] + 1)
+
+
+def test_a_tied_parameter_moves_once():
+    net = tied()
+    before = net.a.weight.data.copy()
+    net.weight.grad = np.ones((3, 3), np.float32)
+    SGD(net.parameters(), lr=1.0).step()
+    assert np.allclose(before - net.b.weight.data, 1)
+    SGD([net.a.weight, net.b.weight], lr=1.0).step()  # given twice by hand
+    assert np.allclose(before - net.b.weight.data, 2)
+
+
+def test_a_tied_parameter_stays_tied_when_it_is_moved():
+    net = tied().to(dtype=np.float64)
+    assert net.a.weight is net.b.weight is net.weight and net.weight.dtype == np.float64
+    net.requires_grad_(False)
+    assert not net.b.weight.requires_grad
+
+
 # Moving
 
 
@@ -264,6 +308,16 @@ def test_frozen_batch_norm_is_a_constant_scale_and_shift():
     assert all(np.array_equal(array, before[name]) for name, array in norm.state_dict().items())
 
 
+@pytest.mark.parametrize("make", [BatchNorm2d, FrozenBatchNorm2d, lambda n, eps: GroupNorm(n, n, eps)])
+@pytest.mark.parametrize("training", [True, False])
+def test_each_norm_divides_by_the_root_of_the_variance_and_its_own_eps(make, training):
+    norm = make(2, eps=3.0).train(training)
+    x = Tensor(np.array([-1.0, 1, -1, 1, -1, 1, -1, 1], np.float32).reshape(1, 2, 1, 4))  # mean 0, variance 1
+    assert np.allclose(norm(x).data, x.data / 2, rtol=1e-6)  # sqrt(1 + 3)
+    norm.eps = 8.0
+    assert np.allclose(norm(x).data, x.data / 3, rtol=2e-2)  # sqrt(1 + 8); the running variance has moved a little
+
+
 # Initialisers
 
 
@@ -272,6 +326,56 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
     for name, array in first.state_dict().items():
         assert np.array_equal(array, again.state_dict()[name])
     assert not np.array_equal(first.body[0].weight.data, other.body[0].weight.data)
+
+
+def test_two_layers_made_one_after_the_other_differ():
+    for make in (lambda: Linear(8, 8), lambda: Conv2d(3, 4, 3), lambda: ConvTranspose2d(4, 2, 2)):
+        one, two = make(), make()
+        assert one.weight.data.any() and not np.array_equal(one.weight.data, two.weight.data)
+        assert not one.bias.data.any()
+
+
+def test_without_drawing_nothing_is_drawn_and_nothing_else_is_different(monkeypatch):
+    with without_drawing():
+        net = Net().initialize(5)
+        assert not net.body[0].weight.data.any() and not net.head.up.weight.data.any()
+        assert (net.body[1].weight.data == 1).all()  # that is no random number
+    assert np.array_equal(net.initialize(5).body[0].weight.data, Net().initialize(5).body[0].weight.data)
+    assert Linear(2, 2).weight.data.any()
+    with pytest.raises(ZeroDivisionError), without_drawing():
+        raise ZeroDivisionError
+    assert Linear(2, 2).weight.data.any()
+
+
+def test_without_drawing_belongs_to_a_thread():
+    made = []
+    with without_drawing():
+        thread = threading.Thread(target=lambda: made.append(Linear(2, 2)))
+        thread.start()
+        thread.join()
+    assert made[0].weight.data.any()
+
+
+def test_a_loaded_model_draws_no_random_number(tmp_path, monkeypatch):
+    """Those of R50-FPN take seconds."""
+    path = tmp_path / "model.npz"
+    model = build_model("shapes", seed=3)
+    save_checkpoint(path, model)
+    monkeypatch.setattr(layers._Weighted, "reset_parameters", lambda self, rng: pytest.fail("a weight is drawn"))
+    loaded = load_model(path, "cpu")
+    for name, array in model.state_dict().items():
+        assert np.array_equal(array, loaded.state_dict()[name])
+
+
+def test_the_arguments_that_pytorch_has_elsewhere_are_given_by_keyword():
+    for call in (
+        lambda: Conv2d(3, 4, 3, 1, 1, 1, False),  # there: groups
+        lambda: ConvTranspose2d(4, 2, 2, 2, True),  # there: padding
+        lambda: Linear(3, 4, False),  # there: bias
+        lambda: SGD([Parameter(np.zeros(1, np.float32))], 0.1, 0.9, 1e-4),  # there: dampening
+    ):
+        with pytest.raises(TypeError, match="positional arguments"):
+            call()
 
 
 def test_a_layer_draws_from_a_stream_of_its_own():

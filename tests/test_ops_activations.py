@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tinymrcnn.autograd import Tensor
+from tinymrcnn.backend import to_device, to_numpy
 from tinymrcnn.ops import add_relu, log_softmax, relu, sigmoid, softmax
 
 DTYPES = (np.float32, np.float64)
@@ -98,7 +99,7 @@ def test_add_relu_edges(fake_device):
     out = add_relu(x, Tensor(np.array([-1.0, 0.5, 1.0, 1.0])))
     assert np.array_equal(out.data, [0, 0, np.nan, 3], equal_nan=True)
     out.backward(np.array([5.0, 6.0, 7.0, 8.0]))
-    assert np.array_equal(x.grad, [0, 0, 0, 8])
+    assert np.array_equal(x.grad, [0, 0, 7, 8])  # as if a NaN were above 0, so that it shows upstream too
     assert add_relu(Tensor(np.zeros((0, 3))), Tensor(np.zeros((0, 3)))).shape == (0, 3)
     with pytest.raises(ValueError, match=r"one shape, not \(2,\) and \(3,\)"):
         add_relu(Tensor(np.zeros(2)), Tensor(np.zeros(3)))
@@ -163,6 +164,21 @@ def test_a_logit_of_minus_infinity_is_a_probability_of_zero():
 def test_nan_stays_nan(operator):
     """A mistake upstream must show, not vanish."""
     assert np.isnan(operator(Tensor(np.array([np.nan, 1.0]))).data[0])
+
+
+@pytest.mark.parametrize("device", ["cpu", "fake"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_gradient_of_relu_where_something_is_not_finite(fake_device, dtype, device):
+    """As torch: a NaN lets its gradient through, and what a ReLU holds back is 0, even if it is infinite."""
+    x = Tensor(to_device(np.array([np.nan, 1, -1, -np.inf, np.inf, 0], dtype), device), requires_grad=True)
+    y = Tensor(to_device(np.zeros(6, dtype), device))
+    upstream = np.array([5, np.inf, np.inf, np.nan, np.nan, -np.inf], dtype)
+    for fn in (relu, lambda x: add_relu(x, y)):
+        x.grad = None
+        out = fn(x)
+        out.backward(to_device(upstream, device))
+        assert np.array_equal(out.numpy(), np.array([np.nan, 1, 0, 0, np.inf, 0], dtype), equal_nan=True)
+        assert np.array_equal(to_numpy(x.grad), np.array([5, np.inf, 0, 0, np.nan, 0], dtype), equal_nan=True)
 
 
 # Against torch

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from tinymrcnn.autograd import Tensor
+from tinymrcnn.backend import to_device, to_numpy
 from tinymrcnn.ops import conv2d, conv_transpose2d, convolution, linear, relu, winograd
+from tinymrcnn.ops.im2col import Window
 
 
 def leaf(array):
@@ -128,8 +130,7 @@ def test_the_definition_to_read(name):
     (image, filters, _), keywords = conv_inputs(name)
     if "groups" in keywords:  # it is of one group
         image, filters = image[:, : filters.shape[1]], filters[: len(filters) // keywords.pop("groups")]
-    settings = dict(stride=1, padding=0, dilation=1) | keywords
-    out = convolution.definition(image.transpose(0, 2, 3, 1), filters, **settings)
+    out = convolution.definition(image.transpose(0, 2, 3, 1), filters, Window(filters.shape[2:], **keywords))
     assert np.allclose(out.transpose(0, 3, 1, 2), plain_conv2d(image, filters, 0 * filters[:, 0, 0, 0], **keywords))
 
 
@@ -293,7 +294,8 @@ def test_winograd_equals_the_plain_product(name, piece, monkeypatch):
     results = []
     for dtype in (np.float32, np.float64):  # float64 always takes the plain product
         leaves = [Tensor(array.astype(dtype), requires_grad=True) for array in arrays]
-        assert winograd.fits(leaves[0].data.transpose(0, 2, 3, 1), filters, 1, padding, 1) == (dtype == np.float32)
+        fits = winograd.fits(leaves[0].data.transpose(0, 2, 3, 1), filters[0], Window((3, 3), padding=padding))
+        assert fits == (dtype == np.float32)
         out = conv2d(*leaves, padding=padding)
         out.backward(normal(*out.shape, seed=5).astype(dtype))
         results.append([out.data, *(x.grad for x in leaves)])
@@ -305,16 +307,16 @@ def test_winograd_equals_the_plain_product(name, piece, monkeypatch):
 
 def test_winograd_is_left_alone_where_it_does_not_fit():
     image = np.zeros((1, 20, 20, 16), np.float32)
-    assert winograd.fits(image, (16, 16, 3, 3), 1, 1, 1)
-    assert not winograd.fits(image.astype(np.float64), (16, 16, 3, 3), 1, 1, 1)
-    for shape, stride, padding, dilation in (
-        ((16, 16, 3, 3), 2, 1, 1),
-        ((16, 16, 3, 3), 1, 2, 2),
-        ((16, 16, 3, 3), 1, 3, 1),
-        ((16, 16, 1, 3), 1, 0, 1),
-        ((4, 16, 3, 3), 1, 1, 1),
+    assert winograd.fits(image, 16, Window((3, 3), padding=1))
+    assert not winograd.fits(image.astype(np.float64), 16, Window((3, 3), padding=1))
+    for filters, window in (
+        (16, Window((3, 3), 2, 1)),
+        (16, Window((3, 3), 1, 2, 2)),
+        (16, Window((3, 3), 1, 3)),
+        (16, Window((1, 3))),
+        (4, Window((3, 3), 1, 1)),
     ):
-        assert not winograd.fits(image, shape, stride, padding, dilation)
+        assert not winograd.fits(image, filters, window)
 
 
 # Gradients
@@ -403,6 +405,74 @@ def test_contract_of_linear(name, check_contract):
     check_contract(linear, linear_inputs(name))
 
 
+# What is not finite
+
+
+@pytest.mark.parametrize("device", ["cpu", "fake"])
+@pytest.mark.parametrize(
+    ("operator", "shapes", "dtype"),
+    [
+        (functools.partial(conv2d, padding=1), [(1, 3, 6, 7), (4, 3, 3, 3), (4,)], np.float64),
+        (conv2d, [(1, 3, 6, 7), (4, 3, 1, 1), (4,)], np.float64),
+        (conv2d, [(1, 3, 6, 7), (4, 3, 1, 1)], np.float32),
+        (functools.partial(conv2d, padding=1), [(1, 16, 17, 18), (16, 16, 3, 3), (16,)], np.float32),  # Winograd's size
+        (functools.partial(conv_transpose2d, stride=2), [(1, 3, 6, 7), (3, 4, 2, 2), (4,)], np.float64),
+        (conv_transpose2d, [(1, 3, 6, 7), (3, 4, 2, 2)], np.float32),
+    ],
+)
+def test_a_nan_stays_in_the_fused_relu_and_lets_its_gradient_through(fake_device, operator, shapes, dtype, device):
+    arrays = [normal(*shape).astype(dtype) for shape in shapes]
+    arrays[0][0, 1, 2, 3] = np.nan
+    both = []
+    for fused in (True, False):
+        leaves = [Tensor(to_device(array, device), requires_grad=True) for array in arrays]
+        out = operator(*leaves, relu=True) if fused else relu(operator(*leaves))
+        upstream = normal(*out.shape, seed=5).astype(dtype)
+        out.backward(to_device(upstream, device))
+        both.append([to_numpy(array) for array in (out.data, *(leaf.grad for leaf in leaves))])
+    for ours, expected in zip(*both, strict=True):
+        assert np.allclose(ours, expected, rtol=1e-4, atol=1e-5, equal_nan=True)
+    assert np.isnan(both[0][0]).any() and not np.isnan(both[0][0]).all()
+    assert not np.isnan(both[0][1]).any()  # the image's gradient does not read the image ...
+    reached = to_numpy(both[0][1])[0, :, 2, 3]
+    assert reached.all()  # ... but where the NaN is a gradient comes through
+    assert np.isnan(both[0][2]).any()
+
+
+# Pieces
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("wanted", [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)])
+def test_the_gradients_of_a_1x1_convolution_of_many_pixels(wanted, dtype):
+    """2,214 pixels: several pieces and a last one that is not full."""
+    arrays = [normal(2, 5, 41, 27).astype(dtype), normal(7, 5, 1, 1).astype(dtype), normal(7).astype(dtype)]
+    leaves = [Tensor(array, requires_grad=i in wanted) for i, array in enumerate(arrays)]
+    upstream = normal(2, 7, 41, 27, seed=3).astype(dtype)
+    conv2d(*leaves).backward(upstream)
+    x, weight, grad = (array.astype(np.float64) for array in (*arrays[:2], upstream))
+    expected = (
+        np.einsum("nohw,oc->nchw", grad, weight[:, :, 0, 0]),
+        np.einsum("nohw,nchw->oc", grad, x)[:, :, None, None],
+        np.einsum("nohw->o", grad),
+    )
+    for i, (tensor, gradient) in enumerate(zip(leaves, expected, strict=True)):
+        if i not in wanted:
+            assert tensor.grad is None
+        else:
+            assert tensor.grad.dtype == dtype
+            rtol = 1e-12 if dtype == np.float64 else 1e-5
+            assert np.abs(tensor.grad - gradient).max() <= rtol * np.abs(gradient).max()
+
+
+def test_on_a_device_the_threads_of_the_host_cut_nothing(fake_device, monkeypatch):
+    monkeypatch.setattr(convolution, "get_num_threads", lambda: 64)
+    image = np.zeros((1, 40, 50, 4))
+    arguments = (40, 50), Window((3, 3), padding=1), 8
+    assert convolution._windows(image, *arguments)[0] > 1
+    assert convolution._windows(to_device(image, "fake"), *arguments)[0] == 1
+
+
 # What is refused
 
 
@@ -438,6 +508,27 @@ def test_conv2d_refuses(shapes, keywords, words):
 def test_conv_transpose2d_refuses(shapes, keywords, words):
     with pytest.raises(ValueError, match=words):
         conv_transpose2d(*(Tensor(np.ones(shape)) for shape in shapes), **keywords)
+
+
+@pytest.mark.parametrize("call", ["conv2d(x, w, None, 1, 1, 1, 1)", "conv_transpose2d(x, v, None, 2, 1)"])
+def test_a_valid_call_of_torch_means_the_same_or_is_refused(call):
+    """There the last argument is groups or padding; it must not become a ReLU."""
+    names = dict(conv2d=conv2d, conv_transpose2d=conv_transpose2d)
+    tensors = dict(x=Tensor(normal(1, 2, 4, 4)), w=Tensor(normal(3, 2, 3, 3)), v=Tensor(normal(2, 3, 2, 2)))
+    with pytest.raises(TypeError, match="positional arguments"):
+        eval(call, names | tensors)
+
+
+@pytest.mark.parametrize(
+    "keywords", [dict(stride=(1, 2)), dict(padding="same"), dict(dilation=1.0), dict(padding=[1, 1])]
+)
+def test_sizes_that_are_no_whole_numbers(keywords):
+    (name,) = keywords
+    with pytest.raises(TypeError, match=f"{name} is a whole number, the same in both directions"):
+        conv2d(Tensor(normal(1, 2, 4, 4)), Tensor(normal(3, 2, 3, 3)), **keywords)
+    if name == "stride":
+        with pytest.raises(TypeError, match="stride is a whole number"):
+            conv_transpose2d(Tensor(normal(1, 2, 4, 4)), Tensor(normal(2, 3, 2, 2)), **keywords)
 
 
 @pytest.mark.parametrize("shapes", [[(2, 3), (4, 2)], [(2, 3, 1), (4, 3)], [(2, 3), (4, 3), (3,)]])

@@ -79,7 +79,7 @@ CASES = {  # name -> (loss(x, target, reduction), definition(x, target), shape o
 }
 for beta in (1.0, 1 / 9, 0, 5.0):
     CASES[f"smooth_l1_loss, beta {beta:.2g}"] = (
-        lambda x, target, reduction="mean", beta=beta: smooth_l1_loss(x, target, beta, reduction),
+        lambda x, target, reduction="mean", beta=beta: smooth_l1_loss(x, target, beta=beta, reduction=reduction),
         lambda x, target, beta=beta: plain_smooth_l1(x, target, beta),
         (7, 4),
         normal(7, 4, seed=1),
@@ -166,7 +166,11 @@ EMPTY = {
     "cross_entropy of empty maps": (cross_entropy, (2, 4, 0, 5), np.zeros((2, 0, 5), np.int64)),
     "binary_cross_entropy_with_logits": (binary_cross_entropy_with_logits, (0, 4), np.zeros((0, 4))),
     "smooth_l1_loss": (smooth_l1_loss, (0, 4), np.zeros((0, 4))),
-    "smooth_l1_loss, beta 0": (lambda x, t, reduction: smooth_l1_loss(x, t, 0, reduction), (0, 4), np.zeros((0, 4))),
+    "smooth_l1_loss, beta 0": (
+        lambda x, t, reduction: smooth_l1_loss(x, t, beta=0, reduction=reduction),
+        (0, 4),
+        np.zeros((0, 4)),
+    ),
 }
 
 

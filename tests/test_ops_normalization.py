@@ -1,6 +1,7 @@
 """batch_norm and group_norm against the definitions, central differences and torch."""
 
 import statistics
+import weakref
 
 import numpy as np
 import pytest
@@ -152,6 +153,17 @@ def test_a_large_mean_costs_float32_little(fn):
     assert np.allclose(fn(*single).data, fn(*double).data, rtol=0, atol=1e-4)
     for a, b in zip(single, double, strict=True):
         assert np.abs(a.grad - b.grad).max() <= 1e-3 * np.abs(b.grad).max()
+
+
+def test_group_norm_does_not_keep_its_input():
+    x = leaf(normal(2, 4, 3, 5))
+    activation = x + 1
+    seen = weakref.ref(activation.data)
+    out = group_norm(activation, 2, leaf(np.ones(4)), leaf(np.zeros(4)))
+    del activation
+    assert seen() is None
+    out.sum().backward()
+    assert x.grad.shape == (2, 4, 3, 5)
 
 
 # Gradients

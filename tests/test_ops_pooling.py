@@ -1,10 +1,10 @@
-"""max_pool2d against a loop over its windows, central differences and torch."""
+"""max_pool2d and avg_pool2d against a loop over their windows, central differences and torch."""
 
 import numpy as np
 import pytest
 
 from tinymrcnn.autograd import Tensor
-from tinymrcnn.ops import max_pool2d
+from tinymrcnn.ops import avg_pool2d, max_pool2d
 
 
 def shuffled_linspace(*shape, seed=0):
@@ -123,8 +123,75 @@ def test_nan_wins():
     ],
 )
 def test_refuses(shape, keywords, words):
-    with pytest.raises(ValueError, match=words):
-        max_pool2d(Tensor(np.ones(shape)), **keywords)
+    for pool in (max_pool2d, avg_pool2d):
+        with pytest.raises(ValueError, match=words):
+            pool(Tensor(np.ones(shape)), **keywords)
+
+
+# The mean
+
+
+def plain_avg_pool2d(x, kernel_size, stride=None, padding=0):
+    """The means, padded zeros counted, and the matrix that makes them of x: (size of the result, size of x)."""
+    stride = stride or kernel_size
+    n, c, h, w = x.shape
+    out_h, out_w = (h + 2 * padding - kernel_size) // stride + 1, (w + 2 * padding - kernel_size) // stride + 1
+    matrix, places = np.zeros((n, c, out_h, out_w, *x.shape)), range(kernel_size)
+    for image, channel, i, j in np.ndindex(n, c, out_h, out_w):
+        for u, v in ((u, v) for u in places for v in places):
+            y, z = i * stride - padding + u, j * stride - padding + v
+            if 0 <= y < h and 0 <= z < w:
+                matrix[image, channel, i, j, image, channel, y, z] = 1 / kernel_size**2
+    return matrix
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_values_and_gradients_of_the_mean_equal_the_definition(name):
+    shape, keywords = CASES[name]
+    if "many" in name:
+        shape = (1, 7, 5, 4)
+    data = np.random.default_rng(2).normal(size=shape)
+    x = Tensor(data, requires_grad=True)
+    out = avg_pool2d(x, **keywords)
+    matrix = plain_avg_pool2d(data, **keywords)
+    assert out.shape == matrix.shape[:4]
+    assert np.allclose(out.data, np.tensordot(matrix, data, 4), rtol=1e-12, atol=1e-14)
+    upstream = np.random.default_rng(1).normal(size=out.shape)
+    out.backward(upstream)
+    assert np.allclose(x.grad, np.tensordot(upstream, matrix, 4), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.gradcheck
+@pytest.mark.parametrize("name", CASES)
+def test_gradients_of_the_mean(name, check_gradients):
+    shape, keywords = CASES[name]
+    check_gradients(
+        "avg_pool2d", lambda x: avg_pool2d(x, **keywords), lambda rng: [Tensor(rng.normal(size=shape), True)]
+    )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_contract_of_the_mean(name, check_contract):
+    shape, keywords = CASES[name]
+    check_contract(lambda x: avg_pool2d(x, **keywords), [shuffled_linspace(*shape)])
+
+
+def test_the_mean_by_hand():
+    x = Tensor(np.array([[[[1.0, 5.0, 2.0], [4.0, 2.0, 8.0]]]]), requires_grad=True)
+    out = avg_pool2d(x, 2, 1)
+    assert np.array_equal(out.data, [[[[3, 4.25]]]])
+    out.backward(np.array([[[[8.0, 4.0]]]]))
+    assert np.array_equal(x.grad, [[[[2, 3, 1], [2, 3, 1]]]])
+    assert np.array_equal(avg_pool2d(x, 2, 2, 1).data, [[[[0.25, 1.75], [1, 2.5]]]])  # the zeros of the padding count
+
+
+@pytest.mark.parametrize("pool", [avg_pool2d, max_pool2d])
+@pytest.mark.parametrize(
+    "keywords", [dict(kernel_size=(2, 2)), dict(kernel_size=2, stride=(1, 1)), dict(kernel_size=2.0)]
+)
+def test_sizes_that_are_no_whole_numbers(pool, keywords):
+    with pytest.raises(TypeError, match="whole number, the same in both directions"):
+        pool(Tensor(np.zeros((1, 3, 4, 5))), **keywords)
 
 
 @pytest.mark.parity
@@ -141,3 +208,17 @@ def test_equals_torch(name, dtype):
     expected.backward(torch.tensor(upstream))
     assert out.dtype == dtype and np.array_equal(out.data, expected.detach().numpy())
     assert np.allclose(x.grad, y.grad.numpy(), rtol=1e-5)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", CASES)
+def test_the_mean_equals_torch(name):
+    torch = pytest.importorskip("torch")
+    shape, keywords = CASES[name]
+    data = shuffled_linspace(*shape)
+    x, y = Tensor(data, requires_grad=True), torch.tensor(data, requires_grad=True)
+    out, expected = avg_pool2d(x, **keywords), torch.nn.functional.avg_pool2d(y, **keywords)
+    upstream = np.random.default_rng(1).normal(size=out.shape)
+    out.backward(upstream), expected.backward(torch.tensor(upstream))
+    assert np.allclose(out.data, expected.detach().numpy(), rtol=1e-12, atol=1e-14)
+    assert np.allclose(x.grad, y.grad.numpy(), rtol=1e-12, atol=1e-14)

@@ -91,7 +91,7 @@ def test_parameters_are_changed_in_place_and_keep_their_dtype(name, dtype):
         optimizer.step()
     for p, array, old in zip(parameters, arrays, before, strict=True):
         assert p.data is array and p.dtype == dtype and not np.array_equal(array, old)
-    assert all(a.dtype == dtype for a in optimizer.state_dict().values() if a.ndim)
+    assert all(a.dtype == dtype for name, a in optimizer.state_dict().items() if name != "steps")
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -166,7 +166,39 @@ def test_running_averages_lie_in_memory_as_their_parameters_do(name, fake_device
         assert slot[0].transpose(0, 2, 3, 1).flags.c_contiguous
 
 
+def test_adamw_corrects_the_bias_of_a_parameter_s_own_first_steps():
+    """As torch: the first step of a parameter is lr long, however many steps the others have made."""
+    early, late = Parameter(np.zeros(1)), Parameter(np.zeros(1))
+    optimizer = AdamW([early, late], lr=0.1, weight_decay=0.0)
+    for _ in range(500):
+        early.grad = np.ones(1)
+        optimizer.step()
+    assert np.isclose(early.data[0], -50, rtol=1e-4) and late.data[0] == 0
+    late.grad = np.full(1, 7.0)
+    optimizer.step()
+    assert np.isclose(late.data[0], -0.1, rtol=1e-6)
+    assert optimizer.steps == [501, 1]
+
+
 # State
+
+
+@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("steps", [np.int64(3), np.array(3)])
+def test_a_state_with_one_number_of_steps_for_all_parameters_is_taken(name, steps):
+    """As files had it once."""
+    through, stopped = some_parameters(), some_parameters()
+    one, two = MAKERS[name](through), MAKERS[name](stopped)
+    for step in range(5):
+        if step == 3:
+            state = {**two.state_dict(), "steps": steps}
+            two = MAKERS[name](stopped)
+            two.load_state_dict(state)
+            assert two.steps == [3, 3, 3]
+        some_gradients(through, step), some_gradients(stopped, step)
+        one.step(), two.step()
+    for p, q in zip(through, stopped, strict=True):
+        assert np.array_equal(p.data, q.data)
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -190,7 +222,7 @@ def test_the_state_is_a_copy():
     some_gradients(parameters, 0)
     optimizer.step()
     state = optimizer.state_dict()
-    assert int(state["steps"]) == 1
+    assert state["steps"].tolist() == [1, 1, 1]
     assert {"mean.0", "square.2"} < set(state)
     kept = state["mean.0"].copy()
     some_gradients(parameters, 1)
@@ -206,6 +238,7 @@ def test_the_state_is_a_copy():
         (lambda state: state.update({"mean.3": np.zeros(2)}), r"mean\.3"),
         (lambda state: state.update({"velocity.0": np.zeros(2)}), r"velocity\.0"),
         (lambda state: state.pop("steps"), "steps"),
+        (lambda state: state.update(steps=np.ones(2, np.int64)), r"steps.*\(2,\).*\(3,\)"),
     ],
 )
 def test_a_state_of_other_parameters_is_refused_whole(change, words):
@@ -217,7 +250,7 @@ def test_a_state_of_other_parameters_is_refused_whole(change, words):
     change(state)
     with pytest.raises(ValueError, match=words):
         target.load_state_dict(state)
-    assert target.steps == 0
+    assert target.steps == [0, 0, 0]
     assert not any(array.any() for slot in target.state.values() for array in slot)
 
 
@@ -236,6 +269,22 @@ def test_clipping_by_the_joint_norm(limit, clipped):
     scale = limit / expected if clipped else 1
     for p, g in zip(parameters, before, strict=True):
         assert p.grad is None if g is None else np.allclose(p.grad, g * scale, rtol=1e-5) and p.grad.dtype == np.float32
+
+
+@pytest.mark.parametrize(("factor", "clipped"), [(1 - 1e-5, True), (1 + 1e-5, False)])
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
+def test_the_limit_of_clipping_is_sharp(size, factor, clipped):
+    p = Parameter(np.zeros(2))
+    p.grad = np.array([0.6, 0.8]) * size  # the norm is the size
+    assert math.isclose(clip_grad_norm([p], size * factor), size)
+    assert np.allclose(p.grad, np.array([0.6, 0.8]) * size * (factor if clipped else 1), rtol=1e-12)
+
+
+def test_a_parameter_that_is_given_twice_is_clipped_once():
+    p = Parameter(np.zeros(2))
+    p.grad = np.array([3.0, 4.0])
+    assert clip_grad_norm([p, p], 1.0) == 5.0
+    assert np.allclose(p.grad, [0.6, 0.8])
 
 
 def test_nothing_to_clip():
@@ -283,6 +332,8 @@ def test_every_step_equals_torch(name, dtype):
         some_gradients(ours, step)
         for p, q in zip(ours, theirs, strict=True):
             q.grad = torch.tensor(p.grad)
+        if step < 4:  # one begins later
+            ours[1].grad = theirs[1].grad = None
         if step == 10:
             optimizer.lr = 0.005
             other.param_groups[0]["lr"] = 0.005

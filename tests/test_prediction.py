@@ -17,7 +17,7 @@ from tinymrcnn.data import COCO_NAMES, ShapesDataset, coco_categories, find_imag
 from tinymrcnn.data.coco import decode_mask
 from tinymrcnn.draw import draw_instances, shrunk
 from tinymrcnn.models import presets
-from tinymrcnn.models.settings import replace
+from tinymrcnn.settings import replace
 from tinymrcnn.weights import CheckpointError, save_checkpoint
 
 
@@ -169,6 +169,7 @@ def test_a_folder_with_files_that_cannot_be_read(capsys):
     before = open("found/detections.json").read()
     assert main(["predict", "gone.png", *own_model()]) == 1
     assert open("found/detections.json").read() == before  # where nothing was read nothing is written
+    assert main(["predict", "gone.png", *own_model(), "--out", "new"]) == 1 and not os.path.exists("new")
 
 
 def test_pictures_of_one_name_stay_apart():
@@ -181,8 +182,11 @@ def test_pictures_of_one_name_stay_apart():
 
 
 def test_ctrl_c_keeps_what_was_found(monkeypatch):
+    seen = []
+
     def interrupted(model, image, image_id):
-        if image_id == 2:
+        seen.append(image_id)
+        if len(seen) == 2:
             signal.raise_signal(signal.SIGINT)
         return detect(model, image, image_id)
 
@@ -206,3 +210,101 @@ def test_a_turned_photograph_is_drawn_upright():
     assert Image.open("found/phone_predicted.png").size == (13 * 40, 13 * 60)
     records = json.loads(open("found/detections.json").read())
     assert records and all(record["segmentation"]["size"] == [60, 40] for record in records)
+
+
+# The results file
+
+
+def annotations(path, files, names):
+    """An annotation file with these images, ids 101, 102, ..., and these classes, ids 11, 12, ..."""
+    content = {
+        "images": [{"id": 101 + n, "file_name": name, "width": 60, "height": 40} for n, name in enumerate(files)],
+        "annotations": [],
+        "categories": [{"id": 11 + n, "name": name} for n, name in enumerate(names)],
+    }
+    with open(path, "w") as file:
+        json.dump(content, file)
+    return ["--annotations", path]
+
+
+def records_of(folder="found"):
+    return json.loads(open(f"{folder}/detections.json").read())
+
+
+def test_detections_have_the_ids_of_the_annotation_file_or_none(capsys):
+    for name in ("set/b.png", "set/a.png", "set/other.png"):
+        photograph(name)
+    names = [category["name"] for category in ShapesDataset.categories]
+    options = annotations("own.json", ["b.png", "set/a.png"], names[::-1])
+    assert main(["predict", "set", *own_model(), *options]) == 1
+    assert "'set/other.png' is not among the images of 'own.json'" in capsys.readouterr().err
+    records = records_of()
+    assert {(r["image_id"], r["file_name"]) for r in records} == {(101, "set/b.png"), (102, "set/a.png")}
+    assert {(r["category_id"], r["category_name"]) for r in records} <= set(enumerate(names[::-1], start=11))
+    assert main(["predict", "set", *own_model()]) == 0
+    assert not any("image_id" in record for record in records_of())
+    options = annotations("own.json", ["b.png", "a.png", "other.png"], ["egg"])
+    assert main(["predict", "set", *own_model(), *options]) == 0
+    assert records_of() == [] and "detections are of classes that 'own.json' lacks" in capsys.readouterr().err
+    assert "There is no annotation file 'gone.json'" in error_of_predict(capsys, ["--annotations", "gone.json"])
+    open("list.json", "w").write('{"images": []}')
+    assert "has no list 'categories'" in error_of_predict(capsys, ["--annotations", "list.json"])
+
+
+def error_of_predict(capsys, options, code=2):
+    assert main(["predict", "set", *own_model(), *options]) == code
+    return capsys.readouterr().err
+
+
+def test_detections_of_somebody_else_are_not_replaced(capsys):
+    photograph("set/a.png")
+    os.makedirs("found")
+    for content in ('[{"image_id": 1}]', "not JSON", '{"a": 1}'):
+        open("found/detections.json", "w").write(content)
+        assert "detections.json' exists and holds no detections of ours" in error_of_predict(capsys, [])
+        assert open("found/detections.json").read() == content and os.listdir("found") == ["detections.json"]
+
+
+def test_pictures_of_earlier_runs_are_told(capsys):
+    photograph("set/a.png")
+    photograph("set/b.png")
+    assert main(["predict", "set", *own_model()]) == 0
+    assert "earlier runs" not in capsys.readouterr().err
+    assert main(["predict", "set/b.png", *own_model()]) == 0
+    assert "1 pictures in 'found' are of earlier runs: detections.json tells of this one" in capsys.readouterr().err
+    assert {record["file_name"] for record in records_of()} == {"set/b.png"}
+
+
+def test_two_runs_into_one_folder_at_once(monkeypatch, capsys):
+    photograph("set/a.png")
+
+    def meeting(*args):
+        assert main(["predict", "set", *options]) == 2
+        return detect(*args)
+
+    options = own_model()
+    monkeypatch.setattr(prediction, "detect", meeting)
+    assert main(["predict", "set", *options]) == 0
+    assert "'found' is in use by another run: process" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [RuntimeError("odd"), MemoryError(), NotImplementedError("format")])
+def test_one_image_never_ends_the_run(monkeypatch, capsys, error):
+    def reading(name):
+        if name == "set/b.png":
+            raise error
+        return read_image(name)
+
+    monkeypatch.setattr(prediction, "read_image", reading)
+    for name in "abc":
+        photograph(f"set/{name}.png")
+    assert main(["predict", "set", *own_model()]) == 1
+    assert "skipped: 'set/b.png': " in capsys.readouterr().err
+    assert {record["file_name"] for record in records_of()} == {"set/a.png", "set/c.png"}
+
+
+def test_a_font_that_is_none(capsys):
+    photograph("set/a.png")
+    assert "There is no font file 'gone.ttf'" in error_of_predict(capsys, ["--font", "gone.ttf"])
+    assert "'set/a.png' cannot be read as a font" in error_of_predict(capsys, ["--font", "set/a.png"])
+    assert not os.path.exists("found")

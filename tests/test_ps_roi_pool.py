@@ -101,8 +101,8 @@ def test_groups_that_do_not_fit(channels, size):
     if channels:
         with pytest.raises(ValueError, match="12 channels cannot be divided among 2 x 5 groups"):
             ps_roi_pool(features, rois, size)
-        for groups in (0, -1, 1.5, (2, 0), (1, 2, 2)):
-            with pytest.raises(ValueError, match="group size must be a positive integer or two"):
+        for groups in (0, -1, 1.5, 1001, (2, 0), (1, 2, 2)):
+            with pytest.raises(ValueError, match="group size must be an integer from 1 to 1000 or two"):
                 ps_roi_pool(features, rois, size, group_size=groups)
     else:
         assert ps_roi_pool(features, rois, size).shape == (1, 0, 3, 3)

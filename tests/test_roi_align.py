@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from roi_reference import AWKWARD_ROIS, GOLDEN, random_rois, roi_align_max_reference, roi_align_reference
 
+from tinymrcnn import threads
 from tinymrcnn.autograd import Tensor
 from tinymrcnn.backend import like, to_device, to_numpy
 from tinymrcnn.roi import roi_align, roi_align_unchecked, roi_warp
 from tinymrcnn.roi.roi_align import roi_bins, sample_position, samples_per_bin, taps
-from tinymrcnn.threads import get_num_threads, set_num_threads
 
 SETTINGS = pytest.mark.parametrize("aligned", [False, True])
 SAMPLING = pytest.mark.parametrize("sampling_ratio", [-1, 1, 2, 3])
@@ -178,18 +178,21 @@ def test_a_sample_outside_ignores_what_is_inside():
     assert not out.data.any()
 
 
+@pytest.mark.parametrize("count", [2, 3, 8])
 @REDUCE
-def test_gradient_does_not_depend_on_the_number_of_threads(reduce):
+def test_the_number_of_threads_changes_no_bit(monkeypatch, count, reduce):
+    monkeypatch.setattr(threads, "LEAST_SECONDS", 0)  # all of them, for little work too
     features, rois = normal(2, 5, 7, 10).astype(np.float32), AWKWARD_ROIS.astype(np.float32)
-    upstream = normal(len(rois), 5, 7, 7)
-    threads = get_num_threads()
+    upstream, before = normal(len(rois), 5, 7, 7), threads.get_num_threads()
+    results = []
     try:
-        set_num_threads(1)
-        _, alone = align_and_gradient(features, rois, upstream, 7, 0.5, reduce=reduce)
+        for used in (1, count):
+            threads.set_num_threads(used)
+            results.append(align_and_gradient(features, rois, upstream, 7, 0.5, reduce=reduce))
     finally:
-        set_num_threads(threads)
-    for _ in range(3):
-        np.testing.assert_array_equal(align_and_gradient(features, rois, upstream, 7, 0.5, reduce=reduce)[1], alone)
+        threads.set_num_threads(before)
+    for alone, shared in zip(*results, strict=True):
+        np.testing.assert_array_equal(alone, shared)
 
 
 @SETTINGS

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from roi_reference import AWKWARD_ROIS, GOLDEN, random_rois, roi_pool_reference, round_half_away
 
+from tinymrcnn import threads
 from tinymrcnn.autograd import Tensor
 from tinymrcnn.backend import like, to_device, to_numpy
 from tinymrcnn.kernels import cpu_kernel
 from tinymrcnn.roi import boxes_to_rois, ps_roi_pool, roi_align, roi_crop, roi_pool, roi_pool_unchecked, roi_warp
+from tinymrcnn.roi.roi_pool import roi_pool_backward_cpu
 from tinymrcnn.roi.roi_pool import round_half_away as scalar_round
-from tinymrcnn.threads import get_num_threads, set_num_threads
 
 
 def distinct(*shape, seed=0):
@@ -112,17 +113,50 @@ def test_a_map_of_one_cell():
     np.testing.assert_array_equal(gradient, [[[[1]]]])
 
 
-def test_gradient_does_not_depend_on_the_number_of_threads():
+def test_a_nan_does_not_vanish_and_takes_the_gradient():
+    for dtype in (np.float32, np.float64):
+        features = np.arange(32, dtype=dtype).reshape(1, 2, 4, 4)
+        features[0, 0, 1, 2] = np.nan
+        features[0, 1] = np.nan
+        out, gradient = pool_and_gradient(features, np.array([[0, 0, 0, 3, 3.0]]), np.array([[[[5]], [[7]]]]), 1)
+        assert np.isnan(out).all()
+        expected = np.zeros((1, 2, 4, 4))
+        expected[0, 0, 1, 2], expected[0, 1, 3, 3] = 5, 7  # of several, the last, as in max_pool2d
+        np.testing.assert_array_equal(gradient, expected)
+
+
+def test_cells_of_minus_infinity_are_cells():
+    features, rois = np.full((1, 1, 2, 3), -np.inf), np.array([[0, 0, 0, 2, 1.0]])
+    out, gradient = pool_and_gradient(features, rois, np.ones((1, 1, 1, 1)), 1)
+    assert out.item() == -np.inf
+    np.testing.assert_array_equal(gradient, [[[[1, 0, 0], [0, 0, 0]]]])
+
+
+@pytest.mark.parametrize("count", [2, 3, 8])
+def test_the_number_of_threads_changes_no_bit(monkeypatch, count):
+    monkeypatch.setattr(threads, "LEAST_SECONDS", 0)  # all of them, for little work too
     features, rois = distinct(2, 70, 7, 10).astype(np.float32), AWKWARD_ROIS.astype(np.float32)
-    upstream = np.random.default_rng(4).normal(size=(len(rois), 70, 7, 7))
-    threads = get_num_threads()
+    upstream, before = np.random.default_rng(4).normal(size=(len(rois), 70, 7, 7)), threads.get_num_threads()
+    results = []
     try:
-        set_num_threads(1)
-        _, alone = pool_and_gradient(features, rois, upstream, 7, 0.5)
+        for used in (1, count):
+            threads.set_num_threads(used)
+            results.append(pool_and_gradient(features, rois, upstream, 7, 0.5))
     finally:
-        set_num_threads(threads)
-    for _ in range(3):
-        np.testing.assert_array_equal(pool_and_gradient(features, rois, upstream, 7, 0.5)[1], alone)
+        threads.set_num_threads(before)
+    for alone, shared in zip(*results, strict=True):
+        np.testing.assert_array_equal(alone, shared)
+
+
+@pytest.mark.parametrize("share", [0, 1, 2])
+def test_a_thread_writes_its_own_channels_only(share):
+    rois, argmax = np.array([[0, 0, 0, 2, 2.0]]), np.full((1, 1, 1, 70), 2, np.int32)
+    gradient = np.full((1, 9, 70), np.nan)
+    roi_pool_backward_cpu(share, 3, np.ones((1, 1, 1, 70)), rois, argmax, gradient)
+    own = [slice(0, 16), slice(16, 48), slice(48, 70)][share]  # 5 cache lines of 16: one, two, two
+    expected = np.full((1, 9, 70), np.nan)
+    expected[:, :, own], expected[:, 2, own] = 0, 1
+    np.testing.assert_array_equal(gradient, expected)
 
 
 def test_contract(check_contract):
@@ -300,7 +334,7 @@ def test_wrong_arguments(operator, fake_device):
         operator(Tensor(np.zeros((4, 5))), GOOD, 2)
     with pytest.raises(ValueError, match=r"H and W above 0, not \(2, 1, 0, 5\)"):
         operator(Tensor(np.zeros((2, 1, 0, 5))), GOOD, 2)
-    for size in (0, (2, 0), (1, 2, 3), 2.5, (2, 1.5)):
+    for size in (0, (2, 0), (1, 2, 3), 2.5, (2, 1.5), 1001, (10**9, 2)):
         with pytest.raises(ValueError, match="output size"):
             operator(features, GOOD, size)
     for scale in (0, -1, float("nan"), float("inf")):
@@ -311,5 +345,13 @@ def test_wrong_arguments(operator, fake_device):
     with pytest.raises(TypeError, match="Expected an array, got builtins.list"):
         operator(features, [[1, 1, 3, 3], [0, 0, 2, 2]], 2)
     if operator in (roi_align, roi_warp):
-        with pytest.raises(ValueError, match="sampling ratio must be an integer, not 1.5"):
-            operator(features, GOOD, 2, 1.0, 1.5)
+        for ratio in (1.5, 101, 10**12):
+            with pytest.raises(ValueError, match=f"sampling ratio must be an integer, at most 100.*not {ratio}"):
+                operator(features, GOOD, 2, 1.0, ratio)
+        with pytest.raises(ValueError, match="RoI 1 has a side of more than 1e.05 cells"):
+            operator(features, changed(1, 3, 1.1e5), 2, 1.0, 0)
+        assert operator(features, changed(1, 3, 1.1e5), 2, 1.0, 1).shape == (3, 1, 2, 2)
+    at_most = changed(1, 3, 1e7)
+    assert operator(features, at_most, 2, 1e-3).shape[2:] == (2, 2)
+    with pytest.raises(ValueError, match=r"RoI 1 has a coordinate beyond 1e\+07"):
+        operator(features, at_most, 2, 1.1)  # in cells

@@ -168,6 +168,16 @@ def test_hardly_visible_objects_stay_in_the_picture_but_are_no_targets(monkeypat
     assert np.abs(image[:, shown][:, 0] - background).max() > 50
 
 
+@pytest.mark.parametrize("columns, visible", [(3, [30, 1600]), (2, [1600])])
+def test_thirty_visible_pixels_are_enough(monkeypatch, columns, visible):
+    """A square of 10 pixels, and before it one of 40 that leaves the given columns of it."""
+    small = Shape(2, 50.0, 50.0, 5 * 2**0.5, np.pi / 4)
+    large = Shape(2, 45.0 + columns + 20, 50.0, 20 * 2**0.5, np.pi / 4)
+    monkeypatch.setattr(shapes, "place_shapes", lambda *_: [small, large])
+    _, masks, labels = draw(np.random.default_rng(0), *SIZE, False)
+    assert masks.sum((1, 2)).tolist() == visible and labels.tolist() == [2] * len(visible)
+
+
 def test_the_hole_of_a_ring_is_background(monkeypatch):
     monkeypatch.setattr(shapes, "place_shapes", lambda *_: [Shape(5, 70.0, 48.0, 24.0, 0.0)])
     image, masks, labels = draw(np.random.default_rng(1), *SIZE, False)
@@ -321,3 +331,9 @@ def test_bad_arguments_are_sentences(arguments, message):
 def test_small_pictures_may_have_no_target():
     counts = [len(target["labels"]) for _, target in ShapesDataset(100, (32, 40))]
     assert min(counts) == 0 and max(counts) > 1
+
+
+def test_the_box_of_a_mask_without_a_pixel():
+    masks = np.zeros((2, 20, 30), bool)
+    masks[1, 3:5, 7:11] = True
+    np.testing.assert_array_equal(shapes.boxes_around(masks), [[0, 0, 0, 0], [7, 3, 11, 5]])

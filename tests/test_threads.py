@@ -10,7 +10,11 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from tinymrcnn.autograd import Tensor
 from tinymrcnn.backend import to_device, to_numpy
+from tinymrcnn.boxes import batched_nms, paste_masks
+from tinymrcnn.ops import max_pool2d
+from tinymrcnn.ops.im2col import col2im
 from tinymrcnn.threads import (
     column_sums,
     get_num_threads,
@@ -251,11 +255,11 @@ def test_a_piece_of_work_spreads_nothing_further(threads):
 
 
 def test_python_threads_that_spread_at_once_wait_for_nobody(threads):
-    busy, release = threading.Barrier(3, timeout=30), threading.Event()
+    busy, release, released = threading.Barrier(3, timeout=30), threading.Event(), []
 
     def long_work(index):
         busy.wait()
-        assert release.wait(30)
+        released.append(release.wait(10))
 
     def occupy():
         set_num_threads(2)
@@ -270,6 +274,7 @@ def test_python_threads_that_spread_at_once_wait_for_nobody(threads):
     assert done == list(range(5)) and other.is_alive()
     release.set()
     other.join()
+    assert released == [True, True]
 
 
 def test_a_python_thread_that_outlives_the_main_one_works_alone():
@@ -312,3 +317,28 @@ def test_on_a_device_a_product_is_one_product(fake_device, monkeypatch, shape):
     assert (to_numpy(matmul(a, b)) == k).all()
     assert (to_numpy(column_sums(to_device(np.ones((1 << 20, 3), np.float32), "fake"))) == 1 << 20).all()
     assert calls == [1, 1]
+
+
+@pytest.mark.parametrize("count", [2, 3, 8])
+def test_the_number_of_threads_changes_no_bit_of_a_kernels_result(threads, monkeypatch, count):
+    monkeypatch.setattr("tinymrcnn.threads.LEAST_SECONDS", 0)  # all of them, for little work too
+    rng = np.random.default_rng(0)
+    boxes = np.sort(rng.random((60, 2, 2)) * 20, axis=1).reshape(-1, 4)
+    scores, groups, masks = rng.random(60), rng.integers(0, 7, 60), rng.random((60, 3, 5))
+    image, columns = rng.random((2, 20, 9, 7)), rng.random((2 * 4 * 3, 9 * 20))
+
+    def results():
+        leaf = Tensor(image, requires_grad=True)
+        pooled = max_pool2d(leaf, 3, 2, 1)
+        pooled.backward(np.cos(np.arange(pooled.size)).reshape(pooled.shape))
+        summed = np.zeros((2, 9, 7, 20))
+        col2im(columns, summed, (4, 3), (3, 3), 2, 0, 1)
+        kept = batched_nms(boxes, scores, groups, 0.3)
+        return [kept, paste_masks(masks, boxes, (20, 25)), pooled.data, leaf.grad, summed]
+
+    found = []
+    for used in (1, count):
+        threads(used)
+        found.append(results())
+    for alone, shared in zip(*found, strict=True):
+        np.testing.assert_array_equal(alone, shared)

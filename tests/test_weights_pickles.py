@@ -9,8 +9,10 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 
+from tinymrcnn.archives import RefusedError
 from tinymrcnn.weights.foreign import pickles
-from tinymrcnn.weights.foreign.pickles import ARRAYS, MAX_NESTING, PickleError, read_pickle
+from tinymrcnn.weights.foreign.pickled_arrays import ARRAYS
+from tinymrcnn.weights.foreign.pickles import MAX_NESTING, read_pickle
 
 PROTOCOLS = (2, 3, 4, 5)
 
@@ -20,7 +22,7 @@ def read(program, **arguments):
 
 
 def refused(program, message, **arguments):
-    with pytest.raises(PickleError, match=message):
+    with pytest.raises(RefusedError, match=message):
         read(program, **arguments)
 
 
@@ -90,7 +92,7 @@ def test_it_reads_one_pickle_and_no_byte_more():
     file = io.BytesIO(pickle.dumps([1]) + pickle.dumps("two", 2) + b"rest")
     assert read_pickle(file, 1000, {}) == [1] and read_pickle(file, 1000, {}) == "two" and file.read() == b"rest"
     refused(b"\x80\x02N", "ends in the middle")
-    with pytest.raises(PickleError, match="truncated"):
+    with pytest.raises(RefusedError, match="truncated"):
         read_pickle(io.BytesIO(pickle.dumps("long text")), 8, {})
 
 
@@ -279,7 +281,7 @@ def test_changed_bytes_give_a_value_or_a_clear_error(little_memory):
             changed[places] = rng.integers(256, size=len(places))
             try:
                 read(changed.tobytes())
-            except PickleError as error:
+            except RefusedError as error:
                 errors += 1
                 assert str(error).startswith("It") and str(error).endswith(".")
     assert 300 < errors < 1000

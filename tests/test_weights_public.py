@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_tiny import imports_of
 from tiny_models import BACKBONES, tiny_model
 from weight_files import tensors, write_detectron2, write_legacy, write_zip
 
+from tinymrcnn.data import coco_categories
 from tinymrcnn.models import build_model
-from tinymrcnn.weights import CheckpointError, load_weights, save_checkpoint
+from tinymrcnn.weights import CheckpointError, load_public_model, load_weights, loading, save_checkpoint
 from tinymrcnn.weights.foreign import public_weights
 
 LISTS = Path(__file__).resolve().parents[2] / "shared" / "reference" / "state_dicts"
@@ -201,6 +203,129 @@ def test_another_number_of_classes(tmp_path, family):
     assert_loaded(model, {**state, **{name: before[name] for name in kept}})
     assert "The file knows 5 classes, the model 3 (background included): the predictors keep" in str(report)
     assert BOX + "cls_score.weight" in str(report) and report.notes == ()
+
+
+def named(*names):
+    return [{"label": label, "name": name, "id": 10 * label} for label, name in enumerate(names, start=1)]
+
+
+def by_class(state, name, classes):
+    return state[name].reshape(classes, -1)
+
+
+PREDICTORS = [prefix + kind for prefix in (BOX + "cls_score.", BOX + "bbox_pred.", MASK) for kind in ("weight", "bias")]
+
+
+def assert_rows(model, source, before, rows):
+    """rows: for every label of the model the label in the source, or None where the row is as it was before."""
+    after, (theirs, ours) = model.state_dict(), (source[BOX + "cls_score.bias"].size, model.config.num_classes)
+    for name in PREDICTORS:
+        for label, row in enumerate(rows):
+            expected = by_class(before, name, ours)[label] if row is None else by_class(source, name, theirs)[row]
+            assert np.array_equal(by_class(after, name, ours)[label], expected), (name, label)
+    assert_loaded(model, source, skip=PREDICTORS)
+
+
+@pytest.mark.parametrize(
+    "theirs, ours, rows, text",
+    [
+        # another order
+        ("abcd", "dcba", [0, 4, 3, 2, 1], "4 of the model's 4 classes: the predictors keep what they learned of d, c"),
+        # another class of the same number
+        ("abcd", "abxd", [0, 1, 2, None, 4], "3 of the model's 4 classes: the predictors keep what they learned of a, "
+         "b, d.\nNew to the predictors, and to be trained from the beginning: x."),
+        # fewer, and more
+        ("abcd", "db", [0, 4, 2], "2 of the model's 2 classes"),
+        ("abcd", "xaybzc", [0, None, 1, None, 2, None, 3], "3 of the model's 6 classes"),
+        # none but the background
+        ("abcd", "wxyz", [0, None, None, None, None], "none of the model's 4 classes.\nNew to the predictors, and"),
+    ],
+)  # fmt: skip
+def test_predictors_of_the_same_names_are_carried_over(tmp_path, theirs, ours, rows, text):
+    source = tiny_model(seed=1, num_classes=5)
+    source.categories = named(*theirs)
+    save_checkpoint(tmp_path / "own.npz", source)
+    model = tiny_model(seed=2, num_classes=len(ours) + 1)
+    model.categories = named(*ours)
+    before = model.state_dict()
+    report = load_weights(model, tmp_path / "own.npz")
+    assert_rows(model, source.state_dict(), before, rows)
+    assert report.carried == tuple(name for name in ours if name in theirs)
+    assert report.new == tuple(name for name in ours if name not in theirs)
+    assert report.kept == () and f"By name the file knows {text}" in str(report)
+
+
+def test_the_same_names_in_the_same_order_load_as_they_are(tmp_path):
+    source, model = tiny_model(seed=1), tiny_model(seed=2)
+    source.categories = model.categories = named(*"abcde")
+    save_checkpoint(tmp_path / "own.npz", source)
+    report = load_weights(model, tmp_path / "own.npz")
+    assert_loaded(model, source.state_dict())
+    assert report.carried is None and report.new == () and len(str(report).splitlines()) == 1
+
+
+def test_class_agnostic_masks_belong_to_all_classes(tmp_path):
+    source, model = tiny_model(1, class_agnostic_masks=True), tiny_model(2, class_agnostic_masks=True, num_classes=3)
+    source.categories, model.categories = named(*"abcde"), named(*"ex")
+    save_checkpoint(tmp_path / "own.npz", source)
+    load_weights(model, tmp_path / "own.npz")
+    assert_loaded(model, source.state_dict(), skip=PREDICTORS[:4])
+    scores = model.state_dict()[BOX + "cls_score.bias"]
+    assert np.array_equal(scores[:2], source.state_dict()[BOX + "cls_score.bias"][[0, 5]])
+
+
+@pytest.mark.parametrize("family, classes", [("torchvision", 91), ("detectron2", 81)])
+def test_public_files_know_the_names_of_coco(tmp_path, family, classes):
+    settings = {**(DETECTRON2 if family == "detectron2" else TORCHVISION), "num_classes": classes}
+    state = public_state(tiny_model(**settings))
+    if family == "torchvision":
+        path = write_zip(tmp_path / "w", tensors(state))
+    else:
+        for name in PREDICTORS[2:]:  # detectron2 has nothing for the background
+            state[name][: 4 if "bbox" in name else 1] = 0
+        path = write_detectron2(tmp_path / "w", detectron2_state(state, "fpn"))
+    model = tiny_model(seed=1, **{**settings, "num_classes": 4})
+    model.categories = named("dog", "circle", "person")
+    before = model.state_dict()
+    report = load_weights(model, path)
+    dog = [category["name"] for category in coco_categories(classes)].index("dog") + 1
+    assert_rows(model, state, before, [0, dog, None, 1])
+    assert report.carried == ("dog", "person") and report.new == ("circle",)
+
+
+def test_a_model_with_other_categories_than_classes(tmp_path, torchvision):
+    model = tiny_model(**TORCHVISION)
+    model.categories = named("a")
+    with pytest.raises(ValueError, match="The model has 5 classes with the background, and 1 categories"):
+        load_weights(model, torchvision[0])
+
+
+def test_the_model_of_a_public_file(torchvision, monkeypatch):
+    """Read once; the classes and the branches are those of the file."""
+    path, state = torchvision
+    reads, read_public = [], loading.read_public
+    monkeypatch.setattr(loading, "read_public", lambda path: reads.append(path) or read_public(path))
+    preset = tiny_model(**{**TORCHVISION, "num_classes": 91}).config
+    model, report = load_public_model(path, preset)
+    assert reads == [path] and not model.training and model.config.num_classes == 5 and model.config.masks
+    assert model.categories is None and len(report.loaded) == len(state)
+    assert_loaded(model, state)
+    boxes = {name: array for name, array in state.items() if not name.startswith("roi_heads.mask")}
+    assert not load_public_model(write_zip(path, tensors(boxes)), preset)[0].config.masks
+    with pytest.raises(ValueError, match="There is no preset 'resnet'"):
+        load_public_model(path, "resnet")
+
+
+def test_a_public_file_that_claims_many_classes(torchvision, little_memory):
+    """A classifier without width for a million classes takes 4 MB in the file; the model would take a hundred times."""
+    path, state = torchvision
+    preset = tiny_model(**TORCHVISION).config
+    state[BOX + "cls_score.bias"] = np.zeros(10**6, np.float32)
+    state[BOX + "cls_score.weight"] = np.zeros((10**6, 0), np.float32)
+    write_zip(path, tensors(state))
+    for read in (lambda: load_public_model(path, preset), lambda: load_weights(tiny_model(**TORCHVISION), path)):
+        with pytest.raises(CheckpointError, match=r"w\.pth'(.|\n)*does not fit(.|\n)*cls_score"):
+            read()
 
 
 def test_other_classes_excuse_no_other_shape(tmp_path, torchvision):
@@ -422,3 +547,16 @@ def test_torchvision_s_own_model(tmp_path, new):
     report = load_weights(model, tmp_path / "w.pth")
     assert len(report.loaded) == 307 and len(report.left_out) == 53 and report.notes == report.kept == ()
     assert_loaded(model, {name: tensor.numpy() for name, tensor in twin.state_dict().items()})
+
+
+# The rooms
+
+
+def test_our_own_files_and_those_of_others_are_read_apart():
+    """The readers of foreign files know nothing of checkpoints, nor checkpoints of them; both stand on archives.py."""
+    package = Path(public_weights.__file__).parents[1]
+    for path in (package / "foreign").glob("*.py"):
+        imported = imports_of(path.read_text())
+        assert not [name for name in imported if name.startswith(("tinymrcnn.weights.", "tinymrcnn.models"))
+                    and not name.startswith("tinymrcnn.weights.foreign.")], path.name  # fmt: skip
+    assert not [name for name in imports_of((package / "checkpoint.py").read_text()) if "foreign" in name]

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from weight_files import MAGIC, Call, Global, Storage, pickled, rebuild, tensors, write_legacy, write_zip
 
-from tinymrcnn.weights.foreign.pickles import PickleError
-from tinymrcnn.weights.foreign.public_weights import _read
+from tinymrcnn.archives import RefusedError
+from tinymrcnn.weights.foreign.public_weights import read_file
 
 WRITERS = {"zip": write_zip, "legacy": write_legacy}
 
@@ -22,8 +22,8 @@ def saved(request, tmp_path):
 
 
 def refused(path, message):
-    with pytest.raises(PickleError, match=message) as caught:
-        _read(path)
+    with pytest.raises(RefusedError, match=message) as caught:
+        read_file(path)
     assert str(caught.value).startswith("It") and str(caught.value).endswith(".")
 
 
@@ -44,7 +44,7 @@ def state():
 
 
 def test_tensors(saved):
-    back = _read(saved({"model": tensors(state()), "epoch": 3}))
+    back = read_file(saved({"model": tensors(state()), "epoch": 3}))
     assert back["epoch"] == 3 and back["model"].keys() == state().keys()
     for name, array in state().items():
         assert back["model"][name].dtype == array.dtype and back["model"][name].shape == array.shape, name
@@ -63,7 +63,7 @@ def test_views_of_one_storage(saved):
         "parameter": Call(Global("torch._utils", "_rebuild_parameter"), rebuild(storage, 1, (2,), (1,)), True, None),
         "old": Call(Global("torch._utils", "_rebuild_tensor"), storage, 2, (2,), (3,)),
     }
-    back = _read(saved(value))
+    back = read_file(saved(value))
     assert np.array_equal(back["whole"], numbers.reshape(4, 6))
     assert np.array_equal(back["turned"], numbers.reshape(4, 6).T)
     assert np.array_equal(back["part"], [[7, 9, 11], [19, 21, 23]])
@@ -75,14 +75,14 @@ def test_views_of_one_storage(saved):
 
 def test_any_folder_name_and_no_byte_order(tmp_path):
     path = write_zip(tmp_path / "w.pth", tensors(state()), folder="my model/1", entries={"byteorder": None})
-    assert np.array_equal(_read(path)["bias"], state()["bias"])
+    assert np.array_equal(read_file(path)["bias"], state()["bias"])
 
 
 def test_a_window_of_another_storage(tmp_path):
     """Files of torch before 0.4 name views of a storage."""
     window = Storage(np.arange(6, dtype=np.float32), window=("view", 2, 3))
     assert np.array_equal(
-        _read(write_legacy(tmp_path / "w.pth", {"a": rebuild(window, 0, (3,), (1,))}))["a"], [2, 3, 4]
+        read_file(write_legacy(tmp_path / "w.pth", {"a": rebuild(window, 0, (3,), (1,))}))["a"], [2, 3, 4]
     )
     for offset, length in ((4, 3), (-1, 2), (0, 7), (2**70, 1), (3, -1), (0.0, 1)):
         window.window = ("view", offset, length)
@@ -185,6 +185,16 @@ def test_entries_that_overlap(tmp_path, little_memory):
     refused(path, "would unpack to 1,001,000,000")
 
 
+def test_offsets_before_the_beginning(tmp_path):
+    """Places in the archive that a seek() refuses: the message is about the file, not about the system's call."""
+    path = write_zip(tmp_path / "w.pth", tensors(state()))
+    content = path.read_bytes()
+    end = content.rindex(b"PK\x05\x06")
+    for place, number in ((end + 12, 2**31), (end + 16, 2**32 - 2), (content.index(b"PK\x01\x02") + 42, 2**32 - 2)):
+        path.write_bytes(content[:place] + struct.pack("<I", number) + content[place + 4 :])
+        refused(path, "damaged")
+
+
 def test_archives_without_weights(tmp_path):
     path = tmp_path / "w.pth"
     for names in (["readme.txt"], ["a/data.pkl", "b/data.pkl"], []):
@@ -229,8 +239,8 @@ def test_truncated_files(saved):
     content = path.read_bytes()
     for length in range(1, len(content), 7):
         path.write_bytes(content[:length])
-        with pytest.raises(PickleError, match=r"^It.*\.$"):
-            _read(path)
+        with pytest.raises(RefusedError, match=r"^It.*\.$"):
+            read_file(path)
 
 
 def test_changed_bytes_give_a_value_or_a_clear_error(saved, little_memory):
@@ -242,8 +252,8 @@ def test_changed_bytes_give_a_value_or_a_clear_error(saved, little_memory):
         changed[places] = rng.integers(256, size=len(places))
         path.write_bytes(changed.tobytes())
         try:
-            _read(path)
-        except PickleError as error:
+            read_file(path)
+        except RefusedError as error:
             errors += 1
             assert str(error).startswith("It") and str(error).endswith(".")
     assert 100 < errors <= 400
@@ -275,7 +285,7 @@ def test_files_of_torch(tmp_path, new):
         "size": base.size(),
     }  # fmt: skip
     torch.save(value, tmp_path / "w.pth", _use_new_zipfile_serialization=new)
-    back = _read(tmp_path / "w.pth")
+    back = read_file(tmp_path / "w.pth")
 
     def compare(found, expected):
         if isinstance(expected, torch.Tensor):

@@ -12,6 +12,7 @@ from tinymrcnn.data import ShapesDataset
 from tinymrcnn.files import SHIPPED_MODEL
 from tinymrcnn.ops import conv2d, winograd
 from tinymrcnn.ops.convolution import correlate, correlate_input_grad, correlate_weight_grad
+from tinymrcnn.ops.im2col import Window
 from tinymrcnn.weights import load_model
 
 CHECKPOINT = SHIPPED_MODEL
@@ -184,12 +185,12 @@ def test_never_in_float64(used):
     x, weight = normal(2, 32, 20, 30), normal(32, 32, 3, 3)
     convolve(x, weight, np.float64, padding=1)
     assert used == []
-    assert not winograd.fits(normal(2, 20, 30, 32).astype(np.float64), weight.shape, 1, 1, 1)
+    assert not winograd.fits(normal(2, 20, 30, 32).astype(np.float64), 32, Window((3, 3), padding=1))
 
 
 def test_never_off_the_host(fake_device, used):
     image, filters = normal(2, 20, 30, 32), filters_of(32, 32)
-    out = correlate(to_device(image, "fake"), to_device(filters, "fake"), 1, 1, 1)
+    out = correlate(to_device(image, "fake"), to_device(filters, "fake"), Window((3, 3), padding=1))
     assert used == []
     assert_close(to_numpy(out), plain_correlate(image, filters, 1))
 
@@ -211,22 +212,23 @@ def test_never_off_the_host(fake_device, used):
     ],
 )
 def test_where_it_fits(monkeypatch, image, filters, stride, padding, dilation, expected):
-    image = np.zeros(image, np.float32)
-    assert winograd.fits(image, filters, stride, padding, dilation) is expected
+    image, window = np.zeros(image, np.float32), Window(filters[2:], stride, padding, dilation)
+    assert winograd.fits(image, filters[0], window) is expected
     monkeypatch.setattr(winograd, "enabled", False)
-    assert not winograd.fits(image, filters, stride, padding, dilation)
+    assert not winograd.fits(image, filters[0], window)
 
 
 @pytest.mark.parametrize("padding", [0, 1, 2])
 def test_the_input_s_gradient_is_the_transpose_of_the_convolution(padding):
     """<correlate(x), g> = <x, correlate_input_grad(g)>, and the same for the filters."""
     image, filters = normal(2, 20, 22, 16), filters_of(18, 16)
-    out = correlate(image, filters, 1, padding, 1)
+    window = Window((3, 3), padding=padding)
+    out = correlate(image, filters, window)
     grad = normal(*out.shape)
     forward = (out.astype(np.float64) * grad).sum()
     scale = np.linalg.norm(out) * np.linalg.norm(grad)
-    of_image = correlate_input_grad(grad, filters, image.shape, 1, padding, 1)
-    of_filters = correlate_weight_grad(grad, image, filters.shape, 1, padding, 1)
+    of_image = correlate_input_grad(grad, filters, image.shape, window)
+    of_filters = correlate_weight_grad(grad, image, window)
     assert abs((image.astype(np.float64) * of_image).sum() - forward) < 1e-5 * scale
     assert abs((filters.astype(np.float64) * of_filters).sum() - forward) < 1e-5 * scale
     assert of_image.flags.c_contiguous and is_channels_last(of_filters)

@@ -7,13 +7,13 @@ an array of CuPy's is met.
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-Array = Any  # a NumPy or CuPy array: they share no base class
+Array: TypeAlias = Any  # an array of NumPy's or of CuPy's, which have no common type
 
 
 class Backend(NamedTuple):
@@ -65,11 +65,11 @@ def resolve_device(device: str) -> str:
     return device
 
 
-def backend_of(*arrays) -> Backend:
+def backend_of(*arrays: Array) -> Backend:
     """The one library that all these arrays belong to.
 
-    Raises TypeError, naming both, when they belong to different ones, or when one is no array."""
-    found = None
+    Raises TypeError, naming both, when they belong to different ones, when one is no array, or there is none."""
+    found: Backend | None = None
     for array in arrays:
         backend = next((b for b in BACKENDS.values() if isinstance(array, b.array_type)), None)
         if isinstance(array, np.generic):  # what NumPy makes of arrays without dimensions
@@ -85,15 +85,17 @@ def backend_of(*arrays) -> Backend:
                 f"{backend.module.__name__} array on '{backend.device}'. Move one of them with to_device()."
             )
         found = backend
+    if found is None:
+        raise TypeError("No array was given, so there is no library to compute with.")
     return found
 
 
-def array_module(*arrays) -> ModuleType:
+def array_module(*arrays: Array) -> Any:
     """The module (NumPy or CuPy) of these arrays; TypeError when they mix."""
     return backend_of(*arrays).module
 
 
-def to_device(array, device: str):
+def to_device(array: Array, device: str) -> Array:
     """The array on `device` ("cpu" or "cuda") in the same memory order; the same object when it is there already."""
     target = BACKENDS[resolve_device(device)]
     if isinstance(array, target.array_type):
@@ -106,62 +108,77 @@ def to_device(array, device: str):
     return moved
 
 
-def to_numpy(array) -> np.ndarray:
+def to_numpy(array: Array) -> np.ndarray:
     """The array on the host, as NumPy."""
     return np.asarray(array) if isinstance(array, (np.ndarray, np.generic)) else backend_of(array).to_numpy(array)
 
 
-def like(array, reference):
+def like(array: Any, reference: Array) -> Array:
     """A host array (or list) moved to the device of `reference`."""
     return to_device(np.asarray(array), backend_of(reference).device)
 
 
-def memory_order(array) -> tuple[int, ...]:
+def memory_order(array: Array) -> tuple[int, ...]:
     """The axes from the outermost in memory to the innermost: (0, 2, 3, 1) for a channels-last feature map."""
     return tuple(sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis])))
 
 
-def empty(xp, shape, dtype, order):
+def empty(xp: Any, shape: Sequence[int], dtype: Any, order: Sequence[int]) -> Array:
     """An uninitialised array of `shape` whose axes lie in memory as `order` says (see memory_order)."""
     array = xp.empty(tuple(shape[axis] for axis in order), dtype)
     return array.transpose(tuple(order.index(axis) for axis in range(len(shape))))
 
 
-def empty_like(array, dtype=None):
+def empty_like(array: Array, dtype: Any = None) -> Array:
     """An uninitialised array of the same shape and memory order."""
     return empty(array_module(array), array.shape, dtype or array.dtype, memory_order(array))
 
 
-def zeros_like(array, dtype=None):
+def zeros_like(array: Array, dtype: Any = None) -> Array:
     """empty_like, filled with zeros."""
     result = empty_like(array, dtype)
     result.fill(0)
     return result
 
 
-def elementwise(name: str, *operands):
+def elementwise(name: str, *operands: Array) -> Array:
     """xp.name(*operands) in the memory order of the first operand that has the shape of the result.
 
     CuPy's own results are C-ordered, and so are NumPy's where orders mix: this keeps channels-last maps
     channels-last. operands: arrays of one dtype, and Python numbers."""
     arrays = [operand for operand in operands if hasattr(operand, "dtype")]
-    xp = array_module(*arrays)
-    shape = np.broadcast_shapes(*(array.shape for array in arrays))
+    return getattr(array_module(*arrays), name)(*operands, out=_result_of(arrays))
+
+
+def select(condition: Array, x: Array, y: Array) -> Array:
+    """xp.where(condition, x, y) in the memory order of the first of x and y that has the shape of the result.
+
+    condition: a bool array. x, y: arrays of one dtype, or one of them a Python number."""
+    arrays = [operand for operand in (x, y) if hasattr(operand, "dtype")]
+    result = _result_of(arrays, condition.shape)
+    result[...] = y
+    array_module(condition, *arrays).copyto(result, x, where=condition)
+    return result
+
+
+def _result_of(arrays: list[Array], *shapes: tuple[int, ...]) -> Array:
+    """An uninitialised array for an elementwise function of arrays of one dtype (and of others, of these shapes)."""
+    shape = np.broadcast_shapes(*shapes, *(array.shape for array in arrays))
     reference = next((array for array in arrays if array.shape == shape), None)
     order = tuple(range(len(shape))) if reference is None else memory_order(reference)
-    return getattr(xp, name)(*operands, out=empty(xp, shape, arrays[0].dtype, order))
+    return empty(array_module(*arrays), shape, arrays[0].dtype, order)
 
 
-def channels_last(array):
+def channels_last(array: Array) -> Array:
     """A (N, C, H, W) array as a C-contiguous (N, H, W, C) one: a view where its memory is so already."""
     return array_module(array).ascontiguousarray(array.transpose(0, 2, 3, 1))
 
 
-def channels_first(array):
+def channels_first(array: Array) -> Array:
     """A (N, H, W, C) array seen as (N, C, H, W), channels-last in memory (a view)."""
     return array.transpose(0, 3, 1, 2)
 
 
-def scatter_add(target, indices, values) -> None:
+def scatter_add(target: Array, indices: Any, values: Any) -> None:
     """target[indices] += values in place, counting repeated indices every time."""
     array_module(target).add.at(target, indices, values)

@@ -1,124 +1,106 @@
-"""The command line: train, evaluate, predict, write the toy data set, and examine the machine.
+"""The command line: it parses, and calls the function of tinymrcnn/commands that does the work.
 
-Heavy modules are imported inside the commands, so that --help is quick and BLAS's kernels can be chosen before
-NumPy is loaded. Exit codes: 0; 1 where something failed on the way; 2 for bad input; 130 after Ctrl-C.
+Heavy modules are imported when a command runs, so that --help is quick and BLAS's kernels can be chosen before NumPy is
+loaded. Exit codes: 0; 1 where something failed on the way; 2 for bad input; 128 plus its number after a signal: 130 for
+Ctrl-C, 143 for SIGTERM, 129 for SIGHUP, 141 where nobody reads what a command prints and it does nothing else.
 """
 
 import argparse
-import json
+import errno
+import signal
 import sys
-from pathlib import Path
 
 from tinymrcnn import __version__
-from tinymrcnn.files import SHIPPED_MODEL
+from tinymrcnn.commands.terminal import ReaderGone, only_prints, prepare_drawing, terminal
+from tinymrcnn.files import SHIPPED_MODEL, told
 from tinymrcnn.machine import choose_blas_kernels, keep_freed_memory
+from tinymrcnn.stopping import RunStopped
+
+FULL = (errno.ENOSPC, errno.EFBIG, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC))  # no fault of the input
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
     choose_blas_kernels()
     keep_freed_memory()
-    args = _parser().parse_args(argv)
     try:
-        return args.command(args)
-    except KeyboardInterrupt as interrupt:
-        print(f"\n{str(interrupt) or 'Interrupted.'}", file=sys.stderr)
-        return 130
-    except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
-        if args.traceback:
-            raise
-        print(f"tinymrcnn: error: {error}", file=sys.stderr)
-        return 1 if isinstance(error, FloatingPointError) else 2
+        with terminal():
+            options = vars(_parser().parse_args(argv))
+            command, traceback = options.pop("command"), options.pop("traceback")
+            try:
+                code = command(**options)
+                sys.stdout.flush()  # a full disk, or a reader who went away, shows here
+                return code
+            except KeyboardInterrupt as interrupt:
+                print(f"\n{str(interrupt) or 'Interrupted.'}", file=sys.stderr)
+                return 128 + getattr(interrupt, "signum", signal.SIGINT)
+            except Exception as error:
+                if traceback or isinstance(error, ReaderGone):
+                    raise
+                print(f"tinymrcnn: error: {_sentence(error)}", file=sys.stderr)
+                return _code(error)
+    except ReaderGone:
+        return 141
+
+
+def _sentence(error: Exception) -> str:
+    """What an error says, and its kind where that is none of those that are raised on purpose."""
+    if isinstance(error, (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError)):
+        return told(error)
+    return f"Something unexpected went wrong; --traceback shows where. {type(error).__name__}: {told(error)}"
+
+
+def _code(error: Exception) -> int:
+    if isinstance(error, OSError) and error.errno in FULL:
+        return 1
+    return 2 if isinstance(error, (ValueError, OSError, RuntimeError)) and not isinstance(error, RunStopped) else 1
 
 
 # The commands --------------------------------------------------------------------------------------------
 
 
-def _train(args) -> int:
-    from tinymrcnn.commands.train import run_training
+def _train(**options) -> int:
+    prepare_drawing()
+    from tinymrcnn.commands.train import TrainOptions, train_command
 
-    _check_weights(args)
-    out, metrics, images = run_training(args)
-    _print_metrics(metrics, images)
-    print(f"Look at {out / 'predictions.png'} and {out / 'curves.png'}. Use the model:")
-    print(f"  tinymrcnn predict IMAGE... --weights {out / 'model.npz'}")
-    return 0
+    return train_command(TrainOptions(**options))
 
 
-def _evaluate(args) -> int:
-    from tinymrcnn.data import CocoDataset, ShapesDataset
-    from tinymrcnn.evaluation import evaluate
-    from tinymrcnn.weights import load_model
+def _evaluate(**options) -> int:
+    from tinymrcnn.commands.evaluate import evaluate_command
 
-    model = load_model(args.checkpoint, args.device)
-    dataset = CocoDataset(*args.data) if args.data else ShapesDataset(args.images, seed=1)
-    if args.out:
-        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-    metrics = evaluate(model, dataset)
-    _print_metrics(metrics, len(dataset))
-    if args.out:
-        Path(args.out).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-    return 0
+    return evaluate_command(**options)
 
 
-def _print_metrics(metrics: dict, images: int) -> None:
-    names = list(dict.fromkeys(name.split("/")[1] for name in metrics))
-    print(f"\nCOCO metrics on {images} held-out images (small, medium, large objects: APs, APm, APl)")
-    print(" " * 6 + "".join(f"{name:>8}" for name in names))
-    for kind, title in (("bbox", "boxes"), ("segm", "masks")):
-        if f"{kind}/AP" in metrics:
-            values = [metrics[f"{kind}/{name}"] for name in names]
-            print(f"{title:<6}" + "".join(f"{value:>8.3f}" if value >= 0 else f"{'none':>8}" for value in values))
-    print()
+def _predict(images: list[str], **options) -> int:
+    prepare_drawing()
+    from tinymrcnn.commands.predict import PredictOptions, predict_command
+
+    return predict_command(images, PredictOptions(**options))
 
 
-def _predict(args) -> int:
-    from tinymrcnn.commands.predict import run_predict
-    from tinymrcnn.models.presets import get_config
+def _data_shapes(**options) -> int:
+    from tinymrcnn.commands.data import write_shapes
 
-    _check_weights(args)
-    if not 0 <= args.threshold <= 1:
-        raise ValueError(f"--threshold is {args.threshold}; a score lies between 0 and 1.")
-    if args.preset and not args.weights:
-        get_config(args.preset)  # tells of a name that does not exist
-        raise ValueError(f"--preset {args.preset} needs --weights FILE; `tinymrcnn models` says where to get one.")
-    args.weights = args.weights or SHIPPED_MODEL
-    return run_predict(args)
+    return write_shapes(**options)
 
 
-def _check_weights(args) -> None:
-    """Raise ValueError for public weights without the preset that they belong to."""
-    public = args.weights and Path(args.weights).is_file() and Path(args.weights).suffix in (".pth", ".pt", ".pkl")
-    if public and not args.preset:
-        raise ValueError(
-            f"'{args.weights}' does not say which model it belongs to: name it with --preset, such as "
-            "torchvision_resnet50_fpn or detectron2_resnet50_fpn."
-        )
-
-
-def _data_shapes(args) -> int:
-    from tinymrcnn.data import ShapesDataset, write_coco
-
-    size = args.size if len(args.size) > 1 else args.size[0]
-    dataset = ShapesDataset(args.num, size, args.seed, args.crowded)
-    write_coco(dataset, args.out)
-    print(f"Wrote {len(dataset)} images to '{args.out}/images' and '{args.out}/annotations.json'.")
-    return 0
-
-
-def _models(args) -> int:
+def _models() -> int:
+    only_prints()
     from tinymrcnn.commands.models import print_presets
 
     return print_presets()
 
 
-def _bench(args) -> int:
+def _bench(**options) -> int:
+    prepare_drawing()
     from tinymrcnn.commands.bench import run_bench
 
-    return run_bench(args)
+    return run_bench(**options)
 
 
-def _doctor(args) -> int:
+def _doctor() -> int:
+    only_prints()
     from tinymrcnn.commands.doctor import run_doctor
 
     return run_doctor()
@@ -156,7 +138,11 @@ def _parser() -> argparse.ArgumentParser:
         "--freeze-at", type=int, metavar="N", help="with --weights: freeze the first N stages: stem, layer1, ..."
     )
     pair = {"nargs": 2, "metavar": ("IMAGES", "ANNOTATIONS")}
-    train.add_argument("--data", **pair, help="train on a COCO data set: a folder of images and a JSON file")
+    train.add_argument(
+        "--data",
+        **pair,
+        help="train on a COCO data set: a folder of images and a JSON file (with --resume: its new place)",
+    )
     train.add_argument("--val", **pair, help="the images to preview and evaluate on; needed with --data")
     _add_device(train)
     train.add_argument("--quick", action="store_true", help="fewer steps, evaluated on fewer images")
@@ -165,7 +151,9 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=int, metavar="N", help="of weights, order, flips and samples (default: 0)")
     train.add_argument("--out", metavar="DIR", help="the run's folder (default: the first free of runs/PRESET, ...-2)")
     train.add_argument("--resume", metavar="DIR", help="go on with the run in this folder, with its settings")
-    train.add_argument("--set", action="append", metavar="FIELD=VALUE", help="any field of Config or TrainConfig")
+    train.add_argument(
+        "--set", action="append", dest="settings", metavar="FIELD=VALUE", help="any field of Config or TrainConfig"
+    )
 
     evaluate = command(
         commands, "evaluate", _evaluate, "compute COCO's box and mask AP of a checkpoint",
@@ -176,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--data", **pair, help="a COCO data set (default: toy shapes, seed 1)")
     evaluate.add_argument("--images", type=int, default=500, metavar="N", help="shapes only (default: 500)")
     _add_device(evaluate)
-    evaluate.add_argument("--out", metavar="FILE", help="write the metrics as JSON, too")
+    evaluate.add_argument("--out", metavar="FILE", help="write the metrics as JSON, too (replaces only such a file)")
 
     predict = command(
         commands, "predict", _predict, "find the objects in images: pictures and a COCO results file",
@@ -187,6 +175,14 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--preset", help="the model that a public file of weights belongs to")
     predict.add_argument("--weights", "--checkpoint", metavar="FILE", help="(default: the toy model)")
     predict.add_argument("--threshold", type=float, default=0.5, help="the least score to draw (default: 0.5)")
+    predict.add_argument(
+        "--annotations",
+        metavar="JSON",
+        help="a COCO annotation file that has the images: its ids go into detections.json",
+    )
+    predict.add_argument(
+        "--font", metavar="FILE", help="of the names, for letters beyond DejaVu Sans (.ttf, .otf, .ttc)"
+    )
     _add_device(predict)
     predict.add_argument("--out", default="predictions", metavar="DIR", help="(default: predictions)")
 
@@ -205,7 +201,7 @@ def _parser() -> argparse.ArgumentParser:
     bench = command(
         commands, "bench", _bench, "measure the speed and the memory, beside torch and torchvision where installed",
         "  tinymrcnn bench roi                  the RoI operators only\n"
-        "  tinymrcnn bench                      everything, into data/results/bench_cpu.json\n"
+        "  tinymrcnn bench                      everything, into bench_cpu.json\n"
         "  tinymrcnn bench train --profile      where the time of a training step goes",
     )  # fmt: skip
     groups = ("roi", "conv", "nms", "paste", "model", "train", "all")
@@ -214,7 +210,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--threads", type=int, metavar="N", help="of both sides (default: the cores)")
     bench.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs, not how fast")
     bench.add_argument("--profile", action="store_true", help="with train: operator by operator, as table and picture")
-    bench.add_argument("--out", metavar="FILE", help="the JSON file (default: in data/results)")
+    bench.add_argument("--out", metavar="FILE", help="the JSON file (default: in data/results, or here)")
 
     command(commands, "models", _models, "list the presets: parameters, operations, and the public files that fit")
 
@@ -222,7 +218,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_device(parser) -> None:
+def _add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: auto, a GPU if there is one)"
     )

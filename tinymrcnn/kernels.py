@@ -57,7 +57,8 @@ def _row_stack() -> Iterator[None]:
 with _row_stack():
     from numba import cuda
 
-    with contextlib.suppress(ImportError):  # only numba-cuda has it
+    # Only numba-cuda has it; what else it misses in NumPy it tells when a CUDA kernel is compiled: the CPU needs it not
+    with contextlib.suppress(ImportError, AttributeError):
         importlib.import_module("numba.cuda.np.arrayobj")
 
 __all__ = ["cpu_kernel", "cuda", "cuda_kernel", "launch", "launch_size", "numba", "piece_kernel", "run", "scalar"]
@@ -124,6 +125,15 @@ def piece_kernel(function: Function) -> Function:
 def cuda_kernel(function: Function) -> Any:
     """A decorator: a CUDA kernel for run() or launch()."""
     return cuda.jit(function)
+
+
+def compile_to_ptx(kernel: Any, signature: Any, capability: tuple[int, int] = (8, 0)) -> str:
+    """What a CUDA kernel becomes for devices of a compute capability; needs numba-cuda, but no GPU. Kernels that call
+    @scalar functions ask the driver, too.
+
+    signature: Numba's types of the arguments, void(...)."""
+    ptx, _ = cuda.compile(kernel.py_func, signature, device=False, abi="numba", output="ptx", cc=capability)
+    return str(ptx)
 
 
 # Running

@@ -4,6 +4,7 @@ import ctypes
 import os
 import platform
 import sys
+from collections.abc import MutableMapping
 from pathlib import Path
 
 AVX512 = {"avx512f", "avx512dq", "avx512bw", "avx512vl", "avx512cd"}  # what OpenBLAS's SkylakeX kernels need
@@ -19,7 +20,7 @@ def cpu_info(cpuinfo: str = "/proc/cpuinfo") -> tuple[str, set[str]]:
     return fields.get("model name") or platform.processor() or platform.machine(), set(fields.get("flags", "").split())
 
 
-def choose_blas_kernels(environ=os.environ) -> None:
+def choose_blas_kernels(environ: MutableMapping[str, str] = os.environ) -> None:
     """Have OpenBLAS use its AVX-512 kernels where the CPU can run them; it may pick AVX2 ones, half as fast.
 
     Works before NumPy is first imported in the process, and does nothing afterwards, nor where the user has
@@ -28,11 +29,15 @@ def choose_blas_kernels(environ=os.environ) -> None:
         environ["OPENBLAS_CORETYPE"] = "SKYLAKEX"
 
 
-def keep_freed_memory() -> None:
+def keep_freed_memory() -> bool:
     """Have glibc's malloc keep what NumPy frees instead of handing it back to the system: every step frees and takes
-    the same few hundred megabytes, and fresh pages cost about a tenth of its time. Does nothing on other systems."""
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        if hasattr(libc, "mallopt"):
-            libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
-            libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD: larger arrays still come from the system
+    the same few hundred megabytes, and fresh pages cost about a tenth of its time. Does nothing on other systems.
+    Returns whether it did.
+
+    It is for the whole process, so not done by an import, but when threads.py first starts its threads."""
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if libc is None or not hasattr(libc, "mallopt"):
+        return False
+    libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
+    libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD: larger arrays still come from the system
+    return True

@@ -20,7 +20,7 @@ import numba
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from tinymrcnn.backend import array_module
+from tinymrcnn.backend import Array, array_module
 from tinymrcnn.machine import keep_freed_memory
 
 # What a core does in a second, roughly, and how much work is worth the waking of another thread
@@ -92,7 +92,7 @@ class _OneBlasThread:
     @staticmethod
     def _set(wanted: list[tuple[Any, int]]) -> None:
         for library, threads in wanted:
-            # threadpoolctl 3.8 lets no thread but the first that set OpenBLAS's number set it, until that one gives it up
+            # threadpoolctl 3.8 lets only the thread that was first set OpenBLAS's number, until it gives that right up
             give_up = getattr(library, "clear_controlling_thread", lambda force: None)
             give_up(force=True)
             library.set_num_threads(threads)
@@ -112,7 +112,7 @@ one_blas_thread = _OneBlasThread()
 
 @functools.cache
 def _pool(workers: int) -> ThreadPoolExecutor:
-    keep_freed_memory()  # in notebooks too: see there
+    keep_freed_memory()  # as the command line has it; here for notebooks and scripts
     return ThreadPoolExecutor(workers, thread_name_prefix="tinymrcnn")
 
 
@@ -121,7 +121,7 @@ if hasattr(os, "register_at_fork"):  # threads do not survive a fork
     os.register_at_fork(after_in_child=one_blas_thread.after_fork)
 
 
-def spread(work: Callable[[int], object], count: int, array: Any, flops: float = math.inf, bytes: float = 0) -> None:
+def spread(work: Callable[[int], object], count: int, array: Array, flops: float = math.inf, bytes: float = 0) -> None:
     """Call work(0), ..., work(count - 1), in any order: on all threads where `array` is NumPy's, else one by one, as a
     GPU takes them anyway. Its first error is raised here. What work spreads in its turn, it does alone.
 
@@ -171,7 +171,7 @@ def slices(count: int, parts: int = PARTS) -> list[slice]:
     return [slice(count * part // parts, count * (part + 1) // parts) for part in range(parts)]
 
 
-def matmul(a: Any, b: Any, out: Any = None, *, accumulate: bool = False) -> Any:
+def matmul(a: Array, b: Array, out: Array | None = None, *, accumulate: bool = False) -> Array:
     """a @ b, (M, K) by (K, N), on the CPU in parts on all threads; if accumulate, added to `out`. Returns (M, N)."""
     xp = array_module(a, b)
     (m, k), n = a.shape, b.shape[1]
@@ -193,7 +193,7 @@ def matmul(a: Any, b: Any, out: Any = None, *, accumulate: bool = False) -> Any:
     return out
 
 
-def column_sums(rows: Any) -> Any:
+def column_sums(rows: Array) -> Array:
     """The sum of every column of a matrix, by BLAS: it adds in blocks, faster and more exactly than row by row."""
     xp = array_module(rows)
     parts = slices(len(rows), 1 + rows.nbytes // (1 << 20) if xp is np else 1)
@@ -217,4 +217,5 @@ def workspace(name: str, shape: tuple[int, ...], dtype: Any = np.float32) -> np.
     buffers = _own.__dict__
     if name not in buffers or buffers[name].size < size:
         buffers[name] = np.empty(size, np.uint8)
-    return buffers[name][:size].view(dtype).reshape(shape)
+    array: np.ndarray = buffers[name][:size].view(dtype).reshape(shape)
+    return array

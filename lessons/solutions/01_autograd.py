@@ -29,4 +29,4 @@ def tanh(a: Tensor) -> Tensor:
     def backward(grad, needs):
         return (grad * (1 - result * result),)
 
-    return record(result, (a,), backward)
+    return record(result, (a,), backward, "tanh")

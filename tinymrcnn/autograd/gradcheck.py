@@ -8,10 +8,17 @@ takes a few random directions r over all elements at once, the full mode one ele
 Lesson 02 builds one.
 """
 
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
 import numpy as np
 
-from tinymrcnn.autograd.tensor import Tensor, no_grad
-from tinymrcnn.backend import array_module, like, to_numpy
+from tinymrcnn.autograd.graph import no_grad
+from tinymrcnn.autograd.tensor import Tensor
+from tinymrcnn.backend import Array, array_module, like, to_numpy
+
+Function = Callable[..., Any]  # of Tensors, to a Tensor or a tuple of them
+Phi = Callable[[np.ndarray], float]
 
 STEP = 1e-6
 DIRECTIONS = 4
@@ -25,7 +32,7 @@ class NondifferentiableError(GradcheckError):
     """The function has a kink (as ReLU at 0) within the step of the difference, so nothing can be said here."""
 
 
-def gradcheck(fn, inputs, rtol: float = 1e-6, full: bool = False, seed: int = 0) -> bool:
+def gradcheck(fn: Function, inputs: Iterable[Any], *, rtol: float = 1e-6, full: bool = False, seed: int = 0) -> bool:
     """Check the gradients of fn(*inputs) for every input that requires one.
 
     fn: takes Tensors, returns a Tensor or a tuple of them. inputs: Tensors, float64 where they require gradients.
@@ -35,11 +42,13 @@ def gradcheck(fn, inputs, rtol: float = 1e-6, full: bool = False, seed: int = 0)
     where the function has a kink; TypeError for inputs that are not float64; ValueError when none requires
     a gradient.
     """
-    worst_relative_error(fn, inputs, rtol, full, seed)
+    worst_relative_error(fn, inputs, rtol=rtol, full=full, seed=seed)
     return True
 
 
-def worst_relative_error(fn, inputs, rtol: float = 1e-6, full: bool = False, seed: int = 0) -> float:
+def worst_relative_error(
+    fn: Function, inputs: Iterable[Any], *, rtol: float = 1e-6, full: bool = False, seed: int = 0
+) -> float:
     """gradcheck, returning the largest relative error that it met."""
     inputs = tuple(inputs)
     checked = [i for i, x in enumerate(inputs) if isinstance(x, Tensor) and x.requires_grad]
@@ -64,7 +73,7 @@ def worst_relative_error(fn, inputs, rtol: float = 1e-6, full: bool = False, see
         if x.size == 0:
             continue
 
-        def phi(moved, i=i):
+        def phi(moved: np.ndarray, i: int = i) -> float:
             arguments = [Tensor(like(moved, x.data)) if j == i else x for j, x in enumerate(inputs)]
             return _phi(fn, arguments, upstream)
 
@@ -83,17 +92,17 @@ def worst_relative_error(fn, inputs, rtol: float = 1e-6, full: bool = False, see
     return worst
 
 
-def _outputs(fn, inputs) -> tuple[Tensor, ...]:
+def _outputs(fn: Function, inputs: Sequence[Any]) -> tuple[Tensor, ...]:
     out = fn(*inputs)
-    return out if isinstance(out, (tuple, list)) else (out,)
+    return tuple(out) if isinstance(out, (tuple, list)) else (out,)
 
 
-def _phi(fn, inputs, upstream) -> float:
+def _phi(fn: Function, inputs: Sequence[Any], upstream: list[np.ndarray]) -> float:
     with no_grad():
         return sum(float((to_numpy(out.data) * g).sum()) for out, g in zip(_outputs(fn, inputs), upstream, strict=True))
 
 
-def _backward(fn, inputs, upstream) -> list:
+def _backward(fn: Function, inputs: Sequence[Any], upstream: list[np.ndarray]) -> list[Any]:
     """The gradient of phi for each input by the backward under test (None where none is required)."""
     leaves = [Tensor(x.data, requires_grad=x.requires_grad) if isinstance(x, Tensor) else x for x in inputs]
     total = Tensor(like(np.zeros(()), leaves[0].data if isinstance(leaves[0], Tensor) else np.zeros(())))
@@ -103,7 +112,7 @@ def _backward(fn, inputs, upstream) -> list:
         total = total + (out * like(g, out.data)).sum()
     if total.requires_grad:
         total.backward()
-    gradients = []
+    gradients: list[Any] = []
     for i, leaf in enumerate(leaves):
         if not isinstance(leaf, Tensor) or not leaf.requires_grad:
             gradients.append(None)
@@ -120,7 +129,9 @@ def _backward(fn, inputs, upstream) -> list:
     return gradients
 
 
-def _check_strided(fn, inputs, upstream, gradients, rtol, floor) -> None:
+def _check_strided(
+    fn: Function, inputs: Sequence[Any], upstream: list[np.ndarray], gradients: list[Any], rtol: float, floor: float
+) -> None:
     """The same inputs, lying in memory in another order and with gaps, must give the same gradients."""
     strided = [Tensor(_strided(x.data), x.requires_grad) if isinstance(x, Tensor) else x for x in inputs]
     for i, (a, b) in enumerate(zip(gradients, _backward(fn, strided, upstream), strict=True)):
@@ -128,7 +139,7 @@ def _check_strided(fn, inputs, upstream, gradients, rtol, floor) -> None:
             raise GradcheckError(f"The gradient of input {i} changes when the inputs are not contiguous in memory.")
 
 
-def _strided(array):
+def _strided(array: Array) -> Array:
     if array.ndim == 0:
         return array
     *rest, last = array.shape
@@ -137,24 +148,24 @@ def _strided(array):
     return wide[..., ::2]
 
 
-def _direction(rng, shape):
+def _direction(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Random, with no element so small that it would go untested."""
-    return rng.uniform(0.5, 1.5, shape) * rng.choice([-1, 1], shape)
+    return np.asarray(rng.uniform(0.5, 1.5, shape) * rng.choice([-1, 1], shape))
 
 
-def _difference(phi, x, direction):
+def _difference(phi: Phi, x: np.ndarray, direction: np.ndarray) -> tuple[float, float]:
     """The central difference of phi along a direction, and how far its two one-sided halves lie apart."""
     ahead, here, behind = phi(x + STEP * direction), phi(x), phi(x - STEP * direction)
     return (ahead - behind) / (2 * STEP), abs((ahead - here) - (here - behind)) / STEP
 
 
-def _directional(phi, x, gradient, direction, floor) -> float:
+def _directional(phi: Phi, x: np.ndarray, gradient: np.ndarray, direction: np.ndarray, floor: float) -> float:
     numeric, _ = _difference(phi, x, direction)
     error = abs(float((gradient * direction).sum()) - numeric)
-    return error / max(float(np.linalg.norm(gradient)), abs(numeric), floor)
+    return float(error / max(float(np.linalg.norm(gradient)), abs(numeric), floor))
 
 
-def _element_by_element(phi, x, gradient, rtol, floor, i) -> float:
+def _element_by_element(phi: Phi, x: np.ndarray, gradient: np.ndarray, rtol: float, floor: float, i: int) -> float:
     numeric, kink = np.zeros(x.shape), np.zeros(x.shape)
     for index in np.ndindex(x.shape):
         direction = np.zeros(x.shape)

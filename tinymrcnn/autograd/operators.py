@@ -1,40 +1,65 @@
-"""The basic operators of Tensors: arithmetic, reductions and changes of shape, each with its gradient beside it.
+"""The basic operators: arithmetic, reductions and changes of shape, each with its gradients beside it.
 
-Lesson 01 derives them.
+An operator is a function of arrays. It returns its result and, for each array, a function that turns the gradient of
+the result into the gradient of that array. Such a function captures exactly the arrays that it needs; the Tensor, which
+calls the operator, keeps it only where that gradient will be asked for, and sums what comes out over the axes along
+which the operand was broadcast.
+
+Operands of the arithmetic may be Python numbers, and stay Python numbers, so that float32 stays float32.
+Lesson 01 derives the gradients.
 """
 
-import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
-from tinymrcnn.autograd.tensor import Tensor, record
-from tinymrcnn.backend import array_module, elementwise, empty, like, memory_order, scatter_add
+from tinymrcnn.backend import (
+    Array,
+    array_module,
+    elementwise,
+    empty,
+    like,
+    memory_order,
+    scatter_add,
+    select,
+    zeros_like,
+)
 from tinymrcnn.threads import one_blas_thread
 
-# Arithmetic. Python numbers stay Python numbers, so that float32 stays float32.
+Gradient = Callable[[Array], Array]
+Result = tuple[Array, tuple[Gradient, ...]]
 
 
-class _Constant:
-    node = None  # stands among the parents for an operand that is no Tensor
+# What every operator needs
 
 
-def _operands(a, b):
-    """The two operands as arrays or Python numbers, and as parents for record().
+def as_array(value: Any) -> Any:
+    """A NumPy scalar as an array without dimensions; anything else as it is."""
+    return np.asarray(value) if isinstance(value, np.generic) else value  # np.float64 is a subclass of float
 
-    Raises TypeError when they are arrays of different dtypes or libraries."""
-    values = [x.data if isinstance(x, Tensor) else np.asarray(x) if isinstance(x, np.generic) else x for x in (a, b)]
+
+def check_dtypes(name: str, values: list[Array]) -> None:
+    """Raises TypeError when arrays and Python numbers are not of one dtype and one library."""
+    numbers = [value for value in values if isinstance(value, (bool, int, float))]
     arrays = [value for value in values if not isinstance(value, (bool, int, float))]
     array_module(*arrays)
-    if len({array.dtype for array in arrays}) > 1:
+    dtypes = list(dict.fromkeys(array.dtype for array in arrays))
+    if len(dtypes) > 1:
         raise TypeError(
-            f"The operands are {values[0].dtype} and {values[1].dtype}. Convert one of them: the result would be "
-            "promoted to a dtype that neither asked for."
+            f"The operands of '{name}' are {' and '.join(map(str, dtypes))}. Convert one of them: the result would be "
+            "promoted to a dtype that not all asked for."
         )
-    return *values, tuple(x if isinstance(x, Tensor) else _Constant for x in (a, b))
+    for number in numbers:
+        if np.result_type(dtypes[0], number) != dtypes[0]:
+            raise TypeError(
+                f"'{name}' takes {dtypes[0]} and the number {number}, whose result would be of another dtype. Convert "
+                "the Tensor first."
+            )
 
 
-def _unbroadcast(grad, shape):
+def unbroadcast(grad: Array, shape: tuple[int, ...]) -> Array:
     """The gradient of an operand of `shape` that was broadcast to the shape of grad: summed over the copies."""
     if grad.shape == shape:
         return grad
@@ -45,248 +70,260 @@ def _unbroadcast(grad, shape):
     return grad.sum(axis=copies).reshape(shape)
 
 
-def add(a, b) -> Tensor:
-    """a + b with broadcasting."""
-    x, y, parents = _operands(a, b)
-    x_shape, y_shape = np.shape(x), np.shape(y)
+# Arithmetic
 
-    def backward(grad, needs):
-        return (
-            _unbroadcast(grad, x_shape) if needs[0] else None,
-            _unbroadcast(grad, y_shape) if needs[1] else None,
+
+def add(x: Array, y: Array) -> Result:
+    """x + y."""
+    return elementwise("add", x, y), (lambda grad: grad, lambda grad: grad)
+
+
+def sub(x: Array, y: Array) -> Result:
+    """x - y."""
+    return elementwise("subtract", x, y), (lambda grad: grad, lambda grad: elementwise("negative", grad))
+
+
+def mul(x: Array, y: Array) -> Result:
+    """x * y."""
+    return elementwise("multiply", x, y), (
+        lambda grad: elementwise("multiply", grad, y),
+        lambda grad: elementwise("multiply", grad, x),
+    )
+
+
+def div(x: Array, y: Array) -> Result:
+    """x / y, of floats."""
+    _check_floats("div", x, y)
+
+    def grad_y(grad: Array) -> Array:
+        return elementwise(
+            "multiply", elementwise("negative", elementwise("divide", grad, y)), elementwise("divide", x, y)
         )
 
-    return record(elementwise("add", x, y), parents, backward)
+    return elementwise("divide", x, y), (lambda grad: elementwise("divide", grad, y), grad_y)
 
 
-def sub(a, b) -> Tensor:
-    """a - b with broadcasting."""
-    x, y, parents = _operands(a, b)
-    x_shape, y_shape = np.shape(x), np.shape(y)
+def pow(x: Array, *, exponent: int | float) -> Result:
+    """x ** exponent for a Python number. The gradient of x ** 0 is 0, at x = 0 too.
 
-    def backward(grad, needs):
-        return (
-            _unbroadcast(grad, x_shape) if needs[0] else None,
-            _unbroadcast(elementwise("negative", grad), y_shape) if needs[1] else None,
-        )
-
-    return record(elementwise("subtract", x, y), parents, backward)
-
-
-def mul(a, b) -> Tensor:
-    """a * b with broadcasting."""
-    x, y, parents = _operands(a, b)
-    x_shape, y_shape = np.shape(x), np.shape(y)
-    result = elementwise("multiply", x, y)
-    # each factor is kept only for the other's gradient
-    x = x if parents[1].node is not None else None
-    y = y if parents[0].node is not None else None
-
-    def backward(grad, needs):
-        return (
-            _unbroadcast(elementwise("multiply", grad, y), x_shape) if needs[0] else None,
-            _unbroadcast(elementwise("multiply", grad, x), y_shape) if needs[1] else None,
-        )
-
-    return record(result, parents, backward)
-
-
-def div(a, b) -> Tensor:
-    """a / b with broadcasting."""
-    x, y, parents = _operands(a, b)
-    x_shape, y_shape = np.shape(x), np.shape(y)
-    result = elementwise("divide", x, y)
-    x = x if parents[1].node is not None else None
-
-    def backward(grad, needs):
-        grad_x, grad_y = elementwise("divide", grad, y), None
-        if needs[1]:
-            grad_y = elementwise("multiply", elementwise("negative", grad_x), elementwise("divide", x, y))
-            grad_y = _unbroadcast(grad_y, y_shape)
-        return (_unbroadcast(grad_x, x_shape) if needs[0] else None, grad_y)
-
-    return record(result, parents, backward)
-
-
-def pow(a: Tensor, exponent: int | float) -> Tensor:
-    """a ** exponent for a Python number."""
+    Raises TypeError for another exponent, and for a root or a negative power of integers."""
     if not isinstance(exponent, (int, float)) or isinstance(exponent, np.generic):
         raise TypeError(f"The exponent must be a Python number, not {type(exponent).__name__}.")
-    x = a.data
+    if isinstance(exponent, float) or exponent < 0:
+        _check_floats("pow", x)
 
-    def backward(grad, needs):
+    def grad_x(grad: Array) -> Array:
+        if exponent == 0:
+            return zeros_like(grad)
         slope = elementwise("multiply", exponent, elementwise("power", x, exponent - 1))
-        return (elementwise("multiply", grad, slope),)
+        return elementwise("multiply", grad, slope)
 
-    return record(elementwise("power", x, exponent), (a,), backward)
-
-
-def exp(a: Tensor) -> Tensor:
-    """e ** a."""
-    result = elementwise("exp", a.data)
-
-    def backward(grad, needs):
-        return (elementwise("multiply", grad, result),)
-
-    return record(result, (a,), backward)
+    return elementwise("power", x, exponent), (grad_x,)
 
 
-def log(a: Tensor) -> Tensor:
+def exp(x: Array) -> Result:
+    """e ** x."""
+    _check_floats("exp", x)
+    result = elementwise("exp", x)
+    return result, (lambda grad: elementwise("multiply", grad, result),)
+
+
+def log(x: Array) -> Result:
     """The natural logarithm."""
-    x = a.data
-
-    def backward(grad, needs):
-        return (elementwise("divide", grad, x),)
-
-    return record(elementwise("log", x), (a,), backward)
+    _check_floats("log", x)
+    return elementwise("log", x), (lambda grad: elementwise("divide", grad, x),)
 
 
-def matmul(a, b) -> Tensor:
-    """The product of an (n, k) and a (k, m) matrix."""
-    x, y, parents = _operands(a, b)
-    if np.ndim(x) != 2 or np.ndim(y) != 2 or x.shape[1] != y.shape[0]:
-        raise ValueError(f"A matrix product takes (n, k) and (k, m), not {np.shape(x)} and {np.shape(y)}.")
-    with one_blas_thread:
-        result = x @ y
-    x = x if parents[1].node is not None else None
-    y = y if parents[0].node is not None else None
+def sqrt(x: Array) -> Result:
+    """The square root. Its slope at 0 is infinite."""
+    _check_floats("sqrt", x)
+    result = elementwise("sqrt", x)
+    return result, (lambda grad: elementwise("divide", grad, elementwise("multiply", result, 2)),)
 
-    def backward(grad, needs):
+
+def tanh(x: Array) -> Result:
+    """The hyperbolic tangent."""
+    _check_floats("tanh", x)
+    result = elementwise("tanh", x)
+
+    def grad_x(grad: Array) -> Array:
+        return elementwise("multiply", grad, elementwise("subtract", 1, elementwise("multiply", result, result)))
+
+    return result, (grad_x,)
+
+
+def abs(x: Array) -> Result:
+    """|x|. The gradient at 0 is 0."""
+    return elementwise("absolute", x), (lambda grad: elementwise("multiply", grad, elementwise("sign", x)),)
+
+
+def clip(x: Array, *, min: float | None, max: float | None) -> Result:
+    """x, but at least min and at most max. The gradient flows strictly between them.
+
+    Raises ValueError when neither is given."""
+    if min is None and max is None:
+        raise ValueError("clip needs min or max or both.")
+    result = x if min is None else elementwise("maximum", x, min)
+    result = result if max is None else elementwise("minimum", result, max)
+
+    def grad_x(grad: Array) -> Array:
+        grad = grad if min is None else select(x > min, grad, 0)
+        return grad if max is None else select(x < max, grad, 0)
+
+    return result, (grad_x,)
+
+
+def maximum(x: Array, y: Array) -> Result:
+    """The larger of both, NaN where either is. Where they are equal, each gets half of the gradient."""
+    return elementwise("maximum", x, y), (
+        lambda grad: _share(grad, x < y, x == y),
+        lambda grad: _share(grad, y < x, x == y),
+    )
+
+
+def minimum(x: Array, y: Array) -> Result:
+    """The smaller of both, NaN where either is. Where they are equal, each gets half of the gradient."""
+    return elementwise("minimum", x, y), (
+        lambda grad: _share(grad, x > y, x == y),
+        lambda grad: _share(grad, y > x, x == y),
+    )
+
+
+def _share(grad: Array, lost: Array, tied: Array) -> Array:
+    return select(lost, 0, select(tied, elementwise("multiply", grad, 0.5), grad))
+
+
+def where(x: Array, y: Array, *, condition: Array) -> Result:
+    """x where the condition holds, else y."""
+    return select(condition, x, y), (lambda grad: select(condition, grad, 0), lambda grad: select(condition, 0, grad))
+
+
+def matmul(x: Array, y: Array) -> Result:
+    """The product of (..., n, k) and (..., k, m), the axes before the last two broadcast.
+
+    Raises ValueError when the shapes do not fit."""
+    if np.ndim(x) < 2 or np.ndim(y) < 2 or x.shape[-1] != y.shape[-2]:
+        raise ValueError(f"A matrix product takes (..., n, k) and (..., k, m), not {np.shape(x)} and {np.shape(y)}.")
+
+    def product(a: Array, b: Array) -> Array:
         with one_blas_thread:
-            return (grad @ y.T if needs[0] else None, x.T @ grad if needs[1] else None)
+            return a @ b
 
-    return record(result, parents, backward)
+    return product(x, y), (
+        lambda grad: product(grad, y.swapaxes(-1, -2)),
+        lambda grad: product(x.swapaxes(-1, -2), grad),
+    )
+
+
+def _check_floats(name: str, *operands: Array) -> None:
+    for x in operands:
+        if hasattr(x, "dtype") and x.dtype.kind != "f":
+            raise TypeError(f"'{name}' takes floats, not {x.dtype}: its result would be of another dtype.")
 
 
 # Reductions
 
 
-def _axes(dim, ndim: int) -> tuple[int, ...]:
-    """The axes that `dim` (an axis, a tuple of axes, or None for all) means."""
-    return normalize_axis_tuple(range(ndim) if dim is None else dim, ndim)
+def axes(dim: int | tuple[int, ...] | None, ndim: int) -> tuple[int, ...]:
+    """The axes that `dim` (an axis, a tuple of axes, or None for all) means. A single number has an axis 0, as in
+    PyTorch: it may be reduced and exchanged with itself."""
+    if dim is None:
+        return tuple(range(ndim))
+    found = normalize_axis_tuple(dim, max(ndim, 1))
+    return found if ndim else ()
 
 
-def sum(a: Tensor, dim=None, keepdim: bool = False) -> Tensor:
-    """The sum over `dim` (an axis, a tuple of axes, or None for all)."""
-    shape, dtype, order, xp = a.shape, a.dtype, memory_order(a.data), array_module(a.data)
-    dims = _axes(dim, a.ndim)
-    kept_shape = tuple(1 if axis in dims else n for axis, n in enumerate(shape))
-
-    def backward(grad, needs):
-        spread = empty(xp, shape, dtype, order)
-        spread[...] = grad.reshape(kept_shape)
-        return (spread,)
-
-    return record(a.data.sum(axis=dim, keepdims=keepdim), (a,), backward)
+def sum(x: Array, *, dim: int | tuple[int, ...] | None, keepdim: bool) -> Result:
+    """The sum over `dim`."""
+    shape, order, over = x.shape, memory_order(x), axes(dim, x.ndim)
+    kept = tuple(1 if axis in over else n for axis, n in enumerate(shape))
+    return x.sum(axis=over, keepdims=keepdim), (lambda grad: _spread(grad.reshape(kept), shape, order),)
 
 
-def mean(a: Tensor, dim=None, keepdim: bool = False) -> Tensor:
-    """The mean over `dim`; a mean over nothing is 0."""
-    return sum(a, dim, keepdim) * (1 / max(1, math.prod(a.shape[axis] for axis in _axes(dim, a.ndim))))
+def amax(x: Array, *, dim: int | tuple[int, ...] | None, keepdim: bool) -> Result:
+    """The largest value over `dim`. Values that tie share the gradient."""
+    return _extreme(x, "max", dim, keepdim)
+
+
+def amin(x: Array, *, dim: int | tuple[int, ...] | None, keepdim: bool) -> Result:
+    """The smallest value over `dim`. Values that tie share the gradient."""
+    return _extreme(x, "min", dim, keepdim)
+
+
+def _extreme(x: Array, name: str, dim: int | tuple[int, ...] | None, keepdim: bool) -> Result:
+    over = axes(dim, x.ndim)
+    if any(x.shape[axis] == 0 for axis in over):
+        raise ValueError(f"Nothing has no {name}: the shape is {x.shape}, dim {dim}.")
+    extreme = getattr(x, name)(axis=over, keepdims=True)
+    kept = extreme.shape
+
+    def grad_x(grad: Array) -> Array:
+        taken = (x == extreme) | (x != x)  # a NaN is the result wherever there is one
+        share = elementwise("divide", grad.reshape(kept), taken.sum(axis=over, keepdims=True).astype(x.dtype))
+        return select(taken, _spread(share, x.shape, memory_order(x)), 0)
+
+    rest = tuple(n for axis, n in enumerate(x.shape) if axis not in over)
+    return extreme if keepdim else extreme.reshape(rest), (grad_x,)
+
+
+def _spread(grad: Array, shape: tuple[int, ...], order: tuple[int, ...]) -> Array:
+    """grad copied along its axes of length 1, in this memory order."""
+    result = empty(array_module(grad), shape, grad.dtype, order)
+    result[...] = grad
+    return result
 
 
 # Shape
 
 
-def reshape(a: Tensor, shape) -> Tensor:
-    """The same elements in logical (row-major) order under another shape; one size may be -1."""
-    before = a.shape
-
-    def backward(grad, needs):
-        return (grad.reshape(before),)
-
-    return record(a.data.reshape(shape), (a,), backward)
+def reshape(x: Array, *, shape: tuple[int, ...]) -> Result:
+    """The elements in logical (row-major) order in another shape; one entry may be -1."""
+    before = x.shape
+    return x.reshape(shape), (lambda grad: grad.reshape(before),)
 
 
-def permute(a: Tensor, dims) -> Tensor:
-    """The axes in another order (a view)."""
-    dims = normalize_axis_tuple(dims, a.ndim)
-    inverse = tuple(dims.index(d) for d in range(a.ndim))
+def permute(x: Array, *, dims: tuple[int, ...]) -> Result:
+    """The axes in another order (a view).
 
-    def backward(grad, needs):
-        return (grad.transpose(inverse),)
+    Raises ValueError unless every axis is named once."""
+    dims = normalize_axis_tuple(dims, x.ndim)
+    if len(dims) != x.ndim:
+        raise ValueError(f"permute names every axis once: {dims} are not the axes of the shape {x.shape}.")
+    inverse = tuple(dims.index(d) for d in range(x.ndim))
+    return x.transpose(dims), (lambda grad: grad.transpose(inverse),)
 
-    return record(a.data.transpose(dims), (a,), backward)
 
-
-def getitem(a: Tensor, index) -> Tensor:
-    """a[index] for slices, integers and index arrays; an element taken twice gets both gradients."""
+def getitem(x: Array, *, index: Any) -> Result:
+    """x[index] for slices, integers and index arrays, by NumPy's rules (which order the axes otherwise than PyTorch's
+    where a slice stands between an integer and an array); an element taken twice gets both gradients."""
     index = tuple(index) if isinstance(index, tuple) else (index,)
     index = tuple(np.zeros(0, np.int64) if isinstance(part, list) and not part else part for part in index)
-    index = tuple(like(part, a.data) if isinstance(part, (list, np.ndarray)) else part for part in index)
-    shape, dtype, order, xp = a.shape, a.dtype, memory_order(a.data), array_module(a.data)
+    index = tuple(like(part, x) if isinstance(part, (list, np.ndarray)) else part for part in index)
+    shape, dtype, order, xp = x.shape, x.dtype, memory_order(x), array_module(x)
     may_repeat = any(hasattr(part, "dtype") and part.dtype != bool for part in index)
 
-    def backward(grad, needs):
+    def grad_x(grad: Array) -> Array:
         full = empty(xp, shape, dtype, order)
         full.fill(0)
         if may_repeat:
             scatter_add(full, index, grad)
         else:
             full[index] = grad
-        return (full,)
+        return full
 
-    return record(a.data[index], (a,), backward)
-
-
-def cat(tensors, dim: int = 0) -> Tensor:
-    """Tensors of equal shape but for `dim`, joined along it.
-
-    Raises ValueError when there are none or their shapes do not fit, TypeError when their dtypes differ."""
-    tensors = tuple(tensors)
-    if not tensors:
-        raise ValueError("cat needs at least one Tensor.")
-    first, xp = tensors[0].data, array_module(*(tensor.data for tensor in tensors))
-    if len({tensor.dtype for tensor in tensors}) > 1:
-        raise TypeError(f"cat got Tensors of different dtypes: {[str(tensor.dtype) for tensor in tensors]}.")
-    ends = np.cumsum([tensor.shape[dim] for tensor in tensors]).tolist()
-    axis = dim % first.ndim
-    if len({tensor.shape[:axis] + tensor.shape[axis + 1 :] for tensor in tensors}) > 1:
-        raise ValueError(f"cat along {dim} got Tensors of the shapes {[tensor.shape for tensor in tensors]}.")
-    pieces = [
-        (slice(None),) * axis + (slice(end - tensor.shape[dim], end),)
-        for end, tensor in zip(ends, tensors, strict=True)
-    ]
-    shape = first.shape[:axis] + (ends[-1],) + first.shape[axis + 1 :]
-    result = empty(xp, shape, first.dtype, memory_order(first))
-    for piece, tensor in zip(pieces, tensors, strict=True):
-        result[piece] = tensor.data
-
-    def backward(grad, needs):
-        return tuple(grad[piece] if need else None for piece, need in zip(pieces, needs, strict=True))
-
-    return record(result, tensors, backward)
+    return x[index], (grad_x,)
 
 
-# The same as methods of Tensor, attached here because they are made of Tensors themselves.
-
-
-def _unpacked(sizes):
-    """(2, 3) whether it was given as f(2, 3) or as f((2, 3))."""
-    return sizes[0] if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
-
-
-def _transposed(self: Tensor, dim0: int, dim1: int) -> Tensor:
-    """The Tensor with two axes exchanged."""
-    dims = list(range(self.ndim))
-    dims[dim0], dims[dim1] = dims[dim1], dims[dim0]
-    return permute(self, dims)
-
-
-def _flattened(self: Tensor, start_dim: int = 0) -> Tensor:
-    """All axes from start_dim on as one."""
-    return reshape(self, self.shape[:start_dim] + (math.prod(self.shape[start_dim:]),))
-
-
-Tensor.__add__, Tensor.__radd__ = add, lambda self, other: add(other, self)
-Tensor.__sub__, Tensor.__rsub__ = sub, lambda self, other: sub(other, self)
-Tensor.__mul__, Tensor.__rmul__ = mul, lambda self, other: mul(other, self)
-Tensor.__truediv__, Tensor.__rtruediv__ = div, lambda self, other: div(other, self)
-Tensor.__matmul__, Tensor.__rmatmul__ = matmul, lambda self, other: matmul(other, self)
-Tensor.__neg__, Tensor.__pow__ = lambda self: mul(self, -1), pow
-Tensor.__getitem__ = getitem
-Tensor.exp, Tensor.log, Tensor.sum, Tensor.mean = exp, log, sum, mean
-Tensor.reshape = lambda self, *shape: reshape(self, _unpacked(shape))
-Tensor.permute = lambda self, *dims: permute(self, _unpacked(dims))
-Tensor.transpose, Tensor.flatten = _transposed, _flattened
-Tensor.T = property(lambda self: permute(self, tuple(reversed(range(self.ndim)))))
+def cat(*arrays: Array, dim: int) -> Result:
+    """Arrays of equal shape but for `dim`, joined along it. Raises ValueError when their shapes do not fit."""
+    first, xp, shapes = arrays[0], array_module(*arrays), [array.shape for array in arrays]
+    (axis,) = normalize_axis_tuple(dim, first.ndim)
+    if len({(len(shape), shape[:axis] + shape[axis + 1 :]) for shape in shapes}) > 1:
+        raise ValueError(f"cat along {dim} got Tensors of the shapes {shapes}.")
+    ends = np.cumsum([shape[axis] for shape in shapes]).tolist()
+    pieces = [(slice(None),) * axis + (slice(end - shape[axis], end),) for end, shape in zip(ends, shapes, strict=True)]
+    whole = first.shape[:axis] + (ends[-1],) + first.shape[axis + 1 :]
+    result = empty(xp, whole, first.dtype, memory_order(first))
+    for piece, array in zip(pieces, arrays, strict=True):
+        result[piece] = array
+    return result, tuple(lambda grad, piece=piece: grad[piece] for piece in pieces)

@@ -1,73 +1,79 @@
-"""Reverse-mode automatic differentiation: the Tensor and the graph behind it.
+"""Reverse-mode automatic differentiation: the Tensor.
 
 An operator computes its result with plain NumPy or CuPy and hands `record` a closure that turns the
 gradient of the result into the gradients of the inputs. That is the whole engine:
 
-    y = record(data, parents, backward)      y.backward()  walks the closures in reverse order
+    y = record(data, parents, backward, name)      y.backward()  walks the closures in reverse order
 
-The arithmetic of Tensors is in operators.py. The chain rule in this form is explained in lesson 01.
+The arithmetic itself is in operators.py, the graph in graph.py. The chain rule in this form is explained in lesson 01.
 """
 
-import contextlib
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable
+from typing import Any, Union
 
 import numpy as np
 
-from tinymrcnn.backend import array_module, elementwise, empty_like, to_numpy
+from tinymrcnn.autograd import operators
+from tinymrcnn.autograd.graph import Backward, Node, observers, outputs_first, recording
+from tinymrcnn.backend import Array, array_module, elementwise, empty_like, to_numpy
+
+Operand = Union["Tensor", Array, float]
+Dims = int | tuple[int, ...] | None
 
 
-class Node:
-    """A step of the graph. It refers to other Nodes only, never to data or to a Tensor, so that an array
-    lives exactly as long as a closure captures it or a Tensor shows it.
-
-    A leaf (no closure) owns the accumulated gradient."""
-
-    __slots__ = ("backward", "parents", "name", "grad", "released")
-
-    def __init__(self, backward: Callable | None = None, parents: tuple = (), name: str = "leaf"):
-        self.backward = backward
-        self.parents = parents
-        self.name = name
-        self.grad = None
-        self.released = False
-
-
-_grad_enabled = True
-
-
-@contextlib.contextmanager
-def no_grad() -> Iterator[None]:
-    """Within this block (or a function decorated with it) no graph is recorded."""
-    global _grad_enabled
-    before, _grad_enabled = _grad_enabled, False
-    try:
-        yield
-    finally:
-        _grad_enabled = before
-
-
-def record(data, parents: tuple, backward: Callable) -> "Tensor":
+def record(data: Array, parents: tuple[Any, ...], backward: Backward, name: str) -> "Tensor":
     """The result of an operation as a Tensor, with the way back to its inputs.
 
-    data: the result, an array. parents: the input Tensors.
+    data: the result, an array. parents: the input Tensors. name: the operator's, for messages and drawings.
     backward(grad, needs) gets the gradient of the result, an array of its shape, and one bool per parent;
     it returns one array, or None where it is not needed, per parent. It captures the arrays that it needs
     and never a Tensor.
 
     Raises TypeError when the result and the floating-point inputs are not of one dtype.
     """
+    for watch in observers.get():
+        backward = watch(name, data, parents, backward)
     result = Tensor(data)
-    operator = backward.__qualname__.rpartition(".<locals>")[0]  # the function that defines the closure
-    name = (operator or backward.__qualname__).rpartition(".")[2].strip("_")
     dtypes = [parent.dtype for parent in parents if isinstance(parent, Tensor) and parent.dtype.kind == "f"]
     if any(dtype != result.dtype for dtype in dtypes):
         raise TypeError(
             f"The operator '{name}' made {result.dtype} out of {' and '.join(map(str, dtypes))}. Convert its inputs to "
             "one dtype: no operation changes it."
         )
-    if _grad_enabled and any(parent.node is not None for parent in parents):
+    if recording.get() and any(parent.node is not None for parent in parents):
         result.node = Node(backward, tuple(parent.node for parent in parents), name)
     return result
+
+
+class _Constant:
+    node = None  # stands among the parents for an operand that is no Tensor
+
+
+def apply(operator: Callable[..., operators.Result], *operands: Operand, **settings: Any) -> "Tensor":
+    """The result of a function of operators.py on Tensors, arrays and Python numbers, recorded under its name.
+
+    Raises TypeError when they are of different dtypes or libraries."""
+    values, name = [_value(operand) for operand in operands], operator.__name__
+    operators.check_dtypes(name, values)
+    shapes = [np.shape(value) for value in values]
+    parents = tuple(operand if isinstance(operand, Tensor) else _Constant for operand in operands)
+    data, gradients = operator(*values, **settings)
+    # what no one will ask for is let go, and with it the arrays that it captured
+    wanted = [g if parent.node is not None else None for g, parent in zip(gradients, parents, strict=True)]
+
+    def backward(grad: Array, needs: tuple[bool, ...]) -> tuple[Array | None, ...]:
+        return tuple(
+            operators.unbroadcast(gradient(grad), shape) if need and gradient is not None else None
+            for gradient, shape, need in zip(wanted, shapes, needs, strict=True)
+        )
+
+    return record(data, parents, backward, name)
+
+
+def _value(operand: Operand) -> Array:
+    """The operand as an array or a Python number."""
+    return operand.data if isinstance(operand, Tensor) else operators.as_array(operand)
 
 
 class Tensor:
@@ -82,52 +88,57 @@ class Tensor:
     __slots__ = ("data", "node")
     __array_ufunc__ = None  # array + Tensor comes to Tensor.__radd__
 
-    def __init__(self, data, requires_grad: bool = False):
+    def __init__(self, data: Any, requires_grad: bool = False) -> None:
         if isinstance(data, Tensor):
             data = data.data
-        if isinstance(data, np.generic):  # before the numbers: np.float64 is a subclass of float
-            data = np.asarray(data)
-        elif isinstance(data, (bool, int, float, list, tuple)):
+        data = operators.as_array(data)  # before the numbers
+        if isinstance(data, (bool, int, float, list, tuple)):
             data = np.asarray(data, dtype=np.float32)
         array_module(data)
         if requires_grad and data.dtype.kind != "f":
             raise TypeError(f"Only floating-point Tensors can require gradients, not {data.dtype}.")
-        self.data = data
+        self.data: Array = data
         self.node = Node() if requires_grad else None
 
     # What it is
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.data.shape
+        """The length of every axis."""
+        return tuple(self.data.shape)
 
     @property
-    def dtype(self):
+    def dtype(self) -> Any:
+        """The dtype of the data."""
         return self.data.dtype
 
     @property
     def ndim(self) -> int:
-        return self.data.ndim
+        """How many axes there are."""
+        return int(self.data.ndim)
 
     @property
     def size(self) -> int:
-        return self.data.size
+        """How many elements there are."""
+        return int(self.data.size)
 
     @property
     def requires_grad(self) -> bool:
+        """Whether a backward pass would reach this Tensor."""
         return self.node is not None
 
     @property
     def is_leaf(self) -> bool:
-        return self.node is None or self.node.name == "leaf"
+        """Whether no operator made it, or none that was recorded."""
+        return self.node is None or self.node.is_leaf
 
     @property
-    def grad(self):
+    def grad(self) -> Array:
         """The gradient that backward() accumulated on this leaf: a plain array of its shape, or None."""
         return self.node.grad if self.node is not None else None
 
     @grad.setter
-    def grad(self, value) -> None:
+    def grad(self, value: Array) -> None:
         if self.node is None or not self.is_leaf:
             raise RuntimeError("Only a leaf Tensor that requires gradients has a .grad.")
         self.node.grad = value
@@ -135,13 +146,17 @@ class Tensor:
     def __len__(self) -> int:
         return len(self.data)
 
+    def __bool__(self) -> bool:
+        return bool(self.data)  # of one element only, as NumPy says
+
     def __repr__(self) -> str:
         made_by = "" if self.node is None else ", requires_grad=True" if self.is_leaf else f", from={self.node.name}"
         return f"Tensor({to_numpy(self.data)}, dtype={self.dtype}{made_by})"
 
     def item(self) -> float:
         """The only element as a Python number."""
-        return self.data.item()
+        number: float = self.data.item()
+        return number
 
     def numpy(self) -> np.ndarray:
         """The data on the host (shared with the Tensor when it is there already)."""
@@ -151,9 +166,162 @@ class Tensor:
         """The same data outside the graph."""
         return Tensor(self.data)
 
+    # Arithmetic with Tensors, arrays of the same dtype, and Python numbers; shapes broadcast
+
+    def __add__(self, other: Operand) -> "Tensor":
+        return apply(operators.add, self, other)
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Operand) -> "Tensor":
+        return apply(operators.sub, self, other)
+
+    def __rsub__(self, other: Operand) -> "Tensor":
+        return apply(operators.sub, other, self)
+
+    def __mul__(self, other: Operand) -> "Tensor":
+        return apply(operators.mul, self, other)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, other: Operand) -> "Tensor":
+        return apply(operators.div, self, other)
+
+    def __rtruediv__(self, other: Operand) -> "Tensor":
+        return apply(operators.div, other, self)
+
+    def __neg__(self) -> "Tensor":
+        return self * -1
+
+    def __pow__(self, exponent: int | float) -> "Tensor":
+        return apply(operators.pow, self, exponent=exponent)
+
+    def __matmul__(self, other: Operand) -> "Tensor":
+        """The matrix product, as torch.matmul: (..., n, k) @ (..., k, m), or with (k,) on either side."""
+        return _matmul(self, other)
+
+    def __rmatmul__(self, other: Operand) -> "Tensor":
+        return _matmul(other, self)
+
+    def abs(self) -> "Tensor":
+        """|x|; the gradient at 0 is 0."""
+        return apply(operators.abs, self)
+
+    __abs__ = abs
+
+    def exp(self) -> "Tensor":
+        """e ** x."""
+        return apply(operators.exp, self)
+
+    def log(self) -> "Tensor":
+        """The natural logarithm."""
+        return apply(operators.log, self)
+
+    def sqrt(self) -> "Tensor":
+        """The square root."""
+        return apply(operators.sqrt, self)
+
+    def tanh(self) -> "Tensor":
+        """The hyperbolic tangent."""
+        return apply(operators.tanh, self)
+
+    def clip(self, min: float | None = None, max: float | None = None) -> "Tensor":
+        """At least min and at most max; the gradient flows strictly between them."""
+        return apply(operators.clip, self, min=min, max=max)
+
+    # Comparisons give plain arrays of bool: no gradient flows through them
+
+    def __eq__(self, other: object) -> Array:  # elementwise, as NumPy's
+        return _compared("equal", self, other)
+
+    def __ne__(self, other: object) -> Array:
+        return _compared("not_equal", self, other)
+
+    def __lt__(self, other: Operand) -> Array:
+        return _compared("less", self, other)
+
+    def __le__(self, other: Operand) -> Array:
+        return _compared("less_equal", self, other)
+
+    def __gt__(self, other: Operand) -> Array:
+        return _compared("greater", self, other)
+
+    def __ge__(self, other: Operand) -> Array:
+        return _compared("greater_equal", self, other)
+
+    __hash__ = object.__hash__  # by identity, as PyTorch's
+
+    # Reductions over `dim`: an axis, a tuple of axes, or None for all
+
+    def sum(self, dim: Dims = None, keepdim: bool = False) -> "Tensor":
+        """The sum over `dim`."""
+        return apply(operators.sum, self, dim=dim, keepdim=keepdim)
+
+    def mean(self, dim: Dims = None, keepdim: bool = False) -> "Tensor":
+        """The mean over `dim`; a mean over nothing is 0."""
+        count = math.prod(self.shape[axis] for axis in operators.axes(dim, self.ndim))
+        return self.sum(dim, keepdim) * (1 / max(1, count))
+
+    def amax(self, dim: Dims = None, keepdim: bool = False) -> "Tensor":
+        """The largest values over `dim`; where several tie, they share the gradient evenly."""
+        return apply(operators.amax, self, dim=dim, keepdim=keepdim)
+
+    def amin(self, dim: Dims = None, keepdim: bool = False) -> "Tensor":
+        """The smallest values over `dim`; where several tie, they share the gradient evenly."""
+        return apply(operators.amin, self, dim=dim, keepdim=keepdim)
+
+    def max(self) -> "Tensor":
+        """The largest value of all. Over some axes: amax(dim); where it lies: data.argmax(dim)."""
+        return self.amax()
+
+    def min(self) -> "Tensor":
+        """The smallest value of all. Over some axes: amin(dim); where it lies: data.argmin(dim)."""
+        return self.amin()
+
+    # Shape
+
+    def __getitem__(self, index: Any) -> "Tensor":
+        """x[index] for slices, integers and index arrays, by NumPy's rules."""
+        return apply(operators.getitem, self, index=index)
+
+    def reshape(self, *shape: Any) -> "Tensor":
+        """The elements in logical (row-major) order in another shape; one entry may be -1."""
+        return apply(operators.reshape, self, shape=_unpacked(shape))
+
+    def flatten(self, start_dim: int = 0) -> "Tensor":
+        """All axes from start_dim on as one."""
+        start = operators.axes(start_dim, self.ndim)[0] if self.ndim else 0
+        return self.reshape(self.shape[:start] + (math.prod(self.shape[start:]),))
+
+    def unsqueeze(self, dim: int) -> "Tensor":
+        """A new axis of length 1 at `dim`."""
+        (axis,) = operators.axes(dim, self.ndim + 1)
+        return self.reshape(self.shape[:axis] + (1,) + self.shape[axis:])
+
+    def squeeze(self, dim: Dims = None) -> "Tensor":
+        """Without those axes among `dim` that have the length 1."""
+        dims = operators.axes(dim, self.ndim)
+        return self.reshape(tuple(n for axis, n in enumerate(self.shape) if axis not in dims or n != 1))
+
+    def permute(self, *dims: Any) -> "Tensor":
+        """The axes in another order (a view)."""
+        return apply(operators.permute, self, dims=_unpacked(dims))
+
+    def transpose(self, dim0: int, dim1: int) -> "Tensor":
+        """The Tensor with two axes exchanged."""
+        dims = list(range(self.ndim))
+        for a, b in zip(operators.axes(dim0, self.ndim), operators.axes(dim1, self.ndim), strict=True):
+            dims[a], dims[b] = b, a
+        return self.permute(dims)
+
+    @property
+    def T(self) -> "Tensor":
+        """All axes in reverse order: the transpose of a matrix."""
+        return self.permute(tuple(reversed(range(self.ndim))))
+
     # The backward pass
 
-    def backward(self, gradient=None) -> None:
+    def backward(self, gradient: Array = None) -> None:
         """Add d(self)/d(leaf) to the `.grad` of every leaf that self was computed from.
 
         gradient: the upstream gradient, an array of self's shape; may be left out for a single number.
@@ -200,26 +368,24 @@ class Tensor:
                     if parent is not None and part is not None:
                         earlier = gradients.get(parent)
                         gradients[parent] = part if earlier is None else elementwise("add", earlier, part)
-            node.backward, node.parents, node.released = None, (), True
+            node.backward, node.parents = None, ()
 
 
-def outputs_first(root: Node) -> list[Node]:
-    """The graph below `root` so that every Node comes before those it was computed from. Iterative, since a
-    deep network would overrun Python's stack."""
-    order, seen, stack = [], {root}, [(root, iter(root.parents))]
-    while stack:
-        node, parents = stack[-1]
-        if node.released:
-            raise RuntimeError(
-                f"backward() reached the operator '{node.name}' a second time, but its graph was released by an "
-                "earlier backward(). Compute the result again before walking it again."
-            )
-        for parent in parents:
-            if parent is not None and parent not in seen:
-                seen.add(parent)
-                stack.append((parent, iter(parent.parents)))
-                break
-        else:
-            order.append(node)
-            stack.pop()
-    return order[::-1]
+def _unpacked(sizes: tuple[Any, ...]) -> tuple[int, ...]:
+    """(2, 3) whether it was given as f(2, 3) or as f((2, 3))."""
+    return tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
+
+
+def _matmul(a: Operand, b: Operand) -> Tensor:
+    a, b = (x if isinstance(x, Tensor) else Tensor(x) for x in (a, b))
+    left, right = a.ndim == 1, b.ndim == 1  # a vector is a row on the left and a column on the right
+    product = apply(operators.matmul, a.unsqueeze(0) if left else a, b.unsqueeze(1) if right else b)
+    return product.squeeze((-2,) * left + (-1,) * right) if left or right else product
+
+
+def _compared(name: str, a: Tensor, b: Any) -> Array:
+    value = _value(b)
+    if not isinstance(value, (bool, int, float)) and not hasattr(value, "dtype"):
+        return NotImplemented
+    arrays = [x for x in (a.data, value) if hasattr(x, "dtype")]
+    return getattr(array_module(*arrays), name)(a.data, value)

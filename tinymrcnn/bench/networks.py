@@ -21,7 +21,7 @@ from tinymrcnn.data.loader import load_batch
 from tinymrcnn.models import Config, MaskRCNN, TrainConfig, build_model
 from tinymrcnn.models.presets import get_config
 from tinymrcnn.models.resnet import Bottleneck
-from tinymrcnn.models.settings import replace
+from tinymrcnn.settings import replace
 from tinymrcnn.training.trainer import make_optimizer, training_step
 
 TINY_RATE = 1e-9

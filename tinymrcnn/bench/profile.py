@@ -15,9 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
+from tinymrcnn.autograd.graph import watching
 from tinymrcnn.bench.measure import Setting
 from tinymrcnn.bench.networks import Network, build_ours
-from tinymrcnn.bench.watch import replaced, watching
+from tinymrcnn.bench.watch import replaced
 from tinymrcnn.data import batches
 from tinymrcnn.draw import COLORS
 from tinymrcnn.models import mask_rcnn, two_stage

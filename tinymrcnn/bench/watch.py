@@ -1,12 +1,9 @@
-"""Looking over the engine's shoulder: every operator hands its result to autograd.tensor.record, so whoever
-stands in for record() sees all of them. The engine knows nothing of it, and pays nothing while nobody looks.
-"""
+"""Looking over the engine's shoulder: what its operators compute, told by autograd.graph.watching."""
 
 import contextlib
 import functools
-import sys
 
-from tinymrcnn.autograd import tensor
+from tinymrcnn.autograd.graph import watching
 
 PRODUCTS = ("conv2d", "conv_transpose2d", "linear")  # the operators that are matrix products
 
@@ -24,34 +21,6 @@ def replaced(owner, name: str, value):
             setattr(owner, name, before)
         else:
             delattr(owner, name)  # it was, and is again, its class's
-
-
-@contextlib.contextmanager
-def watching(watch):
-    """Within this block every operator calls watch(name, data, parents, backward), which gets the operator's name
-    and the arguments of record(), and returns the closure to record: `backward`, or one wrapped around it."""
-    record = tensor.record
-
-    def watched(data, parents, backward):
-        return record(data, parents, watch(operator_name(backward), data, parents, backward))
-
-    _exchange(record, watched)
-    try:
-        yield
-    finally:
-        _exchange(watched, record)
-
-
-def _exchange(old, new) -> None:
-    """Put `new` where modules of this package have imported `old` as record."""
-    for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] == "tinymrcnn" and vars(module).get("record") is old:
-            module.record = new
-
-
-def operator_name(backward) -> str:
-    """The name of the function that defines the closure, as record() finds it."""
-    return backward.__qualname__.rpartition(".<locals>")[0].rpartition(".")[2].strip("_")
 
 
 @contextlib.contextmanager

@@ -9,16 +9,6 @@ from tinymrcnn.boxes.nms import batched_nms, nms
 from tinymrcnn.boxes.sampling import sample_balanced
 
 __all__ = [
-    "AnchorGenerator",
-    "BoxCoder",
-    "Matcher",
-    "batched_nms",
-    "box_area",
-    "box_iou",
-    "clip_boxes_to_image",
-    "crop_masks",
-    "nms",
-    "paste_masks",
-    "remove_small_boxes",
-    "sample_balanced",
-]
+    "AnchorGenerator", "BoxCoder", "Matcher", "batched_nms", "box_area", "box_iou", "clip_boxes_to_image",
+    "crop_masks", "nms", "paste_masks", "remove_small_boxes", "sample_balanced",
+]  # fmt: skip

@@ -17,8 +17,12 @@ The public models come in two families, and weights trained with the anchors of 
 
 import functools
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+
+Cell = tuple[tuple[float, ...], ...]  # the anchors of a cell, centred on (0, 0)
 
 
 class AnchorGenerator:
@@ -32,7 +36,10 @@ class AnchorGenerator:
     Raises ValueError for sizes or ratios that are not positive or not one tuple for each level.
     """
 
-    def __init__(self, sizes, aspect_ratios=(0.5, 1.0, 2.0), rounded: bool = False, order: str = "size"):
+    def __init__(
+        self, sizes: Sequence[Sequence[float]], aspect_ratios: Sequence[Any] = (0.5, 1.0, 2.0), rounded: bool =
+        False, order: str = "size",
+    ):  # fmt: skip
         if not isinstance(aspect_ratios[0], (tuple, list)):
             aspect_ratios = (aspect_ratios,) * len(sizes)
         if order not in ("size", "ratio"):
@@ -53,7 +60,9 @@ class AnchorGenerator:
         """A for each level: the RPN's head has A objectness and 4 A box channels there."""
         return [len(cell) for cell in self.cells]
 
-    def __call__(self, grid_sizes, image_size, strides=None) -> list[np.ndarray]:
+    def __call__(
+        self, grid_sizes: Sequence[tuple[int, int]], image_size: tuple[int, int], strides: Sequence[int] | None = None
+    ) -> list[np.ndarray]:
         """The anchors of each level: float32 (h * w * A, 4) on the host, in (row, column, anchor) order.
 
         grid_sizes: the (h, w) of each feature map. image_size: the (height, width) of the padded batch.
@@ -79,7 +88,7 @@ class AnchorGenerator:
         return anchors
 
 
-def _cell_anchors(sizes: tuple, ratios: tuple, rounded: bool, order: str) -> tuple[tuple[float, ...], ...]:
+def _cell_anchors(sizes: Sequence[float], ratios: Sequence[float], rounded: bool, order: str) -> Cell:
     """The A anchors of a cell, centred on (0, 0), as (x1, y1, x2, y2)."""
     if order == "size":
         shapes = [(size, ratio) for size in sizes for ratio in ratios]
@@ -96,13 +105,13 @@ def _cell_anchors(sizes: tuple, ratios: tuple, rounded: bool, order: str) -> tup
 
 
 @functools.lru_cache(maxsize=64)
-def _grid_anchors(cell: tuple, h: int, w: int, stride_y: int, stride_x: int) -> np.ndarray:
+def _grid_anchors(cell: Cell, h: int, w: int, stride_y: int, stride_x: int) -> np.ndarray:
     """A cell's anchors shifted to every cell of an (h, w) grid: (h * w * A, 4)."""
     # float32 from the start: the same anchor in float64 would not tie where two anchors are equally good
     anchors = np.empty((h, w, len(cell), 4), np.float32)
     anchors[...] = np.asarray(cell, np.float32)
     anchors[..., 0::2] += (np.arange(w, dtype=np.float32) * stride_x)[:, None, None]
     anchors[..., 1::2] += (np.arange(h, dtype=np.float32) * stride_y)[:, None, None, None]
-    anchors = anchors.reshape(-1, 4)
-    anchors.flags.writeable = False
-    return anchors
+    flat = anchors.reshape(-1, 4)
+    flat.flags.writeable = False
+    return flat

@@ -10,8 +10,9 @@ Appendix C of the R-CNN paper, equation 2 of the Faster R-CNN paper. Lessons 05 
 """
 
 import math
+from collections.abc import Sequence
 
-from tinymrcnn.backend import array_module
+from tinymrcnn.backend import Array, array_module
 from tinymrcnn.boxes.geometry import check_boxes, check_positive_size
 
 # No correction enlarges a box more than 1000/16 times: exp() of a wild prediction would overflow.
@@ -25,30 +26,32 @@ class BoxCoder:
     clip: the largest dw and dh that decode follows.
     """
 
-    def __init__(self, weights=(1.0, 1.0, 1.0, 1.0), clip: float = LARGEST_LOG_SCALE):
+    def __init__(self, weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0), clip: float = LARGEST_LOG_SCALE):
         self.weights = tuple(float(weight) for weight in weights)  # Python floats leave float32 as it is
         self.clip = float(clip)
         if len(self.weights) != 4 or min(self.weights) <= 0:
             raise ValueError(f"BoxCoder needs four positive weights (wx, wy, ww, wh), not {tuple(weights)}.")
 
-    def encode(self, gt, boxes):
-        """The corrections that turn each of `boxes` (N, 4) into the box of the same row of `gt` (N, 4): (N, 4).
+    def encode(self, gt_boxes: Array, boxes: Array) -> Array:
+        """The corrections that turn each of `boxes` (N, 4) into the box of the same row of `gt_boxes` (N, 4): (N, 4).
 
         Raises ValueError for shapes that differ and, on the host, for a box without a positive size.
         """
-        check_positive_size(gt, "gt")
+        check_positive_size(gt_boxes, "gt_boxes")
         check_positive_size(boxes, "boxes")
-        if gt.shape != boxes.shape:
-            raise ValueError(f"encode pairs the rows of gt {tuple(gt.shape)} with those of boxes {tuple(boxes.shape)}.")
-        xp = array_module(gt, boxes)
+        if gt_boxes.shape != boxes.shape:
+            raise ValueError(
+                f"encode pairs the rows of gt_boxes {tuple(gt_boxes.shape)} with those of boxes {tuple(boxes.shape)}."
+            )
+        xp = array_module(gt_boxes, boxes)
         wx, wy, ww, wh = self.weights
-        gx, gy, gw, gh = _centre_and_size(gt)
+        gx, gy, gw, gh = _centre_and_size(gt_boxes)
         px, py, pw, ph = _centre_and_size(boxes)
         dx, dy = wx * (gx - px) / pw, wy * (gy - py) / ph
         dw, dh = ww * xp.log(gw / pw), wh * xp.log(gh / ph)
         return xp.stack([dx, dy, dw, dh], axis=1)
 
-    def decode(self, deltas, boxes):
+    def decode(self, deltas: Array, boxes: Array) -> Array:
         """Apply K corrections to each box: `deltas` (N, 4K) and `boxes` (N, 4) to (N, K, 4) corrected boxes.
 
         K is 1 in the RPN and the number of classes in the box branch. The result may leave the image; deltas
@@ -70,7 +73,7 @@ class BoxCoder:
         return xp.stack([gx - 0.5 * gw, gy - 0.5 * gh, gx + 0.5 * gw, gy + 0.5 * gh], axis=-1)
 
 
-def _centre_and_size(boxes):
+def _centre_and_size(boxes: Array) -> tuple[Array, Array, Array, Array]:
     """(N, 4) boxes to centre x, centre y, width and height, (N,) each."""
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     return boxes[:, 0] + 0.5 * width, boxes[:, 1] + 0.5 * height, width, height

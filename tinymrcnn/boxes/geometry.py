@@ -8,18 +8,20 @@ Intersection over union decides which anchor answers for which object (section 3
 paper, section 3.1 of the Mask R-CNN paper). Lesson 05 draws it.
 """
 
+from typing import Any
+
 import numpy as np
 
-from tinymrcnn.backend import array_module
+from tinymrcnn.backend import Array, array_module
 
 
-def box_area(boxes):
+def box_area(boxes: Array) -> Array:
     """(..., 4) boxes to their (...) areas, in square pixels. ValueError when they are no boxes."""
     _check_last_axis(boxes, "boxes")
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
-def box_iou(boxes1, boxes2):
+def box_iou(boxes1: Array, boxes2: Array) -> Array:
     """Intersection over union of every box of `boxes1` (N, 4) with every one of `boxes2` (M, 4): (N, M), 0 to 1.
 
     Where the union is empty the result is 0. Raises ValueError for wrong shapes and for two dtypes: float64
@@ -41,7 +43,7 @@ def box_iou(boxes1, boxes2):
     return intersection / xp.where(union > 0, union, 1)
 
 
-def clip_boxes_to_image(boxes, size):
+def clip_boxes_to_image(boxes: Array, size: tuple[int, int]) -> Array:
     """(..., 4) boxes cut at the borders of an image of `size` (height, width): a new array."""
     _check_last_axis(boxes, "boxes")
     height, width = size
@@ -52,28 +54,28 @@ def clip_boxes_to_image(boxes, size):
     return clipped
 
 
-def remove_small_boxes(boxes, min_size: float):
+def remove_small_boxes(boxes: Array, min_size: float) -> Array:
     """The indices (int64, ascending) of the (N, 4) boxes whose width and height are both at least `min_size`."""
     check_boxes(boxes)
     sizes = boxes[:, 2:] - boxes[:, :2]
     return array_module(boxes).flatnonzero((sizes >= float(min_size)).all(axis=1))
 
 
-def check_boxes(boxes, name: str = "boxes") -> None:
+def check_boxes(boxes: Array, name: str = "boxes") -> None:
     """Raise ValueError unless `boxes` is a floating-point array of shape (N, 4)."""
     if boxes.ndim != 2:
         raise ValueError(f"{name} must have the shape (N, 4), not {tuple(boxes.shape)}.")
     _check_last_axis(boxes, name)
 
 
-def check_finite(boxes, name: str = "boxes") -> None:
+def check_finite(boxes: Array, name: str = "boxes") -> None:
     """check_boxes, and on the host a ValueError naming the first row with a NaN or an infinity."""
     check_boxes(boxes, name)
     if isinstance(boxes, np.ndarray):  # on a GPU, looking at the values would wait for the device
         _refuse_rows(boxes, ~np.isfinite(boxes).all(axis=1), name, "every coordinate must be finite")
 
 
-def check_positive_size(boxes, name: str = "boxes") -> None:
+def check_positive_size(boxes: Array, name: str = "boxes") -> None:
     """check_boxes, and on the host a ValueError naming the first row without a positive, finite width and height."""
     check_boxes(boxes, name)
     if isinstance(boxes, np.ndarray):
@@ -82,14 +84,14 @@ def check_positive_size(boxes, name: str = "boxes") -> None:
         _refuse_rows(boxes, bad, name, "width x2 - x1 and height y2 - y1 must be positive and finite")
 
 
-def _check_last_axis(boxes, name: str) -> None:
+def _check_last_axis(boxes: Array, name: str) -> None:
     if boxes.ndim == 0 or boxes.shape[-1] != 4:
         raise ValueError(f"The last axis of {name} must hold x1, y1, x2, y2: its shape is {tuple(boxes.shape)}.")
-    if boxes.dtype.kind != "f":
-        raise ValueError(f"{name} must be floating-point (float32 as a rule), not {boxes.dtype}.")
+    if boxes.dtype not in (np.float32, np.float64):  # areas overflow float16
+        raise ValueError(f"{name} must be float32 or float64, not {boxes.dtype}.")
 
 
-def _refuse_rows(boxes, bad: np.ndarray, name: str, rule: str) -> None:
+def _refuse_rows(boxes: np.ndarray, bad: Any, name: str, rule: str) -> None:
     if bad.any():
         row = int(bad.argmax())
         raise ValueError(f"Row {row} of {name} is {boxes[row].tolist()}: {rule}.")

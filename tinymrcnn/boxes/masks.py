@@ -8,17 +8,18 @@ pixel. "The m x m floating-number mask output is then resized to the RoI size, a
 """
 
 import math
+from typing import Any
 
 import numpy as np
 
-from tinymrcnn.autograd import Tensor
-from tinymrcnn.backend import array_module, to_numpy
+from tinymrcnn.backend import Array, array_module, to_numpy
 from tinymrcnn.boxes.geometry import check_finite
 from tinymrcnn.kernels import cpu_kernel, run, scalar
-from tinymrcnn.roi import roi_align_unchecked
+from tinymrcnn.roi.roi_align import align_arrays
+from tinymrcnn.roi.rois import check_rows
 
 
-def crop_masks(masks, boxes, size: int, aligned: bool = True, index=None):
+def crop_masks(masks: Array, boxes: Array, size: int, *, aligned: bool = True, index: Any = None) -> Any:
     """The part of each object's mask that lies in its box, as a `size` x `size` grid of coverages from 0 to 1.
 
     masks: (N, H, W), 0 and 1 in any dtype, as large as the image. boxes: (N, 4), box i for mask i. Each cell is
@@ -28,7 +29,7 @@ def crop_masks(masks, boxes, size: int, aligned: bool = True, index=None):
     for every box would fill the memory.
 
     Returns (N, size, size) in the dtype of the boxes, where they are. Raises ValueError for wrong shapes and,
-    on the host, for boxes that are not finite or an index that is no mask's.
+    on the host, for boxes that are not finite or wider or higher than 1e5 pixels, or an index that is no mask's.
     """
     check_finite(boxes)
     if masks.ndim != 3 or 0 in masks.shape[1:]:
@@ -43,11 +44,13 @@ def crop_masks(masks, boxes, size: int, aligned: bool = True, index=None):
         raise ValueError(f"index must be within 0..{len(masks) - 1}, the masks, not {index.min()}..{index.max()}.")
     rois = xp.empty((len(boxes), 5), boxes.dtype)
     rois[:, 0], rois[:, 1:] = index, boxes
-    features = Tensor(masks.astype(boxes.dtype, copy=False)[:, None])
-    return roi_align_unchecked(features, rois, size, aligned=aligned).data[:, 0]
+    if isinstance(rois, np.ndarray):
+        check_rows(rois, len(masks), 1.0, adaptive=True)
+    features = xp.ascontiguousarray(masks.astype(boxes.dtype, copy=False))[..., None]
+    return align_arrays(features, rois, size, aligned=aligned)[..., 0]
 
 
-def paste_masks(masks, boxes, size, whole_pixels: bool = False) -> np.ndarray:
+def paste_masks(masks: Array, boxes: Array, size: tuple[int, int], *, whole_pixels: bool = False) -> np.ndarray:
     """Masks of m x m cells, (N, m, m) floats, stretched over their boxes (N, 4) in an image of `size` (h, w).
 
     Every pixel takes the bilinear sample of the mask at the place where the pixel's centre falls on the grid,
@@ -74,31 +77,32 @@ def paste_masks(masks, boxes, size, whole_pixels: bool = False) -> np.ndarray:
     return image
 
 
-def _whole_pixels(boxes, cells):
+def _whole_pixels(boxes: np.ndarray, cells: tuple[int, ...]) -> np.ndarray:
     """Boxes of (height, width) cells, enlarged by a cell on each side, as the whole pixels between their corners,
     which are cut towards zero, the last pixel included."""
     half_sizes, centres = (boxes[:, 2:] - boxes[:, :2]) * 0.5, (boxes[:, 2:] + boxes[:, :2]) * 0.5
     height, width = cells
     half_sizes *= np.array([(width + 2) / width, (height + 2) / height], boxes.dtype)
-    return np.trunc(np.concatenate([centres - half_sizes, centres + half_sizes], axis=1)) + [0, 0, 1, 1]
+    corners: np.ndarray = np.trunc(np.concatenate([centres - half_sizes, centres + half_sizes], axis=1))
+    return corners + [0, 0, 1, 1]
 
 
 @scalar
-def first_pixel(edge, limit):
+def first_pixel(edge: float, limit: int) -> int:
     """The first pixel whose centre is not left of (or above) `edge`, kept within 0..limit."""
     return int(math.ceil(min(max(edge - 0.5, 0.0), float(limit))))
 
 
 @scalar
-def tap(pixel, start, end, cells):
+def tap(pixel: int, start: float, end: float, cells: int) -> tuple[int, float]:
     """Where a pixel's centre falls on a rimmed axis of `cells` + 2 cells: the lower cell, and the upper one's share."""
     position = (pixel + 0.5 - start) / (end - start) * cells + 0.5
-    lower = min(int(position), cells)
+    lower = min(int(position), cells)  # rounding may take the last pixel's centre to the end of the rim
     return lower, position - lower
 
 
 @cpu_kernel
-def _paste(thread, threads, masks, boxes, image):
+def _paste(thread: int, threads: int, masks: Array, boxes: Array, image: Array) -> None:
     """masks: (N, mh + 2, mw + 2) with the rim, boxes: (N, 4) float64, image: (N, h, w), zeros at first."""
     mh, mw = masks.shape[1] - 2, masks.shape[2] - 2
     h, w = image.shape[1], image.shape[2]
@@ -123,6 +127,6 @@ def _paste(thread, threads, masks, boxes, image):
                     image[i, y, x] = below + share[x] * (row[lower[x] + 1] - below)
 
 
-def _check_pairs(masks, boxes) -> None:
+def _check_pairs(masks: Array, boxes: Array) -> None:
     if len(masks) != len(boxes):
         raise ValueError(f"Every box needs its own mask: there are {len(masks)} masks and {len(boxes)} boxes.")

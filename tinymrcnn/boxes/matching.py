@@ -6,7 +6,7 @@ takes no part. Proposals (section 3.1 of the Mask R-CNN paper): positive from 0.
 Lesson 05 draws the matches.
 """
 
-from tinymrcnn.backend import array_module
+from tinymrcnn.backend import Array, array_module
 
 BACKGROUND = -1
 IGNORED = -2
@@ -27,7 +27,7 @@ class Matcher:
             raise ValueError(f"Matcher needs 0 <= low <= high <= 1, not low = {low} and high = {high}.")
         self.high, self.low, self.allow_low_quality = float(high), float(low), allow_low_quality
 
-    def __call__(self, iou):
+    def __call__(self, iou: Array) -> Array:
         """iou: (G, A), G objects and A anchors. Returns (A,) int64: the object's row, BACKGROUND -1 or IGNORED -2.
 
         A column that is positive only as some object's best keeps the object that *it* overlaps most, which

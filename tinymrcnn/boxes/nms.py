@@ -5,23 +5,25 @@ descending score, keep a box, and drop those after it whose IoU with it is above
 explains it.
 """
 
+from typing import Any
+
 import numpy as np
 
-from tinymrcnn.backend import array_module, backend_of
+from tinymrcnn.backend import Array, array_module, backend_of
 from tinymrcnn.kernels import THREADS_PER_BLOCK, cpu_kernel, cuda, cuda_kernel, launch, run, scalar
 
 # The arithmetic, once for every target
 
 
 @scalar
-def iou(corners, i, j):
+def iou(corners: Array, i: int, j: int) -> float:
     """Intersection over union of boxes i and j. corners: (4, n), the rows x1, y1, x2, y2."""
     x1, y1 = max(corners[0, i], corners[0, j]), max(corners[1, i], corners[1, j])
     x2, y2 = min(corners[2, i], corners[2, j]), min(corners[3, i], corners[3, j])
     T = type(x1)
-    intersection = max(x2 - x1, T(0)) * max(y2 - y1, T(0))
-    area_i = (corners[2, i] - corners[0, i]) * (corners[3, i] - corners[1, i])
-    area_j = (corners[2, j] - corners[0, j]) * (corners[3, j] - corners[1, j])
+    intersection: float = max(x2 - x1, T(0)) * max(y2 - y1, T(0))
+    area_i: float = (corners[2, i] - corners[0, i]) * (corners[3, i] - corners[1, i])
+    area_j: float = (corners[2, j] - corners[0, j]) * (corners[3, j] - corners[1, j])
     return intersection / (area_i + area_j - intersection)  # NaN, above no threshold, for two empty boxes
 
 
@@ -29,7 +31,7 @@ def iou(corners, i, j):
 
 
 @cpu_kernel
-def nms_cpu(thread, threads, corners, starts, threshold, keep):
+def nms_cpu(thread: int, threads: int, corners: Array, starts: Array, threshold: float, keep: Array) -> None:
     """corners: (4, n) of the type of threshold. starts: (groups + 1,) int64. keep: (n,) bool, True at first."""
     for group in range(thread, len(starts) - 1, threads):
         for i in range(starts[group], starts[group + 1]):
@@ -43,7 +45,7 @@ def nms_cpu(thread, threads, corners, starts, threshold, keep):
 
 
 @cuda_kernel
-def overlaps_cuda(corners, first, end, threshold, overlaps):
+def overlaps_cuda(corners: Array, first: Array, end: Array, threshold: float, overlaps: Array) -> None:
     """Set bit b of overlaps[i, word] if box i overlaps box 64 word + b of its group and that comes after i.
 
     first, end: for every box, the bounds of its group."""
@@ -59,7 +61,7 @@ def overlaps_cuda(corners, first, end, threshold, overlaps):
 
 
 @cuda_kernel
-def walk_cuda(overlaps, starts, removed, keep):
+def walk_cuda(overlaps: Array, starts: Array, removed: Array, keep: Array) -> None:
     """One block of threads per group: clear keep[i] of every box that a kept one before it overlaps.
 
     removed: (groups, words) bits, all 0 at first."""
@@ -78,7 +80,7 @@ def walk_cuda(overlaps, starts, removed, keep):
 # The functions
 
 
-def nms(boxes, scores, iou_threshold: float):
+def nms(boxes: Array, scores: Array, iou_threshold: float) -> Array:
     """The boxes that survive, best first.
 
     boxes: (n, 4) float32 or float64 array (x1, y1, x2, y2). scores: (n,) array. A box goes when its IoU with
@@ -92,7 +94,7 @@ def nms(boxes, scores, iou_threshold: float):
     return batched_nms(boxes, scores, xp.zeros(len(boxes), np.int64), iou_threshold)
 
 
-def batched_nms(boxes, scores, idxs, iou_threshold: float):
+def batched_nms(boxes: Array, scores: Array, idxs: Array, iou_threshold: float) -> Array:
     """nms within every group of boxes on its own: boxes of other groups never suppress one another.
 
     idxs: (n,) integer array, the group (class, level, image) of each box. The rest is as in nms; the indices
@@ -109,7 +111,7 @@ def batched_nms(boxes, scores, idxs, iou_threshold: float):
     return best_first[keep[best_first]]
 
 
-def _survivors(xp, boxes, groups, iou_threshold):
+def _survivors(xp: Any, boxes: Array, groups: Array, iou_threshold: float) -> Array:
     """Which boxes stay; they come group by group, in each by descending score."""
     threshold = boxes.dtype.type(iou_threshold)
     if float(threshold) > iou_threshold:
@@ -131,7 +133,7 @@ def _survivors(xp, boxes, groups, iou_threshold):
     return keep
 
 
-def _check_arguments(xp, boxes, scores, idxs, iou_threshold) -> None:
+def _check_arguments(xp: Any, boxes: Array, scores: Array, idxs: Array, iou_threshold: float) -> None:
     if boxes.ndim != 2 or boxes.shape[1] != 4 or boxes.dtype not in (np.float32, np.float64):
         raise ValueError(f"The boxes must be a float (n, 4) array, not {boxes.dtype} {boxes.shape}.")
     if scores.shape != boxes.shape[:1] or scores.dtype.kind != "f":

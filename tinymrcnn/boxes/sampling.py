@@ -7,22 +7,27 @@ section 3.1 of the Mask R-CNN paper: 64 or 512 proposals, up to a quarter positi
 
 import numpy as np
 
+from tinymrcnn.boxes.matching import BACKGROUND
 
-def sample_balanced(labels: np.ndarray, count: int, positive_fraction: float, rng: np.random.Generator):
+
+def sample_balanced(
+    matches: np.ndarray, count: int, positive_fraction: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Draw up to `count` indices without replacement: positives first, filled up with negatives.
 
-    labels: (A,) integers on the host: above 0 positive (1, or a class), 0 negative, -1 ignored.
+    matches: (A,) integers on the host, as a Matcher makes them: the index of an object (0 or above) is positive,
+    BACKGROUND (-1) is negative, IGNORED (-2) is never drawn.
     At most int(count * positive_fraction) are positive; fewer negatives than asked for are not made up for
     by positives. The draw is on the host, so that every device trains on the same sample.
 
     Returns (positive indices, negative indices), int64, ascending. Raises ValueError for a negative count, a
-    fraction outside 0..1, and labels that are not a vector of integers.
+    fraction outside 0..1, and matches that are not a vector of integers.
     """
-    if labels.ndim != 1 or labels.dtype.kind != "i":
-        raise ValueError(f"labels must be a vector of signed integers, not {labels.dtype} {labels.shape}.")
+    if matches.ndim != 1 or matches.dtype.kind != "i":
+        raise ValueError(f"matches must be a vector of signed integers, not {matches.dtype} {matches.shape}.")
     if count < 0 or not 0 <= positive_fraction <= 1:
         raise ValueError(f"count must be >= 0 and positive_fraction in 0..1, not {count} and {positive_fraction}.")
-    positives, negatives = np.flatnonzero(labels > 0), np.flatnonzero(labels == 0)
+    positives, negatives = np.flatnonzero(matches >= 0), np.flatnonzero(matches == BACKGROUND)
     num_positives = min(len(positives), int(count * positive_fraction))
     num_negatives = min(len(negatives), count - num_positives)
     return (

@@ -1,4 +1,4 @@
-"""What `tinymrcnn bench` does with its options."""
+"""`tinymrcnn bench`: measures, beside torch and torchvision where they are installed, and keeps the numbers."""
 
 import dataclasses
 import datetime
@@ -7,13 +7,15 @@ import json
 from pathlib import Path
 
 from tinymrcnn.backend import cuda_problem, resolve_device
-from tinymrcnn.bench import cases, measure, profile, report
+from tinymrcnn.bench import cases, measure, report
 from tinymrcnn.bench.memory import measure_memory
 from tinymrcnn.bench.networks import network_cases, networks, sides_of
-from tinymrcnn.files import replacing
+from tinymrcnn.bench.profile import draw_profile, profile_table, profile_training
+from tinymrcnn.files import check_output, printable, replacing
 from tinymrcnn.weights import environment
 
-RESULTS = Path(__file__).resolve().parents[2] / "data" / "results"
+COMMAND = "tinymrcnn bench"
+RESULTS = Path("data/results")
 OPERATORS = {
     "roi": cases.roi_cases,
     "conv": cases.conv_cases,
@@ -23,35 +25,46 @@ OPERATORS = {
 PROFILED_STEPS = 10
 
 
-def run_bench(args) -> int:
-    """Measure what the options say, print it line by line, and write the JSON. Returns 0, whatever the numbers.
+def run_bench(
+    group: str = "all",
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    quick: bool = False,
+    profile: bool = False,
+    out=None,
+) -> int:
+    """Measure a group of rows, or all, print it line by line, and write the JSON. Returns 0, whatever the numbers.
 
-    Raises RuntimeError where a GPU is asked for and there is none, ValueError for options that do not fit."""
-    if args.profile and args.group != "train":
+    group: one of OPERATORS, "model", "train" or "all". threads: of both sides, else the cores. quick: tiny sizes.
+    profile: with "train", operator by operator, and a picture beside the JSON. out: the JSON file.
+    Raises RuntimeError where a GPU is asked for and there is none, ValueError for options that do not fit, OSError
+    where the file cannot be written or holds something else; before the work starts."""
+    if profile and group != "train":
         raise ValueError("--profile goes with the training steps: tinymrcnn bench train --profile.")
-    device = resolve_device(args.device)
-    threads = measure.available_threads() if args.threads is None else args.threads
-    setting = measure.Setting(device, None if args.profile else measure.import_torch(device), args.quick)
+    device = resolve_device(device)
+    threads = measure.available_threads() if threads is None else threads
+    path = _results_file(group, device, profile, quick, out)
+    setting = measure.Setting(device, None if profile else measure.import_torch(device), quick)
     with measure.same_threads(threads, setting.torch):
-        head = _head(args, setting, threads)
+        head = _head(f"{group}{' --profile' * profile}{' --quick' * quick}", setting, threads)
         _print_head(head)
-        if args.profile:
+        if profile:
             profiles = _profile(setting)
             results = {title: [dataclasses.asdict(row) for row in rows] for title, rows in profiles.items()}
-            _save(args, device, {**head, "profiles": results}, profile.draw_profile(profiles))
+            _save(path, {**head, "profiles": results}, draw_profile(profiles))
         else:
-            _save(args, device, {**head, **_compare(args.group, setting, threads)})
+            _save(path, {**head, **_compare(group, setting, threads)})
     return 0
 
 
-def _head(args, setting: measure.Setting, threads: int) -> dict:
+def _head(what: str, setting: measure.Setting, threads: int) -> dict:
     """What every result begins with."""
     versions = environment()
     for name in ("torch", "torchvision"):
         versions[name] = importlib.metadata.version(name) if setting.torch else None
-    command = f"tinymrcnn bench {args.group}{' --profile' * args.profile}{' --quick' * args.quick}"
     return {
-        "command": f"{command} --device {setting.device} --threads {threads}",
+        "command": f"{COMMAND} {what} --device {setting.device} --threads {threads}",
         "date": datetime.date.today().isoformat(),
         "device": setting.device,
         "machine": measure.machine(setting.device),
@@ -129,24 +142,44 @@ def _profile(setting: measure.Setting) -> dict:
     for name, network in networks(setting.quick).items():
         if network.train:
             steps = 1 if setting.quick else PROFILED_STEPS
-            profiles[name] = profile.profile_training(network, setting, steps)
-            print("\n" + profile.profile_table(f"{name} (mean of {steps})", profiles[name]), flush=True)
+            profiles[name] = profile_training(network, setting, steps)
+            print("\n" + profile_table(f"{name} (mean of {steps})", profiles[name]), flush=True)
     return profiles
 
 
-def _save(args, device: str, results: dict, figure=None) -> None:
-    """Write the JSON, and a figure beside it, to --out or else to data/results; quick runs only to --out."""
-    if args.out is None and args.quick:
+# Where the results go ------------------------------------------------------------------------------------
+
+
+def _results_file(group: str, device: str, profile: bool, quick: bool, out) -> Path | None:
+    """Where the JSON goes: to `out`, or else to data/results where the current folder has that, as a clone does, or
+    else to the current folder; None for a quick run without `out`. Raises OSError where it cannot go there."""
+    if out is None and quick:
+        return None
+    part = "" if profile or group == "all" else f"_{group}"  # a part leaves the whole as it is
+    folder = RESULTS if RESULTS.is_dir() else Path()
+    path = Path(out) if out else folder / f"{'profile' if profile else 'bench'}_{device}{part}.json"
+    check_output(path, is_bench, "results of a benchmark")
+    if profile and not path.exists() and path.with_suffix(".png").exists():
+        raise FileExistsError(
+            f"'{path.with_suffix('.png')}' exists already, and would be replaced: name another --out."
+        )
+    return path
+
+
+def is_bench(content) -> bool:
+    """Whether the content of a JSON file is what `bench` writes."""
+    return isinstance(content, dict) and str(content.get("command")).startswith(COMMAND)
+
+
+def _save(path: Path | None, results: dict, figure=None) -> None:
+    """Write the JSON, and a figure beside it."""
+    if path is None:
         print("\nNothing is saved: a quick run needs --out for that.")
         return
-    kind = "profile" if args.profile else "bench"
-    part = "" if args.profile or args.group == "all" else f"_{args.group}"  # a part leaves the whole as it is
-    path = Path(args.out) if args.out else RESULTS / f"{kind}_{device}{part}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         file.write((json.dumps(results, indent=2) + "\n").encode())
-    print(f"\n{path}")
+    print(f"\n{printable(path)}")
     if figure is not None:
         with replacing(path.with_suffix(".png")) as file:
             figure.savefig(file, format="png", dpi=120)
-        print(path.with_suffix(".png"))
+        print(printable(path.with_suffix(".png")))

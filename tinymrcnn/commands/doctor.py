@@ -13,13 +13,14 @@ import subprocess
 import sys
 
 from tinymrcnn import __version__
-from tinymrcnn.machine import AVX512, cpu_info
+from tinymrcnn.machine import AVX512, cpu_info, keep_freed_memory
 
 PACKAGES = ("numpy", "numba", "matplotlib", "pillow", "pycocotools", "threadpoolctl", "tqdm")
 ARCHITECTURE = (
     "import numpy, threadpoolctl;"
     "print(*{i.get('architecture') for i in threadpoolctl.threadpool_info() if i['user_api'] == 'blas'})"
 )
+WINDOWS = "import matplotlib.pyplot as p; p.switch_backend(p.matplotlib.rcParams['backend'])"
 
 
 def ok(text: str) -> tuple[str, str]:
@@ -37,7 +38,7 @@ def problem(text: str) -> tuple[str, str]:
 def run_doctor() -> int:
     """Print all lines. Returns 0, or 1 where there is a problem."""
     verdicts = set()
-    for check in (_system, _packages, _blas, _numba, _gpu):
+    for check in (_system, _packages, _drawing, _blas, _numba, _cuda_compiler, _gpu):
         for verdict, text in check():
             print(f"{verdict:<8} {text}", flush=True)
             verdicts.add(verdict)
@@ -58,6 +59,10 @@ def _system():
     yield ok(f"Python {platform.python_version()} on {platform.system()} {platform.machine()}")
     name, flags = cpu_info()
     yield ok(f"CPU: {name}, {_cores()} cores{', AVX-512' if AVX512 <= flags else ''}")
+    if keep_freed_memory():
+        yield ok("Memory: what arrays free is kept for the next ones; in notebooks from the first work on all cores on")
+    else:
+        yield note("Memory: every step takes fresh memory from the system; keeping what is freed needs glibc (Linux).")
 
 
 def _packages():
@@ -65,6 +70,17 @@ def _packages():
     yield ok("Packages: " + ", ".join(f"{name} {version}" for name, version in versions.items() if version))
     if missing := [name for name, version in versions.items() if version is None]:
         yield problem(f"Missing: {', '.join(missing)}. Run 'pip install -e .' in the clone.")
+
+
+def _drawing():
+    backend = os.environ.get("MPLBACKEND", "")
+    if backend.lower() in ("", "agg"):  # what tinymrcnn draws with
+        return
+    if subprocess.run([sys.executable, "-c", WINDOWS], capture_output=True).returncode:
+        yield note(
+            f"MPLBACKEND={backend} is a backend that matplotlib cannot load here (a notebook hands its own on). "
+            "tinymrcnn draws without it; unset it for what else you run from this shell."
+        )
 
 
 def _blas():
@@ -75,7 +91,7 @@ def _blas():
     if kernels == "unknown":
         yield note("BLAS: threadpoolctl does not know NumPy's, so neither its kernels are known nor its threads held.")
         return
-    yield ok(f"BLAS: {found['blas']} with {kernels} kernels, called from our own threads")
+    yield ok(f"BLAS: {found['blas']} with {kernels} kernels, called from our own threads; yours keeps its own number")
     if AVX512 <= cpu_info()[1]:
         bare = {name: value for name, value in os.environ.items() if name != "OPENBLAS_CORETYPE"}
         chosen = subprocess.run([sys.executable, "-c", ARCHITECTURE], env=bare, capture_output=True, text=True)
@@ -93,20 +109,42 @@ def _blas():
 
 
 def _numba():
-    from tinymrcnn.kernels import numba
+    from tinymrcnn.boxes.nms import nms_cpu
+    from tinymrcnn.kernels import cache_place
+    from tinymrcnn.threads import get_num_threads
 
     if failure := _roi_align_problem("cpu"):
         yield problem(f"Numba: {failure}")
         return
-    layer, threads = numba.threading_layer(), numba.get_num_threads()
-    yield ok(f"Numba: RoIAlign runs on {threads} threads, threading layer '{layer}', and is right")
-    if layer == "omp":
-        yield note(
-            "OpenMP's threads spin after every kernel, on cores that others need (NUMBA_THREADING_LAYER is set). "
-            "Unset the variable: tinymrcnn then takes 'workqueue'."
-        )
+    threads = get_num_threads()
+    yield ok(f"Numba: RoIAlign runs, on {threads} of our own threads where there is enough to do, and is right")
     if threads != _cores():
-        yield note(f"Numba runs {threads} threads on {_cores()} cores. Unset NUMBA_NUM_THREADS, or set it so.")
+        yield note(f"Work is shared by {threads} threads on {_cores()} cores. Unset NUMBA_NUM_THREADS, or set it so.")
+    if place := cache_place(nms_cpu):
+        yield ok(f"Numba keeps compiled kernels in '{place}'")
+    else:
+        yield note(
+            "Numba can keep compiled kernels nowhere, so every process compiles them anew, which takes a minute. "
+            "Set NUMBA_CACHE_DIR to a folder that can be written."
+        )
+
+
+def _cuda_compiler():
+    """Compiling to PTX needs no GPU: done wherever numba-cuda is installed."""
+    if not (version := _version("numba-cuda")):
+        return
+    from tinymrcnn.boxes.nms import walk_cuda
+    from tinymrcnn.kernels import compile_to_ptx
+
+    try:
+        compile_to_ptx(walk_cuda, "void(uint64[:, ::1], int64[::1], uint64[:, ::1], boolean[::1])")
+    except Exception as error:  # whatever is wrong with the compiler, the doctor reports it
+        yield problem(
+            f"Numba CUDA {version} compiles no kernel: {type(error).__name__}: {error}. Reinstall it: in the clone, "
+            "pip install -e '.[gpu]' (CUDA 12), or '.[gpu-cuda13]'; never both."
+        )
+    else:
+        yield ok(f"Numba CUDA {version} compiles kernels")
 
 
 def _gpu():

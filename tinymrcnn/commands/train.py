@@ -1,133 +1,229 @@
-"""What `tinymrcnn train` does with its options: the model, the settings, the data and the folder of a run.
+"""`tinymrcnn train`: the model, the settings, the data and the folder of a run, and then the training.
 
 A new run takes them from the options and notes in data.json where its data come from and what it started with; a
-resumed one takes them from its folder. Fine-tuning (lesson 15): --weights, and with it --freeze-at.
+resumed one takes them from its folder. Fine-tuning (lesson 15): weights, and with them freeze_at.
 """
 
 import ast
+import contextlib
+import dataclasses
+import itertools
 import json
+import typing
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tinymrcnn.data import CocoDataset, ShapesDataset
+from tinymrcnn.commands.evaluate import print_metrics
+from tinymrcnn.commands.predict import needs_preset
+from tinymrcnn.commands.source import TEST_IMAGES, compare, found, moved, open_data, read_source
+from tinymrcnn.files import locked, make_folder, printable, quoted, replacing
 from tinymrcnn.models import Config, MaskRCNN, TrainConfig, build_model
 from tinymrcnn.models.presets import get_config
-from tinymrcnn.models.settings import field_names, find_field, replace
+from tinymrcnn.settings import field_names, find_field, replace
 from tinymrcnn.training.freezing import freeze_stages
-from tinymrcnn.training.trainer import CHECKPOINT, load_run, train
+from tinymrcnn.training.run import CHECKPOINT, load_run
+from tinymrcnn.training.trainer import train_in
 from tinymrcnn.weights import load_checkpoint, load_weights
 
-TRAIN_IMAGES, TEST_IMAGES = 20_000, 500  # shapes with the seeds 0 and 1; 1,800 steps of 8 see most of them once
+SOURCE = "data.json"
+KEPT_OPEN = ("resume", "device", "data", "val")  # what may be said beside --resume
 QUICK = {"steps": 300, "warmup_steps": 30, "checkpoint_every": 50, "preview_every": 50}
 QUICK_TEST_IMAGES = 100
 FULL_SIZE = {"batch_size": 2}  # as in the paper, on each of its GPUs
 FINE_TUNING = {"lr": 1e-4}  # good weights need small steps
 
 
-def run_training(args) -> tuple[Path, dict, int]:
-    """Train as the options say. Returns the run's folder, the metrics, and on how many images they were taken.
+@dataclasses.dataclass(frozen=True)
+class TrainOptions:
+    """What a run is made from; None: the default. data, val: (image folder, annotation file) of COCO data sets, both or
+    none. weights: a checkpoint of ours, or a public file, which needs `preset`. settings: texts "FIELD=VALUE" for
+    any field of Config or TrainConfig. resume: the folder of a run to go on with, which keeps everything else."""
+
+    preset: str | None = None
+    weights: str | None = None
+    freeze_at: int | None = None
+    data: Sequence[str] | None = None
+    val: Sequence[str] | None = None
+    device: str = "auto"
+    quick: bool = False
+    steps: int | None = None
+    batch_size: int | None = None
+    seed: int | None = None
+    out: str | None = None
+    resume: str | None = None
+    settings: Sequence[str] | None = None
+
+
+class Prepared(typing.NamedTuple):
+    """A run that can begin. source: what data.json notes."""
+
+    model: MaskRCNN
+    config: TrainConfig
+    dataset: typing.Any
+    held_out: typing.Any
+    source: dict
+
+
+def train_command(options: TrainOptions) -> int:
+    """Train as the options say, print the metrics, and say what to do with the model. Returns the exit code, 0.
 
     Raises ValueError or OSError for options, data or folders that do not fit, and as train() does."""
-    model, config, dataset, held_out, out = _resumed_run(args) if args.resume else _new_run(args)
-    model.to(args.device)
+    needs_preset(options.weights, options.preset)
+    if options.resume:
+        _check_resumed(options)
+        out = Path(options.resume)
+        if not (out / CHECKPOINT).is_file():
+            load_run(out)  # tells that there is none
+        with locked(out):
+            run = _resumed_run(out, options)
+            metrics = _train(out, run, options)
+    else:
+        run = _new_run(options)
+        with _new_folder(options, run.model.config.preset) as out:
+            metrics = _train(out, run, options)
+    print_metrics(metrics, len(run.held_out), run.model.config.box.max_detections)
+    print(f"Look at {printable(out / 'predictions.png')} and {printable(out / 'curves.png')}. Use the model:")
+    print(f"  tinymrcnn predict IMAGE... --weights {quoted(out / 'model.npz')}")
+    return 0
+
+
+def _train(out: Path, run: Prepared, options: TrainOptions) -> dict:
+    """Train in a locked folder. Returns the metrics."""
+    model, config = run.model, run.config
+    with replacing(out / SOURCE) as file:
+        file.write((json.dumps(run.source) + "\n").encode())
     parameters = sum(parameter.size for parameter in model.parameters())
     frozen = parameters - sum(parameter.size for parameter in model.parameters() if parameter.requires_grad)
     size = f"{parameters:,} parameters" + (f", {frozen:,} of them frozen" if frozen else "")
-    shows = f"; '{out / 'preview.png'}' shows what it has learned so far" * (config.preview_every <= config.steps)
+    shows = f"; '{printable(out / 'preview.png')}' shows what it has learned so far"
     print(
         f"Training '{model.config.preset}' ({size}) on the {model.device}: {config.steps} steps "
-        f"of {config.batch_size} images out of {len(dataset)}, seed {config.seed}.\nEverything goes to '{out}'{shows}."
+        f"of {config.batch_size} images out of {len(run.dataset)}, seed {config.seed}.\n"
+        f"Everything goes to '{printable(out)}'{shows * (config.preview_every <= config.steps)}."
     )
-    if args.quick:
-        print(f"Quick: a first impression after {config.steps} steps, evaluated on {len(held_out)} images only.")
-    return out, train(model, dataset, config, out, held_out, resume=bool(args.resume)), len(held_out)
+    if options.quick:
+        print(f"Quick: a first impression after {config.steps} steps, evaluated on {len(run.held_out)} images only.")
+    resume = options.resume is not None
+    return train_in(out, model, run.dataset, config, run.held_out, resume=resume, progress=True)
 
 
-def _new_run(args):
-    if bool(args.data) != bool(args.val):
+def _new_run(options: TrainOptions) -> Prepared:
+    if bool(options.data) != bool(options.val):
         raise ValueError("--data and --val go together: images to train on, and others to evaluate on.")
-    if args.freeze_at and not args.weights:
+    if options.freeze_at and not options.weights:
         raise ValueError("--freeze-at keeps the first stages as they are, so it needs --weights FILE to start from.")
-    source = {
-        "data": args.data and [str(Path(path).resolve()) for path in args.data],
-        "val": args.val and [str(Path(path).resolve()) for path in args.val],
-        "test_images": QUICK_TEST_IMAGES if args.quick else TEST_IMAGES,
-        "weights": args.weights and str(Path(args.weights).resolve()),
-        "freeze_at": args.freeze_at or 0,
-    }
-    if args.weights and not args.preset:
-        start = load_checkpoint(args.weights).config
+    if options.weights and not options.preset:
+        start = load_checkpoint(options.weights).config
     else:
-        start = get_config(args.preset or "shapes")
-    model_fields, config = _settings(args, start)
-    dataset, held_out = _datasets(source)
+        start = get_config(options.preset or "shapes")
+    model_fields, config = _settings(options, start)
+    source: dict[str, typing.Any] = {
+        "data": options.data and [str(Path(path).resolve()) for path in options.data],
+        "val": options.val and [str(Path(path).resolve()) for path in options.val],
+        "test_images": QUICK_TEST_IMAGES if options.quick else TEST_IMAGES,
+        "weights": options.weights and str(Path(options.weights).resolve()),
+        "freeze_at": options.freeze_at or 0,
+    }
+    dataset, held_out = open_data(source, model_fields.get("masks", start.masks))
+    source["found"] = {name: found(source[name], opened) for name, opened in (("data", dataset), ("val", held_out))}
     model = build_model(start, len(dataset.categories) + 1, config.seed, **model_fields)
-    if args.weights:
-        print(load_weights(model, args.weights))
+    model.categories = dataset.categories  # by these names the predictors' rows of the weights are found
+    if options.weights:
+        print(load_weights(model, options.weights))
     freeze_stages(model, source["freeze_at"])
-    out = Path(args.out) if args.out else _free_folder(Path("runs") / start.preset)
-    if (out / CHECKPOINT).exists():
-        raise FileExistsError(f"'{out}' holds a run already: resume it with --resume {out}, or name another --out.")
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "data.json").write_text(json.dumps(source) + "\n", encoding="utf-8")
-    return model, config, dataset, held_out, out
+    model.to(options.device)
+    return Prepared(model, config, dataset, held_out, source)
 
 
-def _resumed_run(args):
-    names = ("preset", "weights", "freeze_at", "data", "val", "quick", "steps", "batch_size", "seed", "out", "set")
-    if given := [f"--{name.replace('_', '-')}" for name in names if getattr(args, name) not in (None, False)]:
-        raise ValueError(f"A resumed run keeps its settings; leave out {', '.join(given)}, or start a new run.")
-    out = Path(args.resume)
+@contextlib.contextmanager
+def _new_folder(options: TrainOptions, preset: str) -> Iterator[Path]:
+    """The folder of a new run, locked: the one that is named, or the first of runs/PRESET, -2, -3, ... that is new."""
+    if options.out:
+        out = make_folder(options.out)
+    else:
+        make_folder("runs")
+        for number in itertools.count(1):
+            out = Path("runs", preset if number == 1 else f"{preset}-{number}")
+            with contextlib.suppress(FileExistsError):
+                out.mkdir()  # of two runs that begin at once, one gets it
+                break
+    with locked(out):
+        if (out / CHECKPOINT).exists():
+            raise FileExistsError(
+                f"'{printable(out)}' holds a run already: resume it with --resume {quoted(out)}, or name another --out."
+            )
+        yield out
+
+
+def _check_resumed(options: TrainOptions) -> None:
+    """Raise ValueError for what a resumed run keeps."""
+    given = [field.name for field in dataclasses.fields(options) if field.name not in KEPT_OPEN and
+             getattr(options, field.name) is not None and getattr(options, field.name) is not False]  # fmt: skip
+    if given:
+        names = ", ".join("--set" if name == "settings" else f"--{name.replace('_', '-')}" for name in given)
+        raise ValueError(f"A resumed run keeps its settings; leave out {names}, or start a new run.")
+
+
+def _resumed_run(out: Path, options: TrainOptions) -> Prepared:
     checkpoint = load_run(out)
-    try:
-        source = json.loads((out / "data.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"'{out / 'data.json'}' should tell which data the run uses: {error}") from error
-    model = MaskRCNN(checkpoint.config, checkpoint.seed)
-    freeze_stages(model, source.get("freeze_at", 0))
-    return model, checkpoint.train_config, *_datasets(source), out
-
-
-def _datasets(source: dict):
-    """The data set to train on and the one to evaluate on."""
-    if source["data"]:
-        return CocoDataset(*source["data"]), CocoDataset(*source["val"])
-    return ShapesDataset(TRAIN_IMAGES, seed=0), ShapesDataset(source["test_images"], seed=1)
-
-
-def _free_folder(folder: Path) -> Path:
-    """The folder itself, or with -2, -3, ... the first that does not exist."""
-    number, free = 1, folder
-    while free.exists():
-        number += 1
-        free = folder.with_name(f"{folder.name}-{number}")
-    return free
+    source = moved(read_source(out / SOURCE), {"data": options.data, "val": options.val})
+    dataset, held_out = open_data(source, checkpoint.config.masks)
+    for name, opened in (("data", dataset), ("val", held_out)):
+        compare(source, name, opened)
+    model = MaskRCNN(checkpoint.config, seed=None)
+    freeze_stages(model, source["freeze_at"])
+    assert checkpoint.train_config is not None  # load_run has looked
+    model.to(options.device)
+    return Prepared(model, checkpoint.train_config, dataset, held_out, source)
 
 
 # Settings ------------------------------------------------------------------------------------------------
 
 
-def _settings(args, start: Config) -> tuple[dict, TrainConfig]:
+def _settings(options: TrainOptions, start: Config) -> tuple[dict, TrainConfig]:
     """The fields of Config to replace, and the TrainConfig, from what is trained (start: its Config before the
     replacement), --quick, the options and --set, in this order."""
-    train_fields = FULL_SIZE if start.transform.min_size else {}
-    train_fields = train_fields | (FINE_TUNING if args.weights else {}) | (QUICK if args.quick else {})
-    options = {"steps": args.steps, "batch_size": args.batch_size, "seed": args.seed}
-    train_fields |= {name: value for name, value in options.items() if value is not None}
-    model_fields = {}
-    for pair in args.set or []:
+    train_fields: dict[str, typing.Any] = FULL_SIZE if start.transform.min_size else {}
+    train_fields = train_fields | (FINE_TUNING if options.weights else {}) | (QUICK if options.quick else {})
+    given = {"steps": options.steps, "batch_size": options.batch_size, "seed": options.seed}
+    train_fields |= {name: value for name, value in given.items() if value is not None}
+    model_fields: dict[str, typing.Any] = {}
+    for pair in options.settings or []:
         name, equals, text = pair.partition("=")
         if not equals:
             raise ValueError(f"--set {pair!r} is not FIELD=VALUE.")
         if name in field_names(TrainConfig):
             train_fields[name] = parse_value(text)
-        elif (full := find_field(Config, name)) in ("preset", "num_classes"):
-            raise ValueError(f"--set {pair!r}: --preset and the data say this.")
+        elif (full := _full_name(name)) in ("preset", "num_classes"):
+            raise ValueError(f"--set {pair!r} cannot be: --preset and the data say this.")
         else:
             model_fields[full] = parse_value(text)
-    return model_fields, replace(TrainConfig(), **train_fields)
+    config = replace(TrainConfig(), **train_fields)
+    followers = {name: value for name, value in in_proportion(config.steps).items() if name not in train_fields}
+    return model_fields, replace(config, **followers)
 
 
-def parse_value(text: str):
+def _full_name(name: str) -> str:
+    try:
+        return find_field(Config, name)
+    except ValueError as error:
+        raise ValueError(f"--set {name}: {error} Training has: {', '.join(field_names(TrainConfig))}.") from None
+
+
+def in_proportion(steps: int) -> dict[str, int]:
+    """What follows the number of steps where it is smaller than the default one: warm-up, checkpoints and previews."""
+    default = TrainConfig()
+    if steps >= default.steps:
+        return {}
+    every = max(10, steps // 9)
+    return {
+        "warmup_steps": min(default.warmup_steps, steps // 10),
+        "checkpoint_every": min(default.checkpoint_every, every),
+        "preview_every": min(default.preview_every, every),
+    }
+
+
+def parse_value(text: str) -> typing.Any:
     """The value that a text means, written as in Python; a text without quotes is a text."""
     words = {"true": True, "false": False, "none": None}
     try:

@@ -7,11 +7,28 @@ import glob
 import io
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image
 
-SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+from tinymrcnn.files import printable, replacing
+
+# What is read, and by which suffixes a folder's images are known. Pillow knows more, which nobody's photographs are,
+# and which it should not read from strangers: for EPS, whatever its suffix says, it starts another program.
+FORMATS = {
+    "AVIF": (".avif",),
+    "BMP": (".bmp", ".dib"),
+    "GIF": (".gif",),
+    "JPEG": (".jfif", ".jpe", ".jpeg", ".jpg", ".mpo"),
+    "JPEG2000": (".j2k", ".jp2", ".jpx"),
+    "PNG": (".png",),
+    "PPM": (".pbm", ".pgm", ".pnm", ".ppm"),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+}
+SUFFIXES = {suffix for suffixes in FORMATS.values() for suffix in suffixes}
+MAX_PIXELS = 89_000_000  # of an image; beyond, Pillow warns of files that are small on disk and fill the memory
 PREDICTED = "_predicted.png"  # how the pictures that `tinymrcnn predict` writes end
 
 # The turn that brings a picture upright, by its orientation in the EXIF data; 1 is upright
@@ -30,22 +47,31 @@ def find_images(names) -> tuple[list[str], list[str]]:
     """The image files that a list of files, folders and patterns (*, ?, [...], and ** for folders below) stands for.
 
     A folder stands for the images that lie in it, in the order of their names, known by their suffixes; hidden
-    ones and the pictures that `tinymrcnn predict` wrote are none. A file is taken as it is.
+    ones and the pictures that `tinymrcnn predict` wrote are none. A file is taken as it is; so is the part of a
+    pattern that is there, such as a folder 'photos [2024]'.
     Returns (files, problems): every file once, and a sentence about each name that stands for none."""
     files, problems = [], []
     for name in map(str, names):
         if os.path.isdir(name):
             found = sorted(entry.path for entry in os.scandir(name) if _is_image(entry))
-            problem = f"There is no image in the folder '{name}'."
+            problem = f"There is no image in the folder '{printable(name)}'."
         elif glob.has_magic(name) and not os.path.exists(name):
-            found = sorted(path for path in glob.glob(name, recursive=True) if os.path.isfile(path))
-            problem = f"No file fits the pattern '{name}'."
+            found = sorted(path for path in glob.glob(_pattern(name), recursive=True) if os.path.isfile(path))
+            problem = f"No file fits the pattern '{printable(name)}'."
         else:
-            found, problem = [name], None
+            found, problem = [name], ""
         files += found
         if not found:
             problems.append(problem)
     return list(dict.fromkeys(files)), problems
+
+
+def _pattern(name: str) -> str:
+    """A pattern, in which the folders that exist stand for themselves."""
+    there = name
+    while there and not os.path.exists(there):
+        there = os.path.dirname(there.rstrip("/" + os.sep))
+    return glob.escape(there) + name[len(there) :]
 
 
 def _is_image(entry: os.DirEntry) -> bool:
@@ -58,45 +84,97 @@ def read_image(path) -> np.ndarray:
 
     A rotation noted in the EXIF data is applied, transparency is composited on white; grey, palette and CMYK
     images become RGB, 16-bit greys keep their precision (value / 65535); of an animation, the first frame.
-    Raises FileNotFoundError where there is no such file, ValueError where it cannot be read as an image."""
+    Raises FileNotFoundError where there is no such file, ValueError where it cannot be read as an image: another
+    format than FORMATS, more than MAX_PIXELS, or whatever Pillow says of it."""
+    return _opened(path, lambda image, file: _to_rgb(_upright(image)))
+
+
+def image_size(path) -> tuple[int, int]:
+    """(height, width) of what read_image gives, without decoding the pixels. Raises as read_image does.
+
+    A file that does not end as its format should is decoded, to see whether it is whole."""
+    return _opened(path, _size)
+
+
+def _opened(path, read):
+    """read(image, file) of the opened image file; whatever goes wrong becomes one error that names the file."""
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"There is no image file '{path}'.")
+        raise FileNotFoundError(f"There is no image file '{printable(path)}'.")
+    if not FORMATS.keys() <= Image.OPEN.keys():
+        Image.init()
+    formats = [name for name in FORMATS if name in Image.OPEN]
+    cause: BaseException
     try:
-        with Image.open(path) as image:
-            pixels = _to_rgb(_upright(image))
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise ValueError(f"The file '{path}' cannot be read as an image: {error}") from error
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        # given a name, Pillow maps some TIFF files into memory, and mixes up the pixels of those that are turned
+        with open(path, "rb") as file, Image.open(file, formats=formats) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
+            return read(image, file)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:  # the latter, where it is an error
+        problem = (
+            f"it has more than {MAX_PIXELS / 1e6:.0f} million pixels; make it smaller, or cut it into pieces, first"
+        )
+        cause = error
+    except Image.UnidentifiedImageError as error:
+        problem, cause = f"it is damaged, or of no format that is read here ({', '.join(FORMATS)})", error
+    except MemoryError as error:
+        problem, cause = "the memory does not suffice; make it smaller, or cut it into pieces, first", error
+    except Exception as error:  # Pillow's decoders raise errors of many kinds
+        problem, cause = str(error).rstrip(".") or type(error).__name__, error
+    raise ValueError(f"The file '{printable(path)}' cannot be read as an image: {printable(problem)}.") from cause
+
+
+def _size(image: Image.Image, file: BinaryIO) -> tuple[int, int]:
+    end = {"PNG": b"IEND", "JPEG": b"\xff\xd9"}.get(image.format or "")
+    if end is not None:
+        here = file.tell()
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 1024))
+        whole = end in file.read()
+        file.seek(here)
+        if not whole:
+            image.load()
+    # A PNG without EXIF data before the pixels would be decoded in search of them; a TIFF tells the size turned already
+    asked = image.format not in ("PNG", "TIFF") or not {"exif", "Raw profile type exif"}.isdisjoint(image.info)
+    turned = asked and image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+    return (image.width, image.height) if turned else (image.height, image.width)
 
 
 def _upright(image: Image.Image) -> Image.Image:
     """The image turned as its camera was held. (Of the EXIF data only this one entry is read, since a damaged
     entry elsewhere, which PIL's exif_transpose would stumble over, is no reason to refuse a photograph.)"""
     image.load()
-    turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     return image if turn is None else image.transpose(turn)
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:
-    """(H, W, 3) float32 in 0..1."""
+    """(3, H, W) float32 in 0..1."""
+    rgb = np.empty((3, image.height, image.width), np.float32)
     if image.mode.startswith("I"):  # 16-bit greys; Pillow opens some of them as 32-bit integers
-        grey = np.asarray(image).astype(np.float32) / 65535
+        values = np.asarray(image)
+        grey = values.astype(np.float32)
+        grey /= 65535
         if grey.min() < 0 or grey.max() > 1:
-            raise ValueError("its grey values do not fit into 16 bits; save it with 8 or 16 bits a channel.")
+            raise ValueError("its grey values do not fit into 16 bits; save it with 8 or 16 bits a channel")
         if "transparency" in image.info:  # one value that means transparent
-            grey[np.asarray(image) == image.info["transparency"]] = 1
-        return np.repeat(grey[:, :, None], 3, axis=2)
+            grey[values == image.info["transparency"]] = 1
+        rgb[:] = grey
+        return rgb
     if image.mode == "F":
-        raise ValueError("it holds floating-point pixels; save it with 8 or 16 bits a channel.")
-    if image.has_transparency_data:
-        rgba = np.asarray(image.convert("RGBA")).astype(np.float32) / 255
-        alpha = rgba[:, :, 3:]
-        return rgba[:, :, :3] * alpha + (1 - alpha)
-    return np.asarray(image.convert("RGB")).astype(np.float32) / 255
+        raise ValueError("it holds floating-point pixels; save it with 8 or 16 bits a channel")
+    mode = "RGBA" if image.has_transparency_data else "RGB"
+    bands = image if image.mode == mode else image.convert(mode)
+    alpha = None if mode == "RGB" else np.asarray(bands.getchannel("A")).astype(np.float32) / 255
+    for n, channel in enumerate(rgb):  # one by one: all of a large image at once would fill the memory
+        np.divide(np.asarray(bands.getchannel(n)), 255, out=channel, dtype=np.float32)
+        if alpha is not None:
+            channel *= alpha
+            channel += 1 - alpha
+    return rgb
 
 
-def write_image(path, image) -> None:
+def write_image(path, image: np.ndarray) -> None:
     """Write a (3, H, W) RGB image, floats in 0..1, as 8 bits a channel, in the format that the suffix names.
 
     Values outside 0..1 are clipped. The file appears at once or not at all, so that a viewer never opens
@@ -104,15 +182,20 @@ def write_image(path, image) -> None:
     path, image = Path(path), np.asarray(image)
     if image.ndim != 3 or image.shape[0] != 3 or image.dtype.kind != "f" or not np.isfinite(image).all():
         raise ValueError(
-            f"write_image takes a (3, H, W) array of finite floats in 0..1 for '{path}', "
+            f"write_image takes a (3, H, W) array of finite floats in 0..1 for '{printable(path)}', "
             f"got shape {image.shape} and dtype {image.dtype}."
         )
     file_format = Image.registered_extensions().get(path.suffix.lower())
     if file_format not in Image.SAVE:
-        raise ValueError(f"The suffix of '{path}' names no image format that can be written; use .png or .jpg.")
+        raise ValueError(
+            f"The suffix of '{printable(path)}' names no image format that can be written; use .png or .jpg."
+        )
     pixels = np.rint(image.transpose(1, 2, 0).clip(0, 1) * 255).astype(np.uint8)
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, file_format)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(buffer.getvalue())
-    os.replace(partial, path)
+    try:
+        Image.fromarray(pixels).save(buffer, file_format)
+    except (OSError, ValueError) as error:  # some formats hold no such size
+        text = f"'{printable(path)}' cannot be written as {file_format}: {printable(error)}"
+        raise ValueError(text) from error
+    with replacing(path) as file:
+        file.write(buffer.getvalue())

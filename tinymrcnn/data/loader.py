@@ -6,7 +6,7 @@ nothing but left and right (section 3.1, after Fast R-CNN).
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -17,13 +17,15 @@ PREFETCH = 4  # batches
 
 
 def flip_horizontally(image, target: dict):
-    """The mirror image (3, H, W) and its target: boxes and masks mirrored, the rest unchanged. No input is
-    modified."""
+    """The mirror image (3, H, W) and its target: boxes and masks, if it has any, mirrored, the rest unchanged. No input
+    is modified."""
     width = image.shape[2]
     boxes = target["boxes"].copy()
     boxes[:, 0::2] = width - boxes[:, 2::-2]
-    masks = np.ascontiguousarray(target["masks"][:, :, ::-1])
-    return np.ascontiguousarray(image[:, :, ::-1]), {**target, "boxes": boxes, "masks": masks}
+    mirrored = {**target, "boxes": boxes}
+    if "masks" in target:
+        mirrored["masks"] = np.ascontiguousarray(target["masks"][:, :, ::-1])
+    return np.ascontiguousarray(image[:, :, ::-1]), mirrored
 
 
 def batch_indices(length: int, batch_size: int, step: int, seed: int) -> list[int]:
@@ -51,7 +53,7 @@ def load_batch(dataset, batch_size: int, step: int, seed: int, flip: bool = True
 
 def batches(
     dataset, batch_size: int, start_step: int, num_steps: int, seed: int, flip: bool = True
-) -> Iterator[tuple[int, list, list]]:
+) -> Generator[tuple[int, list, list], None, None]:
     """The batches of a run: (step, images, targets) for step in range(start_step, num_steps).
 
     dataset: see tinymrcnn.data. num_steps: of the whole run, also when it resumes at start_step.
@@ -71,7 +73,7 @@ def batches(
 def _read_ahead(dataset, batch_size: int, steps: range, seed: int, flip: bool):
     pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
     try:
-        waiting = deque()
+        waiting: deque = deque()
         for step in steps:
             for ahead in range(step + len(waiting), min(step + PREFETCH, steps.stop)):
                 waiting.append(pool.submit(load_batch, dataset, batch_size, ahead, seed, flip))

@@ -173,11 +173,11 @@ def draw(rng, height: int, width: int, crowded: bool):
 
 
 def boxes_around(masks) -> np.ndarray:
-    """The tight boxes (N, 4) float32 of masks (N, H, W) that have at least one pixel each."""
+    """The tight boxes (N, 4) float32 of masks (N, H, W); (0, 0, 0, 0) for a mask without a pixel."""
     columns, rows = masks.any(1), masks.any(2)
     x1, y1 = columns.argmax(1), rows.argmax(1)
     x2, y2 = columns.shape[1] - columns[:, ::-1].argmax(1), rows.shape[1] - rows[:, ::-1].argmax(1)
-    return np.stack([x1, y1, x2, y2], 1).astype(np.float32)
+    return np.stack([x1, y1, x2, y2], 1).astype(np.float32) * masks.any((1, 2))[:, None]
 
 
 class ShapesDataset:

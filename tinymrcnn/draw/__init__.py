@@ -12,11 +12,12 @@ from tinymrcnn.draw.figures import (
     plot_cells,
     write_picture,
 )
-from tinymrcnn.draw.overlay import COLORS, class_color, draw_instances, shrunk
+from tinymrcnn.draw.overlay import COLORS, check_font, class_color, draw_instances, shrunk
 
 __all__ = [
     "COLORS",
     "ROLE_COLORS",
+    "check_font",
     "class_color",
     "describe",
     "draw_anchors",

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 from tinymrcnn.autograd import Tensor
-from tinymrcnn.autograd.tensor import outputs_first
+from tinymrcnn.autograd.graph import outputs_first
 from tinymrcnn.backend import to_numpy
 from tinymrcnn.data.images import write_image
 from tinymrcnn.draw.overlay import COLORS
@@ -179,7 +179,7 @@ def draw_graph(tensor: Tensor):
         for parent in filter(None, node.parents):
             depth[parent] = max(depth.get(parent, 0), depth[node] + 1)
     layers = [[node for node in depth if depth[node] == d] for d in range(max(depth.values()) + 1)]
-    x = {}
+    x: dict = {}
     for layer in layers:  # each Node as near to those that use it as its layer allows
         users = {node: [x[user] for user in x if any(parent is node for parent in user.parents)] for node in layer}
         layer.sort(key=lambda node: np.mean(users[node]) if users[node] else 0.0)

@@ -4,8 +4,15 @@ Lines and letters grow with the picture, and a label moves aside where another o
 09 to 12 and 15 draw with it, through figures.py.
 """
 
+import functools
+from pathlib import Path
+
+import matplotlib
 import numpy as np
+from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
+
+from tinymrcnn.files import printable
 
 # Seven colours that people with any kind of colour vision tell apart (Okabe & Ito 2008), class 1 first
 COLORS = ("#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#0072b2", "#d55e00", "#f0e442")
@@ -20,13 +27,14 @@ def class_color(label: int) -> tuple[int, int, int]:
     return int(code[1:3], 16), int(code[3:5], 16), int(code[5:7], 16)
 
 
-def draw_instances(image, instances: dict, categories=(), score_threshold: float = 0.5, size: int = 512):
+def draw_instances(image, instances: dict, categories=(), score_threshold: float = 0.5, size: int = 512, font=None):
     """The image with its objects: masks tinted and outlined, boxes, class names and scores.
 
     image: (3, H, W) float32 in 0..1. instances: a target or a model's output (boxes, labels, and where it has
     them masks and scores), in the image's coordinates; a mask counts where it is >= 0.5, an object where
     its score is >= score_threshold. categories: a data set's, for the names. size: the image is enlarged by
     a whole factor so that its shorter side comes near this many pixels, as far as the longer stays within 2048.
+    font: a file, for names with letters that DejaVu Sans lacks; a class whose name it lacks too appears by its number.
 
     Colours tell the classes apart; where there is one class only, or more than there are colours, the objects. The
     name of an only class is not written. In a crowd a label that finds no place clear of others is left out."""
@@ -56,20 +64,67 @@ def draw_instances(image, instances: dict, categories=(), score_threshold: float
         x1, y1, x2, y2 = boxes[n]
         draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colors[n], width=line)
 
-    plates, written = [], []  # the best choose their place first, and are written last
+    plates: list[tuple] = []
+    written: list[tuple] = []  # the best choose their place first, and are written last
     for n in reversed(kept):
-        name = names.get(int(labels[n]), f"class {int(labels[n])}")
+        name = drawable(names.get(int(labels[n])), int(labels[n]), font)
         words = [name] * (len(names) != 1) + ([] if scores is None else [f"{scores[n].item():.2f}"])
-        font = ImageFont.load_default(max(LETTERS, round(min(letters, (boxes[n][3] - boxes[n][1]) / 4))))
-        right, bottom = draw.textbbox((0, 0), " ".join(words), font=font)[2:]
+        letter_size = max(LETTERS, round(min(letters, (boxes[n][3] - boxes[n][1]) / 4)))
+        face = _face(" ".join(words), letter_size, font)
+        right, bottom = draw.textbbox((0, 0), " ".join(words), font=face)[2:]
         if words and (plate := _place(boxes[n], right + 6, bottom + 4, (height, width), plates)):
             plates.append(plate)
-            written.append((plate, " ".join(words), font, colors[n]))
-    for (x1, y1, x2, y2), text, font, color in reversed(written):
+            written.append((plate, " ".join(words), face, colors[n]))
+    for (x1, y1, x2, y2), text, face, color in reversed(written):
         draw.rectangle((x1, y1, x2 - 1, y2 - 1), fill=color)
         bright = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] > 120
-        draw.text((x1 + 3, y1 + 1), text, font=font, fill="black" if bright else "white")
+        draw.text((x1 + 3, y1 + 1), text, font=face, fill="black" if bright else "white")
     return np.asarray(canvas)
+
+
+# Letters -------------------------------------------------------------------------------------------------
+
+
+def check_font(path) -> None:
+    """Raise FileNotFoundError or ValueError where a file holds no font."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no font file '{printable(path)}'.")
+    try:
+        ImageFont.truetype(path, LETTERS)
+        _letters_of(path)
+    except (OSError, RuntimeError) as error:
+        raise ValueError(
+            f"The file '{printable(path)}' cannot be read as a font (.ttf, .otf, .ttc): {error}"
+        ) from error
+
+
+def drawable(name: str | None, label: int, font=None) -> str:
+    """The name of a class as it can be drawn: without line breaks, or its number where the font lacks a letter."""
+    name = None if name is None else printable(name)
+    if name is None or not (name.isascii() or set(map(ord, name)) <= _letters_of(font or _dejavu_sans())):
+        return f"class {label}"
+    return name
+
+
+def _face(text: str, size: int, font=None):
+    """Pillow's own font, which knows little beyond ASCII, or another."""
+    if font is None and text.isascii():
+        return ImageFont.load_default(size)
+    return ImageFont.truetype(font or _dejavu_sans(), size)
+
+
+def _dejavu_sans() -> str:
+    """The font that comes with matplotlib: Latin, Greek, Cyrillic, Hebrew, Arabic letters, and many signs."""
+    return str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"))
+
+
+@functools.cache
+def _letters_of(font) -> frozenset[int]:
+    """The code points that a font has a picture of."""
+    return frozenset(FT2Font(str(font)).get_charmap())
+
+
+# Pixels --------------------------------------------------------------------------------------------------
 
 
 def shrunk(image, largest: int = LARGEST):

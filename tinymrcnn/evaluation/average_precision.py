@@ -10,16 +10,19 @@ import numpy as np
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)
-MAX_DETECTIONS = 100  # an image and a class
+MAX_DETECTIONS = 100  # of an image and a class, in COCO's own numbers
 AREAS = {"AP": (0, 1e10), "APs": (0, 32**2), "APm": (32**2, 96**2), "APl": (96**2, 1e10)}  # pixels, both ends count
 
 
-def average_precision(targets: list[dict], detections: list[dict], iou_type: str = "bbox") -> dict[str, float]:
+def average_precision(
+    targets: list[dict], detections: list[dict], iou_type: str = "bbox", max_detections: int = MAX_DETECTIONS
+) -> dict[str, float]:
     """AP, AP50, AP75, APs, APm and APl, Python floats; -1 where there is no object of that size.
 
     targets: one dict an image with boxes (N, 4), labels, image_id, area, iscrowd, and masks (N, H, W) of 0/1.
     detections: one dict an image with boxes, labels, scores, and for iou_type "segm" masks (N, H, W) of 0/1,
-    pasted into the image. Raises ValueError for another iou_type or lists of different lengths."""
+    pasted into the image. max_detections: how many of an image and a class count, the best.
+    Raises ValueError for another iou_type or lists of different lengths."""
     if iou_type not in ("bbox", "segm") or len(targets) != len(detections):
         raise ValueError(
             f"average_precision takes 'bbox' or 'segm', not {iou_type!r}, and one target for each detection: "
@@ -27,7 +30,7 @@ def average_precision(targets: list[dict], detections: list[dict], iou_type: str
         )
     pairs = sorted(zip(targets, detections, strict=True), key=lambda pair: pair[0]["image_id"])
     classes = np.unique(np.concatenate([np.empty(0, np.int64), *(target["labels"] for target in targets)]))
-    images = {label: [_of_class(label, *pair, iou_type) for pair in pairs] for label in classes}
+    images = {label: [_of_class(label, *pair, iou_type, max_detections) for pair in pairs] for label in classes}
     metrics = {}
     for name, area in AREAS.items():
         curves = np.empty((len(IOU_THRESHOLDS), len(RECALLS), len(classes)))
@@ -46,10 +49,10 @@ def _mean(precision) -> float:
     return defined.mean().item() if len(defined) else -1.0
 
 
-def _of_class(label: int, target: dict, detection: dict, iou_type: str) -> dict:
+def _of_class(label: int, target: dict, detection: dict, iou_type: str, max_detections: int) -> dict:
     """What there is and what was found of one class in one image, the best findings first."""
     mine, found = target["labels"] == label, np.flatnonzero(detection["labels"] == label)
-    found = found[np.argsort(-detection["scores"][found], kind="stable")][:MAX_DETECTIONS]
+    found = found[np.argsort(-detection["scores"][found], kind="stable")][:max_detections]
     crowd = target["iscrowd"][mine] == 1
     if iou_type == "bbox":
         boxes = detection["boxes"][found].astype(np.float64)
@@ -76,8 +79,8 @@ def box_overlaps(found, objects, crowd) -> np.ndarray:
     have been found: there, the share of the finding that lies inside it."""
     corners = np.minimum(found[:, None, 2:], objects[:, 2:]) - np.maximum(found[:, None, :2], objects[:, :2])
     shared = corners.clip(min=0).prod(2)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (found, objects)]
-    return _ratio(shared, *areas, crowd)
+    found_area, area = ((boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (found, objects))
+    return _ratio(shared, found_area, area, crowd)
 
 
 def mask_overlaps(found, objects, crowd) -> np.ndarray:
@@ -124,7 +127,7 @@ def class_precision(images: list[dict], threshold: float, area: tuple) -> np.nda
         counts = ~np.where(matched >= 0, np.append(ignored, False)[matched], other_size)  # [-1] is the False
         scores.append(image["scores"][counts])
         right.append(matched[counts] >= 0)
-        objects += np.count_nonzero(~ignored)
+        objects += int(np.count_nonzero(~ignored))
     if objects == 0:
         return np.full(len(RECALLS), -1.0)
     order = np.argsort(-np.concatenate(scores), kind="stable")

@@ -3,53 +3,70 @@
 AP is the average precision over classes and over IoU thresholds 0.5, 0.55, ..., 0.95; AP50 and AP75 are at
 one threshold; APs, APm and APl are over objects of up to 32^2 pixels, up to 96^2, and beyond (section 4 of
 the article). average_precision.py computes the same from scratch, and lesson 12 explains it.
+
+Of every image and class, the max_detections with the highest scores count. COCO's own numbers are those of 100; where
+the images hold more objects than that, no more than 100 of them can be found.
 """
 
 import contextlib
 import io
+import warnings
 from collections.abc import Iterable, Iterator
 
+import numpy as np
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from tqdm import tqdm
 
 from tinymrcnn.boxes import paste_masks
+from tinymrcnn.data import map_categories
 from tinymrcnn.data.coco import annotations_of, corners_to_sides, encode_mask
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+AREAS = {"AP": "all", "AP50": "all", "AP75": "all", "APs": "small", "APm": "medium", "APl": "large"}
+IOU_THRESHOLDS = {"AP50": 0.5, "AP75": 0.75}  # the others are means over ten
 
 
 def evaluate(model, dataset, batch_size: int = 8, progress: bool = True) -> dict[str, float]:
     """Detect in every image of the data set, and compare with its targets.
 
     Returns {"bbox/AP": ..., "bbox/AP50": ..., "segm/AP": ...}, see METRICS; -1 where the data set has no
-    object of that size, and no "segm" where the model predicts no masks. The model is in eval mode meanwhile
-    and then again in the mode that it was in. Pasted masks are encoded one at a time, so that memory does not
-    grow with the data set. progress: whether to show a progress bar.
-    Raises ValueError for an empty data set, or one with other categories than the model's."""
-    known = getattr(model, "categories", None)
-    if known and [c["name"] for c in known] != [c["name"] for c in dataset.categories]:
-        raise ValueError(
-            f"The model knows the categories {[c['name'] for c in known]}, "
-            f"the data set has {[c['name'] for c in dataset.categories]}: its labels would mean something else."
-        )
+    object of that size, and no "segm" where the model predicts no masks or the targets have none. As many detections
+    of an image count as the model may find, its config.max_detections (100, as in COCO, unless set); a warning says
+    where an image has more objects. The model is in eval mode meanwhile and then again in the mode that it was in.
+    Pasted masks are encoded one at a time, so that memory does not grow with the data set. progress: whether to show
+    a progress bar.
+    Classes are compared by name: the data set may have them in another order, or some of the model's only, and then
+    what the model finds of the others does not count (see map_categories, which raises ValueError for other classes).
+    Raises ValueError for an empty data set."""
+    labels = map_categories(getattr(model, "categories", None), dataset.categories)
     training = model.training
     model.eval()
     try:
-        pairs = _detect(model, dataset, batch_size, progress)
-        return _metrics(pairs, dataset.categories, model.config.mask.paste_whole_pixels)
+        pairs = _renamed(_detect(model, dataset, batch_size, progress), labels)
+        limit = model.config.box.max_detections
+        counted = _counted(pairs, limit, of_class=False)
+        return _metrics(counted, dataset.categories, model.config.mask.paste_whole_pixels, limit)
     finally:
         model.train(training)
 
 
-def evaluate_detections(detections: list[dict], dataset, whole_pixels: bool = False) -> dict[str, float]:
+def evaluate_detections(
+    detections: list[dict], dataset, whole_pixels: bool = False, max_detections: int = 100
+) -> dict[str, float]:
     """The metrics (see evaluate) of detections that exist already, one dict an image in the order of the data
-    set, as model.detect returns them. whole_pixels: see coco_results. Raises ValueError where their numbers differ."""
+    set, as model.detect returns them. whole_pixels: see coco_results. max_detections: how many of an image and a class
+    count, those with the highest scores. A data set with a method read_target(index) is asked for targets
+    alone, not for images. Raises ValueError where their numbers differ, or max_detections is below 1."""
     if len(detections) != len(dataset):
         raise ValueError(f"There are detections for {len(detections)} images, but the data set has {len(dataset)}.")
-    pairs = ((dataset[index][1], detection) for index, detection in enumerate(detections))
-    return _metrics(pairs, dataset.categories, whole_pixels)
+    if max_detections < 1:
+        raise ValueError(f"max_detections must be 1 at least, not {max_detections}.")
+    target_of = getattr(dataset, "read_target", lambda index: dataset[index][1])
+    pairs = ((target_of(index), detection) for index, detection in enumerate(detections))
+    counted = _counted(pairs, max_detections, of_class=True)
+    return _metrics(counted, dataset.categories, whole_pixels, max_detections)
 
 
 def coco_results(
@@ -75,7 +92,7 @@ def coco_results(
             }
             if "masks" in detection:
                 one = slice(n, n + 1)
-                pasted = paste_masks(detection["masks"][one], detection["boxes"][one], size, whole_pixels)
+                pasted = paste_masks(detection["masks"][one], detection["boxes"][one], size, whole_pixels=whole_pixels)
                 record["segmentation"] = encode_mask(pasted[0] >= 0.5)
             records.append(record)
     return records
@@ -91,39 +108,82 @@ def _detect(model, dataset, batch_size: int, progress: bool) -> Iterator[tuple[d
             bar.update(len(batch))
 
 
+def _renamed(pairs: Iterable[tuple[dict, dict]], labels: dict[int, int]) -> Iterator[tuple[dict, dict]]:
+    """The pairs, with the detections of the data set's classes only, under its labels. labels: see map_categories."""
+    back = {of_model: of_dataset for of_dataset, of_model in labels.items()}
+    for target, detection in pairs:
+        kept = np.array([label in back for label in detection["labels"].tolist()], bool)
+        shown = {key: values[kept] for key, values in detection.items()}
+        shown["labels"] = np.array([back[label] for label in shown["labels"].tolist()], np.int64)
+        yield target, shown
+
+
+def _counted(pairs: Iterable[tuple[dict, dict]], max_detections: int, of_class: bool) -> Iterator[tuple[dict, dict]]:
+    """The pairs as they are; after them a warning, where an image has more objects (of one class) than can be found."""
+    most = 0
+    for target, detection in pairs:
+        labels = target["labels"][target["iscrowd"] == 0]
+        most = max(most, np.bincount(labels, minlength=1).max().item() if of_class else len(labels))
+        yield target, detection
+    if most > max_detections:
+        objects, limit = ("objects of one class", " and a class") if of_class else ("objects", "")
+        warnings.warn(
+            f"An image holds {most} {objects}, but at most {max_detections} detections of an image{limit} count "
+            "(max_detections), so AP cannot reach 1.",
+            stacklevel=4,
+        )
+
+
 def _metrics(
-    pairs: Iterable[tuple[dict, dict]], categories: list[dict], whole_pixels: bool = False
+    pairs: Iterable[tuple[dict, dict]], categories: list[dict], whole_pixels: bool, max_detections: int
 ) -> dict[str, float]:
     """The metrics of (target, detection) pairs, which are read one by one."""
-    images, annotations, results, kinds = [], [], [], ()
+    images: list[dict] = []
+    annotations: list[dict] = []
+    results: list[dict] = []
+    with_masks = True
     for target, detection in pairs:
-        image_id, size = target["image_id"], target["masks"].shape[1:]
+        image_id, size = target["image_id"], (0, 0)  # which only masks need
+        with_masks = with_masks and "masks" in target and "masks" in detection
+        if with_masks:
+            size = target["masks"].shape[1:]
+        else:
+            target, detection = (
+                {key: value for key, value in each.items() if key != "masks"} for each in (target, detection)
+            )
         images.append({"id": image_id, "height": size[0], "width": size[1]})
         annotations += annotations_of(target, categories, len(annotations) + 1)
         results += coco_results([detection], [image_id], [size], categories, whole_pixels)
-        kinds = ("bbox", "segm") if "masks" in detection else ("bbox",)
     if not images:
         raise ValueError("The data set holds no image, so there is nothing to evaluate.")
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
         ground_truth = _coco(images, annotations, categories)
         return {
             f"{kind}/{name}": value
-            for kind in kinds
-            for name, value in zip(METRICS, _stats(ground_truth, results, kind), strict=True)
+            for kind in (("bbox", "segm") if with_masks else ("bbox",))
+            for name, value in _stats(ground_truth, results, kind, max_detections).items()
         }
 
 
-def _stats(ground_truth: COCO, results: list[dict], kind: str) -> list[float]:
+def _stats(ground_truth: COCO, results: list[dict], kind: str, max_detections: int) -> dict[str, float]:
+    """METRICS of one kind, computed as pycocotools' summarize() does it, which knows 100 detections only."""
     found = [
         {**record, "id": number, "iscrowd": 0, "area": _area(record, kind)}
         for number, record in enumerate(results, start=1)  # pycocotools takes an id of 0 for "no match"
     ]
     dataset = ground_truth.dataset
     run = COCOeval(ground_truth, _coco(dataset["images"], found, dataset["categories"]), kind)
+    run.params.maxDets = [max_detections]
     run.evaluate()
     run.accumulate()
-    run.summarize()
-    return run.stats[: len(METRICS)].tolist()
+    stats = {}
+    for name in METRICS:
+        precision = run.eval["precision"][:, :, :, run.params.areaRngLbl.index(AREAS[name]), 0]
+        if name in IOU_THRESHOLDS:
+            precision = precision[run.params.iouThrs == IOU_THRESHOLDS[name]]
+        defined = precision[precision > -1]
+        stats[name] = defined.mean().item() if len(defined) else -1.0
+    return stats
 
 
 def _area(record: dict, kind: str) -> float:

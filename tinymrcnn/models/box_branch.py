@@ -12,9 +12,9 @@ from tinymrcnn import ops
 from tinymrcnn.autograd import Tensor
 from tinymrcnn.backend import Array, array_module, like, to_numpy
 from tinymrcnn.boxes import BoxCoder, Matcher, batched_nms, box_iou, clip_boxes_to_image, sample_balanced
-from tinymrcnn.models.settings import Count, Fraction, NotNegative, PoolSize, Positive, Settings, Width
 from tinymrcnn.nn import Linear, Module
 from tinymrcnn.nn.init import normal
+from tinymrcnn.settings import Count, Fraction, NotNegative, PoolSize, Positive, Settings, Width
 
 # Shapes below: R RoIs, P positives among them, G ground-truth objects, K classes (0 is the background), D detections
 
@@ -102,8 +102,7 @@ def sample_rois(
     xp = array_module(proposals)
     candidates = xp.concatenate([proposals, target["boxes"]])
     matches = to_numpy(box_targets(candidates, target["boxes"], settings))
-    labels = np.clip(matches + 1, 0, 1)
-    positives, negatives = sample_balanced(labels, settings.samples, settings.positive_fraction, rng)
+    positives, negatives = sample_balanced(matches, settings.samples, settings.positive_fraction, rng)
     index = np.concatenate([positives, negatives])
     classes = np.zeros(len(index), np.int64)
     classes[: len(positives)] = to_numpy(target["labels"])[matches[positives]]

@@ -13,8 +13,8 @@ from tinymrcnn.models.mask_branch import MaskSettings
 from tinymrcnn.models.pooler import PoolerSettings
 from tinymrcnn.models.resnet import ResNetSettings
 from tinymrcnn.models.rpn import RPNSettings
-from tinymrcnn.models.settings import Count, CountOrZero, Fraction, NotNegative, Range, Settings
 from tinymrcnn.models.transform import TransformSettings
+from tinymrcnn.settings import Count, CountOrZero, Fraction, NotNegative, Range, Settings
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,14 @@ are those of watch.counting_operations; a test compares the two.
 import contextlib
 import math
 from dataclasses import dataclass
+from unittest.mock import patch
 
 import numpy as np
 
 from tinymrcnn import ops
 from tinymrcnn.autograd import Tensor, no_grad
-from tinymrcnn.bench.watch import replaced
 from tinymrcnn.models import MaskRCNN
 from tinymrcnn.models.config import Config
-from tinymrcnn.nn import layers
 
 SIZE = (800, 1088)
 
@@ -35,7 +34,7 @@ def cost_of(config: Config, size=SIZE) -> Cost:
     """What a model costs on one image (h, w), with as many proposals and detections as its Config allows.
 
     The convolutions and the fully connected layers are counted. Without the masks' share it is Faster R-CNN's."""
-    with without_drawing(), no_grad(), _counting() as count:
+    with no_grad(), _counting() as count:
         model = MaskRCNN(config, seed=None).eval()
         batch = model.transform([np.zeros((3, *size), np.float32)])
         features = model.features(batch)
@@ -54,11 +53,6 @@ def cost_of(config: Config, size=SIZE) -> Cost:
     return Cost(sum(parameters.values()), total + masks, of_masks, masks)
 
 
-def without_drawing():
-    """Within this block the weights of new models stay 0: drawing millions of them takes seconds."""
-    return replaced(layers._Weighted, "reset_parameters", lambda self, rng: None)
-
-
 @contextlib.contextmanager
 def _counting():
     """Within this block the operators compute nothing. Yields a function that returns the operations since it was
@@ -72,13 +66,13 @@ def _counting():
         lengths = zip(x.shape[2:], weight.shape[2:], strict=True)
         return [(n + 2 * padding - dilation * (k - 1) - 1) // stride + 1 for n, k in lengths]
 
-    def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, relu=False, groups=1):
+    def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, *, relu=False, groups=1):
         nonlocal total
         out = nothing(len(x), len(weight), *sides(x, weight, stride, padding, dilation))
         total += 2 * out.size * math.prod(weight.shape[1:])
         return out
 
-    def conv_transpose2d(x, weight, bias=None, stride=1, relu=False):
+    def conv_transpose2d(x, weight, bias=None, stride=1, *, relu=False):
         nonlocal total
         total += 2 * x.size * math.prod(weight.shape[1:])
         lengths = zip(x.shape[2:], weight.shape[2:], strict=True)
@@ -112,5 +106,5 @@ def _counting():
 
     with contextlib.ExitStack() as stack:
         for name, stand_in in stand_ins.items():
-            stack.enter_context(replaced(ops, name, stand_in))
+            stack.enter_context(patch.object(ops, name, stand_in))
         yield count

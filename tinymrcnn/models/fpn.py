@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from tinymrcnn import ops
 from tinymrcnn.autograd import Tensor
-from tinymrcnn.models.settings import Settings, Width
 from tinymrcnn.nn import Conv2d, Module, Sequential
 from tinymrcnn.nn.init import xavier_uniform
+from tinymrcnn.settings import Settings, Width
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from tinymrcnn import ops
 from tinymrcnn.autograd import Tensor
 from tinymrcnn.backend import Array, array_module, like
 from tinymrcnn.boxes import crop_masks
-from tinymrcnn.models.settings import PoolSize, Settings, Width
 from tinymrcnn.nn import Conv2d, ConvTranspose2d, Module, Sequential
 from tinymrcnn.nn.init import normal
+from tinymrcnn.settings import PoolSize, Settings, Width
 
 # Shapes below: R RoIs, of which P positives, C channels, K classes, G ground-truth objects, masks of m x m cells
 
@@ -77,7 +77,7 @@ def mask_targets(masks: Array, rois: Array, *, objects: np.ndarray, size: int, s
 
     masks (G, H, W) of the image, rois (P, 4), objects (P,) host indices of the masks. Returns (P, size, size) floats,
     0 and 1 (soft_mask_targets: the interpolated values between)."""
-    crops = crop_masks(masks, rois, size, settings.crop_aligned, index=like(objects, rois))
+    crops = crop_masks(masks, rois, size, aligned=settings.crop_aligned, index=like(objects, rois))
     return crops if settings.soft_mask_targets else (crops >= 0.5).astype(crops.dtype)
 
 

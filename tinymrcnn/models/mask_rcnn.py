@@ -9,7 +9,6 @@ import numpy as np
 from tinymrcnn.autograd import Tensor, cat
 from tinymrcnn.backend import Array, backend_of, to_numpy
 from tinymrcnn.models.box_branch import BoxHead, BoxPredictor, RoISamples, box_loss, decode_detections
-from tinymrcnn.models.config import Config
 from tinymrcnn.models.mask_branch import MaskHead, MaskPredictor, decode_masks, mask_loss, mask_targets
 from tinymrcnn.models.resnet import make_stage
 from tinymrcnn.models.transform import Batch
@@ -20,28 +19,25 @@ from tinymrcnn.nn import Module
 
 
 class MaskRCNN(TwoStage):
-    """The model of a Config; Faster R-CNN where config.masks is False.
+    """The model of a Config; Faster R-CNN where config.masks is False."""
 
-    seed: of the weights; None leaves them undrawn, for weights that are loaded."""
-
-    def __init__(self, config: Config, seed: int | None = 0):
-        super().__init__(config, seed)
-        num_masks = 1 if config.mask.class_agnostic_masks else config.num_classes
-        self.roi_heads = Module()
+    def make_roi_heads(self) -> Module:
+        """Figure 4. Right (FPN, and C5): a head for each branch. Left (C4): the last stage of the ResNet runs on every
+        RoI, and both branches read its result."""
+        config, heads = self.config, Module()
         if config.backbone == "c4":
-            # Figure 4, left: the last stage runs on every RoI, and both branches read its result
-            self.roi_heads.layer4 = make_stage(self.channels, 3, config.resnet.roi_stage_stride, config.resnet)
+            heads.layer4 = make_stage(self.channels, 3, config.resnet.roi_stage_stride, config.resnet)
             box_channels = mask_channels = config.resnet.out_channels[3]
         else:
-            self.roi_heads.box_head = BoxHead(self.channels, config.box)
+            heads.box_head = BoxHead(self.channels, config.box)
             box_channels, mask_channels = config.box.hidden, (self.channels, *config.mask.layers)[-1]
-        self.roi_heads.box_predictor = BoxPredictor(box_channels, config.num_classes)
+        heads.box_predictor = BoxPredictor(box_channels, config.num_classes)
         if config.masks:
             if config.backbone != "c4":
-                self.roi_heads.mask_head = MaskHead(self.channels, config.mask)
-            self.roi_heads.mask_predictor = MaskPredictor(mask_channels, num_masks, config.mask)
-        if seed is not None:
-            self.initialize(seed)
+                heads.mask_head = MaskHead(self.channels, config.mask)
+            num_masks = 1 if config.mask.class_agnostic_masks else config.num_classes
+            heads.mask_predictor = MaskPredictor(mask_channels, num_masks, config.mask)
+        return heads
 
     def roi_features(self, features: list[Tensor], rois: list[Array], size: int) -> Tensor:
         """What the branches read of every RoI, (R, C, size, size); for C4 the last stage has run on it."""

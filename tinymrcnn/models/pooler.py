@@ -10,11 +10,11 @@ from typing import Annotated, Literal
 
 from tinymrcnn.autograd import Tensor
 from tinymrcnn.backend import Array, array_module
-from tinymrcnn.models.settings import NotNegative, Positive, Range, Settings
 from tinymrcnn.roi.roi_align import roi_align_unchecked
 from tinymrcnn.roi.roi_pool import roi_pool_unchecked
 from tinymrcnn.roi.roi_warp import roi_warp_unchecked
 from tinymrcnn.roi.rois import boxes_to_rois, interleave
+from tinymrcnn.settings import NotNegative, Positive, Range, Settings
 
 # Shapes below: R RoIs (R_i of image i), C channels
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from tinymrcnn.models.config import Config
 from tinymrcnn.models.mask_rcnn import MaskRCNN
-from tinymrcnn.models.settings import replace
+from tinymrcnn.settings import replace
 
 Table = dict[str, Any]  # full name of a setting -> its value
 

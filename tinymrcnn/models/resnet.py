@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 from tinymrcnn import ops
 from tinymrcnn.autograd import Tensor
-from tinymrcnn.models.settings import Range, Settings, Width
 from tinymrcnn.nn import BatchNorm2d, Conv2d, FrozenBatchNorm2d, GroupNorm, MaxPool2d, Module, ReLU, Sequential
+from tinymrcnn.settings import Range, Settings, Width
 
 # Shapes below: N images, C channels, maps of H x W cells
 
@@ -50,7 +50,7 @@ def conv_norm(x: Tensor, conv: Conv2d, norm: Module, relu: ReLU | None = None) -
     if isinstance(norm, FrozenBatchNorm2d):
         scale, shift = norm.scale_and_shift()
         filters = conv.weight * scale.reshape(-1, 1, 1, 1)
-        return ops.conv2d(x, filters, Tensor(shift), conv.stride, conv.padding, conv.dilation, relu is not None)
+        return ops.conv2d(x, filters, Tensor(shift), conv.stride, conv.padding, conv.dilation, relu=relu is not None)
     out = norm(conv(x))
     return out if relu is None else relu(out)
 

@@ -23,9 +23,9 @@ from tinymrcnn.boxes import (
     remove_small_boxes,
     sample_balanced,
 )
-from tinymrcnn.models.settings import Count, Fraction, NotNegative, Positive, Settings, Width
 from tinymrcnn.nn import Conv2d, Module, Sequential
 from tinymrcnn.nn.init import normal
+from tinymrcnn.settings import Count, Fraction, NotNegative, Positive, Settings, Width
 
 # Shapes below: N images, A anchors of all levels together, G ground-truth objects, P proposals
 
@@ -136,8 +136,7 @@ def rpn_targets(anchors: Array, gt_boxes: Array, settings: RPNSettings) -> Array
 def sample_anchors(matches: Array, settings: RPNSettings, rng: np.random.Generator) -> AnchorSamples:
     """Draw the anchors that the loss looks at from the result of rpn_targets, (A,)."""
     matches = to_numpy(matches)
-    labels = np.clip(matches + 1, -1, 1)
-    positives, negatives = sample_balanced(labels, settings.samples, settings.positive_fraction, rng)
+    positives, negatives = sample_balanced(matches, settings.samples, settings.positive_fraction, rng)
     return AnchorSamples(positives, negatives, matches[positives])
 
 
@@ -174,14 +173,9 @@ def rpn_loss(
 
 
 def decode_proposals(
-    logits: Array,
-    deltas: Array,
-    *,
-    anchors: Anchors,
-    image_size: tuple[int, int],
-    settings: RPNSettings,
+    logits: Array, deltas: Array, *, anchors: Anchors, image_size: tuple[int, int], settings: RPNSettings,
     training: bool,
-) -> tuple[Array, Array]:
+) -> tuple[Array, Array]:  # fmt: skip
     """The proposals of one image: the best anchors of every level, corrected, clipped, without duplicates.
 
     logits (A,), deltas (A, 4). training: which of the settings' numbers of proposals hold.

@@ -17,9 +17,11 @@ from PIL import Image
 
 from tinymrcnn.autograd import Tensor
 from tinymrcnn.backend import Array, channels_first, to_device
-from tinymrcnn.models.settings import Positive, Range, Settings
+from tinymrcnn.settings import Positive, Range, Settings
 
 Size = Annotated[int, Range(1, 65_536)]
+Images = list[Array]  # (3, H, W) floats in 0..1, of any sizes
+Targets = list[dict[str, Any]]  # what check_target asks for, of every image
 
 
 @dataclass(frozen=True)
@@ -61,14 +63,9 @@ class Batch:
 
 
 def make_batch(
-    images: list[Array],
-    targets: list[dict[str, Any]] | None = None,
-    *,
-    settings: TransformSettings,
-    min_sizes: list[int] | None = None,
-    device: str = "cpu",
-    dtype: Any = np.float32,
-) -> Batch:
+    images: Images, targets: Targets | None = None, *, settings: TransformSettings, min_sizes: list[int] | None = None,
+    device: str = "cpu", dtype: Any = np.float32,
+) -> Batch:  # fmt: skip
     """Normalise, resize, pad and move a list of images, and their targets if there are any, which check_images and
     check_targets have seen.
 
@@ -101,7 +98,7 @@ def make_batch(
     return Batch(Tensor(to_device(channels_first(padded), device)), sizes, original_sizes, ids, moved)
 
 
-def image_ids_of(images: list[Array], targets: list[dict[str, Any]] | None) -> list[int]:
+def image_ids_of(images: Images, targets: Targets | None) -> list[int]:
     """The image_id of every target; where it has none, or there are no targets, the position in the batch."""
     return [int(target.get("image_id", i)) for i, target in enumerate(targets or [{}] * len(images))]
 
@@ -195,7 +192,7 @@ def check_images(images: Any) -> None:
             raise ValueError(f"Image {i} has pixels that are not finite.")
 
 
-def check_targets(images: list[Array], targets: Any, *, num_classes: int, needs_masks: bool = False) -> None:
+def check_targets(images: Images, targets: Any, *, num_classes: int, needs_masks: bool = False) -> None:
     """Raise ValueError unless there is a target for every image that fits it (see check_target)."""
     if len(targets) != len(images):
         raise ValueError(f"There are {len(images)} images but {len(targets)} targets.")

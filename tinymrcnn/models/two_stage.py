@@ -15,23 +15,15 @@ import numpy as np
 from tinymrcnn.autograd import Tensor, no_grad
 from tinymrcnn.backend import Array, backend_of, to_device, to_numpy
 from tinymrcnn.boxes import clip_boxes_to_image, paste_masks
+from tinymrcnn.models import rpn
 from tinymrcnn.models.box_branch import RoISamples, sample_rois
 from tinymrcnn.models.config import Config
 from tinymrcnn.models.fpn import FPN
 from tinymrcnn.models.pooler import pool_rois
 from tinymrcnn.models.resnet import ResNet
-from tinymrcnn.models.rpn import (
-    Anchors,
-    AnchorSamples,
-    RPNHead,
-    RPNOutputs,
-    decode_proposals,
-    rpn_loss,
-    rpn_targets,
-    sample_anchors,
-)
-from tinymrcnn.models.transform import Batch, check_images, check_targets, image_ids_of, make_batch
+from tinymrcnn.models.transform import Batch, Images, Targets, check_images, check_targets, image_ids_of, make_batch
 from tinymrcnn.nn import Module
+from tinymrcnn.nn.init import without_drawing
 from tinymrcnn.randomness import Purpose, generator
 
 STRIDES = {"fpn": (4, 8, 16, 32, 64), "c4": (16,), "c5": (32,)}  # pixels per cell of the levels
@@ -44,7 +36,7 @@ LossSums = dict[str, tuple[Tensor, int]]  # name -> (sum, count): the loss is th
 class Samples:
     """What chance decided in one training step; losses(..., samples=...) repeats it exactly. One entry an image."""
 
-    anchors: list[AnchorSamples]
+    anchors: list[rpn.AnchorSamples]
     rois: list[RoISamples]
 
     @property
@@ -59,24 +51,28 @@ class Samples:
 class TwoStage(Module):
     """The shared part of the models. A model has its own `roi_heads`, branch_losses() and branch_detections().
 
-    Attributes: config, categories (list of {"label", "name", "id"} or None), and seed, of which, with the step and the
-    image_ids, the random samples are a function."""
+    config: the settings. seed: of the weights, and, with the step and the image_ids, of the random samples; None leaves
+    the weights 0, for a model that is loaded.
 
-    roi_heads: Module
+    Attributes: config, seed, categories (list of {"label", "name", "id"} or None)."""
 
-    def __init__(self, config: Config, seed: int | None = 0):
+    def __init__(self, config: Config, seed: int | None = 0) -> None:
         super().__init__()
         self.config, self.seed = config, seed or 0
         self.categories: list[dict[str, Any]] | None = None
-        body = ResNet(config.resnet, 3 if config.backbone == "c4" else 4)
-        self.channels = body.out_channels[-1]  # of the maps that the RPN and the branches read
-        self.backbone = Module(body=body)
-        if config.backbone == "fpn":
-            self.backbone.fpn = FPN(body.out_channels, config.fpn)
-            self.channels = config.fpn.channels
         self.anchor_generator = config.rpn.anchor_generator()
-        num_anchors = self.anchor_generator.num_anchors_per_cell[0]
-        self.rpn = Module(head=RPNHead(self.channels, config.rpn.channels, num_anchors))
+        with without_drawing():  # initialize() draws
+            body = ResNet(config.resnet, 3 if config.backbone == "c4" else 4)
+            self.channels = body.out_channels[-1]  # of the maps that the RPN and the branches read
+            self.backbone = Module(body=body)
+            if config.backbone == "fpn":
+                self.backbone.fpn = FPN(body.out_channels, config.fpn)
+                self.channels = config.fpn.channels
+            num_anchors = self.anchor_generator.num_anchors_per_cell[0]
+            self.rpn = Module(head=rpn.RPNHead(self.channels, config.rpn.channels, num_anchors))
+            self.roi_heads = self.make_roi_heads()
+        if seed is not None:
+            self.initialize(seed)
 
     @property
     def device(self) -> str:
@@ -84,6 +80,10 @@ class TwoStage(Module):
         return backend_of(next(self.parameters()).data).device
 
     # The model's own branches
+
+    def make_roi_heads(self) -> Module:
+        """The layers of the branches."""
+        raise TypeError(f"{type(self).__name__} has no branches: use MaskRCNN.")
 
     def branch_losses(self, features: list[Tensor], batch: Batch, samples: list[RoISamples]) -> LossSums:
         """The (sum, count) of every loss on the sampled RoIs."""
@@ -95,7 +95,7 @@ class TwoStage(Module):
 
     # The steps
 
-    def transform(self, images: list[Array], targets: list[dict[str, Any]] | None = None, *, step: int = 0) -> Batch:
+    def transform(self, images: Images, targets: Targets | None = None, *, step: int = 0) -> Batch:
         """Images of any sizes, (3, H, W) floats in 0..1 on the host, and their targets, as one Batch.
 
         Raises ValueError that names the image, and the object in it, for anything malformed."""
@@ -123,29 +123,29 @@ class TwoStage(Module):
         maps = self.backbone.body(batch.images)
         return self.backbone.fpn(maps) if self.config.backbone == "fpn" else maps[-1:]
 
-    def run_rpn(self, features: list[Tensor], batch: Batch) -> RPNOutputs:
+    def run_rpn(self, features: list[Tensor], batch: Batch) -> rpn.RPNOutputs:
         """What the RPN says of every anchor of every level."""
         logits, deltas = self.rpn.head(features)
-        return RPNOutputs(logits, deltas, self.all_anchors(features, batch))
+        return rpn.RPNOutputs(logits, deltas, self.all_anchors(features, batch))
 
-    def all_anchors(self, features: list[Tensor], batch: Batch) -> Anchors:
+    def all_anchors(self, features: list[Tensor], batch: Batch) -> rpn.Anchors:
         """The anchors of all levels, on the model's device."""
         strides = STRIDES[self.config.backbone][: len(features)] if self.config.rpn.nominal_strides else None
         sizes = [feature.shape[2:] for feature in features]
         anchors = self.anchor_generator(sizes, batch.images.shape[2:], strides)
         joined = np.concatenate(anchors).astype(np.dtype(features[0].dtype))
-        return Anchors(to_device(joined, self.device), [len(level) for level in anchors])
+        return rpn.Anchors(to_device(joined, self.device), [len(level) for level in anchors])
 
-    def sample_anchors(self, anchors: Anchors, batch: Batch) -> list[AnchorSamples]:
+    def sample_anchors(self, anchors: rpn.Anchors, batch: Batch) -> list[rpn.AnchorSamples]:
         """Draw the anchors that the RPN's loss looks at, image by image."""
         samples = []
         for gt_boxes, image_id in zip(batch.gt_boxes, batch.image_ids, strict=True):
-            matches = rpn_targets(anchors.boxes, gt_boxes, self.config.rpn)
+            matches = rpn.rpn_targets(anchors.boxes, gt_boxes, self.config.rpn)
             rng = generator(self.seed, Purpose.RPN_SAMPLE, batch.step, image_id)
-            samples.append(sample_anchors(matches, self.config.rpn, rng))
+            samples.append(rpn.sample_anchors(matches, self.config.rpn, rng))
         return samples
 
-    def propose(self, outputs: RPNOutputs, batch: Batch) -> list[Array]:
+    def propose(self, outputs: rpn.RPNOutputs, batch: Batch) -> list[Array]:
         """The proposals of every image: a list of (P_i, 4) arrays, detached.
 
         Raises FloatingPointError in training when what the RPN says is not finite."""
@@ -153,7 +153,7 @@ class TwoStage(Module):
         if self.training and not bool((abs(logits) < np.inf).all() & (abs(deltas) < np.inf).all()):
             raise FloatingPointError(f"The RPN's outputs are not finite for the images {batch.image_ids}.")
         decode = functools.partial(
-            decode_proposals, anchors=outputs.anchors, settings=self.config.rpn, training=self.training
+            rpn.decode_proposals, anchors=outputs.anchors, settings=self.config.rpn, training=self.training
         )
         return [decode(logits[i], deltas[i], image_size=size)[0] for i, size in enumerate(batch.sizes)]
 
@@ -192,18 +192,13 @@ class TwoStage(Module):
         for result, size in zip(results, batch.original_sizes, strict=True):
             if "masks" in result:
                 whole_pixels = self.config.mask.paste_whole_pixels
-                result["masks"] = paste_masks(result["masks"], result["boxes"], size, whole_pixels)
+                result["masks"] = paste_masks(result["masks"], result["boxes"], size, whole_pixels=whole_pixels)
         return results
 
     # The whole
 
     def loss_sums(
-        self,
-        images: list[Array],
-        targets: list[dict[str, Any]],
-        *,
-        step: int = 0,
-        samples: Samples | None = None,
+        self, images: Images, targets: Targets, *, step: int = 0, samples: Samples | None = None
     ) -> tuple[LossSums, Samples]:
         """Every loss of a batch as (sum, count), in train or eval mode, and the samples on which they were computed.
 
@@ -215,23 +210,18 @@ class TwoStage(Module):
         if samples is None:
             rois = self.sample(self.propose(outputs, batch), batch)
             samples = Samples(self.sample_anchors(outputs.anchors, batch), rois)
-        sums = rpn_loss(outputs, batch.gt_boxes, samples=samples.anchors, settings=self.config.rpn)
+        sums = rpn.rpn_loss(outputs, batch.gt_boxes, samples=samples.anchors, settings=self.config.rpn)
         return sums | self.branch_losses(features, batch, samples.rois), samples
 
     def losses(
-        self,
-        images: list[Array],
-        targets: list[dict[str, Any]],
-        *,
-        step: int = 0,
-        samples: Samples | None = None,
+        self, images: Images, targets: Targets, *, step: int = 0, samples: Samples | None = None
     ) -> dict[str, Tensor]:
         """The losses of a batch, in train or eval mode, each a mean over what it looks at and 0 over nothing; of Mask
         R-CNN loss_objectness, loss_rpn_box_reg, loss_classifier, loss_box_reg and loss_mask. See loss_sums."""
         sums, _ = self.loss_sums(images, targets, step=step, samples=samples)
         return mean_losses(sums)
 
-    def draw_samples(self, images: list[Array], targets: list[dict[str, Any]], *, step: int = 0) -> Samples:
+    def draw_samples(self, images: Images, targets: Targets, *, step: int = 0) -> Samples:
         """The anchors and RoIs that losses(images, targets, step=step) would draw. A forward pass like any other: in
         train mode the running statistics of batch normalisation take part in it."""
         with no_grad():
@@ -242,18 +232,18 @@ class TwoStage(Module):
 
     @no_grad()
     @np.errstate(invalid="ignore", over="ignore")  # what is not finite is dropped
-    def _detect(self, images: list[Array]) -> tuple[list[dict[str, Array]], Batch]:
+    def _detect(self, images: Images) -> tuple[list[dict[str, Array]], Batch]:
         batch = self.transform(images)
         features = self.features(batch)
         proposals = self.propose(self.run_rpn(features, batch), batch)
         return self.branch_detections(features, batch, proposals), batch
 
-    def detect(self, images: list[Array]) -> list[dict[str, np.ndarray]]:
+    def detect(self, images: Images) -> list[dict[str, np.ndarray]]:
         """Per image boxes (D, 4) in its own pixels, labels (D,), scores (D,) and masks (D, m, m), probabilities on
         a grid over each box, best first, as NumPy arrays. Evaluation pastes them one at a time."""
         return self.rescale(*self._detect(images))
 
-    def forward(self, images: list[Array], targets: list[dict[str, Any]] | None = None, *, step: int = 0) -> Any:
+    def forward(self, images: Images, targets: Targets | None = None, *, step: int = 0) -> Any:
         """losses() in train mode; in eval mode the detections of detect() with the masks pasted into the images."""
         if not self.training:
             return self.postprocess(*self._detect(images))

@@ -16,19 +16,6 @@ from tinymrcnn.nn.module import Module, Parameter
 from tinymrcnn.nn.optim import SGD, AdamW, clip_grad_norm
 
 __all__ = [
-    "SGD",
-    "AdamW",
-    "BatchNorm2d",
-    "Conv2d",
-    "ConvTranspose2d",
-    "FrozenBatchNorm2d",
-    "GroupNorm",
-    "Linear",
-    "MaxPool2d",
-    "Module",
-    "Parameter",
-    "ReLU",
-    "Sequential",
-    "clip_grad_norm",
-    "init",
-]
+    "SGD", "AdamW", "BatchNorm2d", "Conv2d", "ConvTranspose2d", "FrozenBatchNorm2d", "GroupNorm", "Linear",
+    "MaxPool2d", "Module", "Parameter", "ReLU", "Sequential", "clip_grad_norm", "init",
+]  # fmt: skip

@@ -1,19 +1,51 @@
-"""The layers: parameters around the functions of tinymrcnn.ops, with PyTorch's names."""
+"""The layers: parameters around the functions of tinymrcnn.ops, with PyTorch's names.
+
+A layer draws its weights when it is made, each layer others; a whole network draws them anew with
+Module.initialize(seed), and one that is loaded need not draw them before (init.without_drawing).
+"""
+
+import contextlib
+import math
+from collections.abc import Iterator
+from contextvars import ContextVar
 
 import numpy as np
 
 from tinymrcnn import ops
 from tinymrcnn.autograd import Tensor
-from tinymrcnn.backend import channels_first, like
+from tinymrcnn.backend import Array, channels_first, like
 from tinymrcnn.nn import init as initialisers
+from tinymrcnn.nn.init import Initialiser
 from tinymrcnn.nn.module import Module, Parameter
+
+# How many layers, and numbers in their weights, may still be made; None: any
+_allowance: ContextVar[tuple[int, int] | None] = ContextVar("allowance", default=None)
+
+
+@contextlib.contextmanager
+def at_most(layers: int, numbers: int):
+    """Within this block so many layers with weights can be made, with so many numbers in all: what a file describes is
+    not to take more memory than the file. One more raises ValueError, before memory is taken for it."""
+    token = _allowance.set((layers, numbers))
+    try:
+        yield
+    finally:
+        _allowance.reset(token)
+
+
+def _take(numbers: int) -> None:
+    if left := _allowance.get():
+        _allowance.set((left[0] - 1, left[1] - numbers))
+        if left[0] < 1 or left[1] < numbers:
+            raise ValueError("The model would have more weights than are at hand.")
 
 
 class _Weighted(Module):
-    """A layer with a weight and perhaps a bias, drawn by `init` and zero."""
+    """A layer with a weight, drawn by `init`, and perhaps a bias, which starts at zero."""
 
-    def __init__(self, shape, bias_size, init):
+    def __init__(self, shape: tuple[int, ...], bias_size: int, init: Initialiser) -> None:
         super().__init__()
+        _take(math.prod(shape) + bias_size)
         self.init = init
         if len(shape) == 4:  # filters lie channels-last in memory, as the maps do
             o, i, h, w = shape
@@ -21,9 +53,11 @@ class _Weighted(Module):
         else:
             self.weight = Parameter(np.zeros(shape, np.float32))
         self.bias = Parameter(np.zeros(bias_size, np.float32)) if bias_size else None
-        self.reset_parameters(np.random.default_rng(0))
+        if initialisers.is_drawing():
+            self.reset_parameters(initialisers.next_generator())
 
-    def reset_parameters(self, rng):
+    def reset_parameters(self, rng: np.random.Generator) -> None:
+        """Draw the weight by `init`, and set the bias to 0."""
         self.weight.data[...] = like(self.init(rng, self.weight.shape).astype(np.float32), self.weight.data)
         if self.bias is not None:
             self.bias.data.fill(0)
@@ -33,35 +67,41 @@ class Conv2d(_Weighted):
     """ops.conv2d with a weight (out, in, kernel, kernel); with relu=True, a ReLU behind it."""
 
     def __init__(
-        self, in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, bias=True, relu=False,
-        init=initialisers.kaiming_normal,
-    ):  # fmt: skip
+        self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0,
+        dilation: int = 1, *, bias: bool = True, relu: bool = False, init: Initialiser = initialisers.kaiming_normal,
+    ) -> None:  # fmt: skip
         shape = (out_channels, in_channels, kernel_size, kernel_size)
         super().__init__(shape, out_channels if bias else 0, init)
         self.stride, self.padding, self.dilation, self.relu = stride, padding, dilation, relu
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.relu)
+        """(N, in, H, W) -> (N, out, out_h, out_w)."""
+        return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, relu=self.relu)
 
 
 class ConvTranspose2d(_Weighted):
     """ops.conv_transpose2d with a weight (in, out, kernel, kernel); with relu=True, a ReLU behind it."""
 
-    def __init__(self, in_channels, out_channels, kernel_size, stride=1, relu=False, init=initialisers.kaiming_normal):
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, *, relu: bool = False,
+        init: Initialiser = initialisers.kaiming_normal,
+    ) -> None:  # fmt: skip
         super().__init__((in_channels, out_channels, kernel_size, kernel_size), out_channels, init)
         self.stride, self.relu = stride, relu
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.conv_transpose2d(x, self.weight, self.bias, self.stride, self.relu)
+        """(N, in, H, W) -> (N, out, (H - 1) stride + kernel, (W - 1) stride + kernel)."""
+        return ops.conv_transpose2d(x, self.weight, self.bias, self.stride, relu=self.relu)
 
 
 class Linear(_Weighted):
     """ops.linear with a weight (out, in)."""
 
-    def __init__(self, in_features, out_features, init=initialisers.xavier_uniform):
+    def __init__(self, in_features: int, out_features: int, *, init: Initialiser = initialisers.xavier_uniform) -> None:
         super().__init__((out_features, in_features), out_features, init)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, in) -> (N, out)."""
         return ops.linear(x, self.weight, self.bias)
 
 
@@ -70,21 +110,22 @@ class BatchNorm2d(Module):
 
     buffers = ("running_mean", "running_var")
 
-    def __init__(self, num_features, eps=1e-5, momentum=0.1):
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__()
         self.eps, self.momentum = eps, momentum
         self.weight = Parameter(np.ones(num_features, np.float32))
         self.bias = Parameter(np.zeros(num_features, np.float32))
-        self.running_mean = np.zeros(num_features, np.float32)
-        self.running_var = np.ones(num_features, np.float32)
+        self.running_mean: Array = np.zeros(num_features, np.float32)
+        self.running_var: Array = np.ones(num_features, np.float32)
 
-    def reset_parameters(self, rng):
+    def reset_parameters(self, rng: np.random.Generator) -> None:
         for zeros in (self.bias.data, self.running_mean):
             zeros.fill(0)
         for ones in (self.weight.data, self.running_var):
             ones.fill(1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> the same."""
         statistics = self.running_mean, self.running_var
         return ops.batch_norm(x, *statistics, self.weight, self.bias, self.training, self.momentum, self.eps)
 
@@ -96,38 +137,41 @@ class FrozenBatchNorm2d(Module):
 
     buffers = ("weight", "bias", "running_mean", "running_var")
 
-    def __init__(self, num_features, eps=1e-5):
+    def __init__(self, num_features: int, eps: float = 1e-5) -> None:
         super().__init__()
         self.eps = eps
-        self.weight = np.ones(num_features, np.float32)
-        self.bias = np.zeros(num_features, np.float32)
-        self.running_mean = np.zeros(num_features, np.float32)
-        self.running_var = np.ones(num_features, np.float32)
+        self.weight: Array = np.ones(num_features, np.float32)
+        self.bias: Array = np.zeros(num_features, np.float32)
+        self.running_mean: Array = np.zeros(num_features, np.float32)
+        self.running_var: Array = np.ones(num_features, np.float32)
 
-    def scale_and_shift(self):
+    def scale_and_shift(self) -> tuple[Array, Array]:
         """The two constants of every channel, arrays (C,)."""
         scale = self.weight / (self.running_var + self.eps) ** 0.5
         return scale, self.bias - self.running_mean * scale
 
     def forward(self, x: Tensor) -> Tensor:
-        scale, shift = self.scale_and_shift()
-        return x * scale.reshape(1, -1, 1, 1) + shift.reshape(1, -1, 1, 1)
+        """(N, C, H, W) -> the same."""
+        scale, shift = (constant.reshape(1, -1, 1, 1) for constant in self.scale_and_shift())
+        out: Tensor = x * scale + shift
+        return out
 
 
 class GroupNorm(Module):
     """ops.group_norm: the same in train and in eval mode."""
 
-    def __init__(self, num_groups, num_channels, eps=1e-5):
+    def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5) -> None:
         super().__init__()
         self.num_groups, self.eps = num_groups, eps
         self.weight = Parameter(np.ones(num_channels, np.float32))
         self.bias = Parameter(np.zeros(num_channels, np.float32))
 
-    def reset_parameters(self, rng):
+    def reset_parameters(self, rng: np.random.Generator) -> None:
         self.weight.data.fill(1)
         self.bias.data.fill(0)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> the same."""
         return ops.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
 
@@ -135,27 +179,29 @@ class ReLU(Module):
     """ops.relu."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Any shape -> the same."""
         return ops.relu(x)
 
 
 class MaxPool2d(Module):
     """ops.max_pool2d."""
 
-    def __init__(self, kernel_size, stride=None, padding=0):
+    def __init__(self, kernel_size: int, stride: int | None = None, padding: int = 0) -> None:
         super().__init__()
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, out_h, out_w)."""
         return ops.max_pool2d(x, self.kernel_size, self.stride, self.padding)
 
 
 class Sequential(Module):
     """Layers one after the other, named "0", "1", ... in the state_dict; it can be indexed and walked."""
 
-    def __init__(self, *layers: Module):
+    def __init__(self, *layers: Module) -> None:
         super().__init__(**{str(i): layer for i, layer in enumerate(layers)})
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Module]:
         return (layer for _, layer in self.named_children())
 
     def __getitem__(self, index: int) -> Module:
@@ -165,6 +211,7 @@ class Sequential(Module):
         return sum(1 for _ in self)
 
     def forward(self, x: Tensor) -> Tensor:
+        """The last layer's result."""
         for layer in self:
             x = layer(x)
         return x

@@ -4,12 +4,14 @@ There is no registration: whatever Parameter, Module or buffer is an attribute b
 order in which the attributes were set, under the attribute's name.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, Self
 
 import numpy as np
 
 from tinymrcnn.autograd import Tensor
-from tinymrcnn.backend import backend_of, empty, memory_order, to_device, to_numpy
+from tinymrcnn.backend import Array, backend_of, empty, memory_order, to_device, to_numpy
+from tinymrcnn.nn.init import is_drawing
 from tinymrcnn.randomness import Purpose, generator
 
 
@@ -18,7 +20,7 @@ class Parameter(Tensor):
 
     __slots__ = ()
 
-    def __init__(self, data):
+    def __init__(self, data: Any) -> None:
         super().__init__(data, requires_grad=True)
 
 
@@ -30,15 +32,16 @@ class Module:
 
     buffers: tuple[str, ...] = ()
 
-    def __init__(self, **children):
+    def __init__(self, **children: "Module") -> None:
         self.training = True
         for name, child in children.items():
             setattr(self, name, child)
 
-    def forward(self, *args, **kwargs):
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the layer computes; a subclass says it."""
         raise TypeError(f"{type(self).__name__} only groups its parts: call one of {self._names()} instead.")
 
-    def __call__(self, *args, **kwargs):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.forward(*args, **kwargs)
 
     def _names(self) -> list[str]:
@@ -55,36 +58,51 @@ class Module:
             yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
 
     def modules(self) -> Iterator["Module"]:
+        """This Module and all below it."""
         yield from (module for _, module in self.named_modules())
 
-    def _owned(self, wanted) -> Iterator[tuple[str, "Module", str]]:
+    def _owned(self, wanted: Callable[["Module", str, Any], bool]) -> Iterator[tuple[str, "Module", str]]:
         for path, module in self.named_modules():
             for name, value in vars(module).items():
                 if wanted(module, name, value):
                     yield f"{path}.{name}" if path else name, module, name
 
-    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        """Every Parameter with its path, as torchvision names it."""
+    def _paths(self) -> Iterator[tuple[str, Parameter]]:
         for path, module, name in self._owned(lambda module, name, value: isinstance(value, Parameter)):
             yield path, getattr(module, name)
 
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Every Parameter with its path, as torchvision names it. One that lies under several paths (tied weights)
+        comes once, under the first."""
+        seen: set[Parameter] = set()
+        for path, parameter in self._paths():
+            if parameter not in seen:
+                seen.add(parameter)
+                yield path, parameter
+
     def parameters(self) -> Iterator[Parameter]:
+        """Every Parameter, once."""
         yield from (parameter for _, parameter in self.named_parameters())
 
-    def named_buffers(self) -> Iterator[tuple[str, object]]:
+    def named_buffers(self) -> Iterator[tuple[str, Array]]:
+        """Every buffer with its path."""
         for path, module, name in self._owned(lambda module, name, value: name in module.buffers):
             yield path, getattr(module, name)
 
+    def _arrays(self) -> dict[str, Array]:
+        """All parameters and buffers under all their paths."""
+        return {path: parameter.data for path, parameter in self._paths()} | dict(self.named_buffers())
+
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Copies of all parameters and buffers on the host, by path; convolution weights in (O, I, H, W) order."""
-        arrays = {name: parameter.data for name, parameter in self.named_parameters()} | dict(self.named_buffers())
-        return {name: np.array(to_numpy(array), order="C") for name, array in arrays.items()}
+        """Copies of all parameters and buffers on the host, by path (tied weights under each of theirs); convolution
+        weights in (O, I, H, W) order."""
+        return {path: np.array(to_numpy(array), order="C") for path, array in self._arrays().items()}
 
     def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
         """Copy the arrays of `state` into the parameters and buffers of the same paths.
 
         Raises ValueError listing every missing, unexpected and mis-shaped entry; nothing is loaded then."""
-        own = {name: parameter.data for name, parameter in self.named_parameters()} | dict(self.named_buffers())
+        own = self._arrays()
         problems = [f"  missing     {name} {own[name].shape}" for name in own if name not in state]
         problems += [f"  unexpected  {name} {np.shape(state[name])}" for name in state if name not in own]
         problems += [
@@ -98,26 +116,27 @@ class Module:
             device = backend_of(array).device
             array[...] = to_device(np.asarray(state[name], dtype=np.dtype(array.dtype)), device)
 
-    def train(self, mode: bool = True) -> "Module":
+    def train(self, mode: bool = True) -> Self:
         """Switch to train mode (batch statistics, losses) or, with False, to eval mode. Returns self."""
         for module in self.modules():
             module.training = mode
         return self
 
-    def eval(self) -> "Module":
+    def eval(self) -> Self:
+        """train(False)."""
         return self.train(False)
 
-    def requires_grad_(self, flag: bool = True) -> "Module":
+    def requires_grad_(self, flag: bool = True) -> Self:
         """Freeze (False) or thaw all parameters below. Returns self."""
         for parameter in self.parameters():
             parameter.node = Tensor(parameter.data, requires_grad=flag).node
         return self
 
-    def to(self, device: str | None = None, dtype=None) -> "Module":
+    def to(self, device: str | None = None, dtype: Any = None) -> Self:
         """Move all parameters and buffers to "cpu", "cuda" or "auto", or the floats among them to another dtype.
         Returns self."""
 
-        def moved(array):
+        def moved(array: Array) -> Array:
             if dtype is not None and array.dtype.kind == "f":
                 cast = empty(backend_of(array).module, array.shape, dtype, memory_order(array))
                 cast[...] = array
@@ -130,9 +149,10 @@ class Module:
             setattr(module, name, moved(getattr(module, name)))
         return self
 
-    def initialize(self, seed: int) -> "Module":
-        """Draw all weights anew from `seed`, each layer from a stream of its own. Returns self."""
-        for index, module in enumerate(self.modules()):
+    def initialize(self, seed: int) -> Self:
+        """Draw all weights anew from `seed`, each layer from a stream of its own (nothing within
+        init.without_drawing). Returns self."""
+        for index, module in enumerate(self.modules() if is_drawing() else ()):
             module.reset_parameters(generator(seed, Purpose.WEIGHTS, index))
         return self
 

@@ -1,21 +1,25 @@
 """Optimisers. Each changes the parameters in place by their .grad; a parameter without one stays as it is."""
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
-from tinymrcnn.backend import array_module, backend_of, to_device, to_numpy, zeros_like
+from tinymrcnn.backend import Array, array_module, backend_of, to_device, to_numpy, zeros_like
+from tinymrcnn.nn.module import Parameter
 
 
 class _Optimizer:
     slots: tuple[str, ...] = ()  # the running averages that are kept for each parameter
 
-    def __init__(self, parameters, lr: float):
-        self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
+    def __init__(self, parameters: Iterable[Parameter], lr: float) -> None:
+        # one that is given twice moves once
+        self.parameters = list(dict.fromkeys(parameter for parameter in parameters if parameter.requires_grad))
         if not self.parameters:
             raise ValueError("The optimiser got no parameter that requires a gradient.")
         self.lr = lr
-        self.steps = 0
+        self.steps = [0] * len(self.parameters)  # how often each has moved
         self.state = {slot: [zeros_like(parameter.data) for parameter in self.parameters] for slot in self.slots}
 
     def zero_grad(self) -> None:
@@ -25,21 +29,28 @@ class _Optimizer:
 
     def step(self) -> None:
         """Move every parameter that has a gradient."""
-        self.steps += 1
         for i, parameter in enumerate(self.parameters):
             if parameter.grad is not None:
-                self._update(parameter.data, parameter.grad, *(self.state[slot][i] for slot in self.slots))
+                self.steps[i] += 1
+                averages = [self.state[slot][i] for slot in self.slots]
+                self._update(parameter.data, parameter.grad, self.steps[i], *averages)
 
-    def state_dict(self) -> dict[str, np.ndarray]:
-        """The number of steps and the running averages, as host arrays named "slot.index"."""
+    def _update(self, p: Array, grad: Array, step: int, *averages: Array) -> None:
+        """Move p, and its running averages, in place; step counts from 1."""
+        raise TypeError(f"{type(self).__name__} does not say how a parameter moves.")
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many steps each parameter has made ("steps"), and the running averages ("slot.index"), as host arrays."""
         arrays = {f"{slot}.{i}": to_numpy(a).copy() for slot in self.slots for i, a in enumerate(self.state[slot])}
-        return {"steps": np.int64(self.steps), **arrays}
+        return {"steps": np.array(self.steps, np.int64), **arrays}
 
-    def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
-        """Take over what state_dict() gave. Raises ValueError when it belongs to other parameters or to another kind of
-        optimiser; nothing is taken over then."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what state_dict() gave; "steps" may be one number for all parameters, as in older files. Raises
+        ValueError when it belongs to other parameters or to another kind of optimiser; nothing is taken over then."""
+        if np.ndim(state.get("steps", ())) == 0:
+            state = {**state, "steps": np.full(len(self.parameters), state["steps"], np.int64)}
         own = {f"{slot}.{i}": array for slot in self.slots for i, array in enumerate(self.state[slot])}
-        shapes = {"steps": (), **{name: array.shape for name, array in own.items()}}
+        shapes = {"steps": (len(self.parameters),), **{name: array.shape for name, array in own.items()}}
         for name in sorted(shapes.keys() | state.keys()):
             here, there = shapes.get(name, "no such entry"), state[name].shape if name in state else "no such entry"
             if here != there:
@@ -49,7 +60,7 @@ class _Optimizer:
                 )
         for name, array in own.items():
             array[...] = to_device(state[name].astype(array.dtype), backend_of(array).device)
-        self.steps = int(state["steps"])
+        self.steps = state["steps"].tolist()
 
 
 class SGD(_Optimizer):
@@ -57,11 +68,14 @@ class SGD(_Optimizer):
 
     slots = ("velocity",)
 
-    def __init__(self, parameters, lr: float, momentum: float = 0.0, weight_decay: float = 0.0):
+    def __init__(
+        self, parameters: Iterable[Parameter], lr: float, momentum: float = 0.0, *, weight_decay: float = 0.0
+    ) -> None:
         super().__init__(parameters, lr)
         self.momentum, self.weight_decay = momentum, weight_decay
 
-    def _update(self, p, grad, velocity):
+    def _update(self, p: Array, grad: Array, step: int, *averages: Array) -> None:
+        (velocity,) = averages
         velocity *= self.momentum
         velocity += grad
         if self.weight_decay:
@@ -71,27 +85,30 @@ class SGD(_Optimizer):
 
 class AdamW(_Optimizer):
     """m, v: running means of grad and grad^2;  p = p - lr (m' / (sqrt(v') + eps) + weight_decay p), where the
-    primes undo the bias of the first steps (Loshchilov & Hutter 2019; as torch.optim.AdamW)."""
+    primes undo the bias of the parameter's first steps (Loshchilov & Hutter 2019; as torch.optim.AdamW)."""
 
     slots = ("mean", "square")
 
-    def __init__(self, parameters, lr: float = 1e-3, betas=(0.9, 0.999), eps: float = 1e-8, weight_decay: float = 1e-2):
+    def __init__(
+        self, parameters: Iterable[Parameter], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8, weight_decay: float = 1e-2,
+    ) -> None:  # fmt: skip
         super().__init__(parameters, lr)
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
 
-    def _update(self, p, grad, mean, square):
-        xp, (beta1, beta2) = array_module(p), self.betas
+    def _update(self, p: Array, grad: Array, step: int, *averages: Array) -> None:
+        xp, (beta1, beta2), (mean, square) = array_module(p), self.betas, averages
         p *= 1 - self.lr * self.weight_decay
         mean += (grad - mean) * (1 - beta1)
         square += (grad * grad - square) * (1 - beta2)
-        size = xp.sqrt(square) * (1 / math.sqrt(1 - beta2**self.steps)) + self.eps
-        p -= mean / size * (self.lr / (1 - beta1**self.steps))
+        size = xp.sqrt(square) * (1 / math.sqrt(1 - beta2**step)) + self.eps
+        p -= mean / size * (self.lr / (1 - beta1**step))
 
 
-def clip_grad_norm(parameters, max_norm: float) -> float:
+def clip_grad_norm(parameters: Iterable[Parameter], max_norm: float) -> float:
     """Scale all gradients so that their joint norm is at most max_norm; returns the norm before (one number,
     which on a GPU waits for the backward pass)."""
-    gradients = [(parameter, parameter.grad) for parameter in parameters if parameter.grad is not None]
+    gradients = [(parameter, parameter.grad) for parameter in dict.fromkeys(parameters) if parameter.grad is not None]
     if not gradients:
         return 0.0
     norm = math.sqrt(float(sum((gradient * gradient).sum() for _, gradient in gradients)))

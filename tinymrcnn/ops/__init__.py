@@ -1,26 +1,15 @@
-"""Differentiable functions on Tensors, under the names and argument orders of torch.nn.functional."""
+"""Differentiable functions on Tensors, under the names and argument orders of torch.nn.functional; what PyTorch has
+elsewhere in its argument list, or not at all, is given by keyword."""
 
 from tinymrcnn.ops.activations import add_relu, log_softmax, relu, sigmoid, softmax
 from tinymrcnn.ops.convolution import conv2d, conv_transpose2d, linear
 from tinymrcnn.ops.losses import binary_cross_entropy_with_logits, cross_entropy, smooth_l1_loss
 from tinymrcnn.ops.normalization import batch_norm, group_norm
-from tinymrcnn.ops.pooling import max_pool2d
+from tinymrcnn.ops.pooling import avg_pool2d, max_pool2d
 from tinymrcnn.ops.resize import interpolate
 
 __all__ = [
-    "add_relu",
-    "batch_norm",
-    "binary_cross_entropy_with_logits",
-    "conv2d",
-    "conv_transpose2d",
-    "cross_entropy",
-    "group_norm",
-    "interpolate",
-    "linear",
-    "log_softmax",
-    "max_pool2d",
-    "relu",
-    "sigmoid",
-    "smooth_l1_loss",
-    "softmax",
-]
+    "add_relu", "avg_pool2d", "batch_norm", "binary_cross_entropy_with_logits", "conv2d", "conv_transpose2d",
+    "cross_entropy", "group_norm", "interpolate", "linear", "log_softmax", "max_pool2d", "relu", "sigmoid",
+    "smooth_l1_loss", "softmax",
+]  # fmt: skip

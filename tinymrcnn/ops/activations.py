@@ -1,9 +1,11 @@
 """ReLU, sigmoid and softmax."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from tinymrcnn.autograd import Tensor, record
-from tinymrcnn.backend import array_module, elementwise, empty_like, memory_order
+from tinymrcnn.backend import Array, array_module, elementwise, empty_like, memory_order, select
 from tinymrcnn.kernels import piece_kernel
 from tinymrcnn.threads import slices, spread
 
@@ -14,7 +16,7 @@ def relu(x: Tensor) -> Tensor:
         out = _one_pass(_relu_cpu, x.data)
     else:
         out = elementwise("maximum", x.data, 0)
-    return record(out, (x,), lambda grad, needs: (relu_grad(grad, out),))
+    return record(out, (x,), lambda grad, needs: (relu_grad(grad, out),), "relu")
 
 
 def add_relu(x: Tensor, y: Tensor) -> Tensor:
@@ -29,21 +31,21 @@ def add_relu(x: Tensor, y: Tensor) -> Tensor:
     else:
         out = elementwise("maximum", elementwise("add", x.data, y.data), 0)
 
-    def backward(grad, needs):
+    def backward(grad: Array, needs: tuple[bool, ...]) -> tuple[Array | None, ...]:
         grad = relu_grad(grad, out)
         return tuple(grad if need else None for need in needs)
 
-    return record(out, (x, y), backward)
+    return record(out, (x, y), backward, "add_relu")
 
 
-def relu_grad(grad, out):
+def relu_grad(grad: Array, out: Array) -> Array:
     """The gradient before a ReLU, from the one behind it and its result."""
     if isinstance(out, np.ndarray):
         return _one_pass(_relu_grad_cpu, out, grad)
-    return elementwise("multiply", grad, (out > 0).astype(grad.dtype))
+    return select(out <= 0, 0, grad)
 
 
-def _one_pass(kernel, first, *others):
+def _one_pass(kernel: Callable[..., None], first: Array, *others: Array) -> Array:
     """kernel(operands, result) on arrays of one shape and dtype, each seen as a line of numbers in the memory order of
     the first. NumPy would take a pass, on one core, for every operation."""
     order = memory_order(first)
@@ -54,28 +56,31 @@ def _one_pass(kernel, first, *others):
     return out
 
 
-# A NaN is not less than 0: it stays.
+# A NaN is not less than 0: it stays, and lets its gradient through.
 
 
 @piece_kernel
-def _relu_cpu(x, out):
+def _relu_cpu(x: Array, out: Array) -> None:
+    """out = relu(x), both (n,)."""
     for i in range(x.size):
         out[i] = 0 if x[i] < 0 else x[i]
 
 
 @piece_kernel
-def _add_relu_cpu(x, y, out):
+def _add_relu_cpu(x: Array, y: Array, out: Array) -> None:
+    """out = relu(x + y), all (n,)."""
     for i in range(x.size):
         out[i] = 0 if x[i] + y[i] < 0 else x[i] + y[i]
 
 
 @piece_kernel
-def _relu_grad_cpu(result, grad, out):
+def _relu_grad_cpu(result: Array, grad: Array, out: Array) -> None:
+    """out = grad where a ReLU with this result let it through, else 0; all (n,)."""
     for i in range(result.size):
-        out[i] = grad[i] if result[i] > 0 else 0
+        out[i] = 0 if result[i] <= 0 else grad[i]
 
 
-def stable_sigmoid(x):
+def stable_sigmoid(x: Array) -> Array:
     """1 / (1 + e^-x) of an array, computed from e^-|x| so that nothing overflows."""
     xp = array_module(x)
     e = elementwise("exp", elementwise("negative", elementwise("absolute", x)))
@@ -87,35 +92,35 @@ def sigmoid(x: Tensor) -> Tensor:
     """1 / (1 + e^-x), elementwise."""
     out = stable_sigmoid(x.data)
 
-    def backward(grad, needs):
+    def backward(grad: Array, needs: tuple[bool, ...]) -> tuple[Array | None, ...]:
         return (elementwise("multiply", grad, elementwise("multiply", out, 1 - out)),)
 
-    return record(out, (x,), backward)
+    return record(out, (x,), backward, "sigmoid")
 
 
 def softmax(x: Tensor, dim: int) -> Tensor:
     """e^x / sum(e^x) along `dim`."""
     out = elementwise("exp", _log_softmax(x.data, dim))
 
-    def backward(grad, needs):
+    def backward(grad: Array, needs: tuple[bool, ...]) -> tuple[Array | None, ...]:
         weighted = elementwise("multiply", grad, out)
         return (elementwise("subtract", weighted, elementwise("multiply", out, weighted.sum(axis=dim, keepdims=True))),)
 
-    return record(out, (x,), backward)
+    return record(out, (x,), backward, "softmax")
 
 
 def log_softmax(x: Tensor, dim: int) -> Tensor:
     """log(softmax(x)) along `dim`, without the overflow."""
     out = _log_softmax(x.data, dim)
 
-    def backward(grad, needs):
+    def backward(grad: Array, needs: tuple[bool, ...]) -> tuple[Array | None, ...]:
         shares = elementwise("exp", out)
         return (elementwise("subtract", grad, elementwise("multiply", shares, grad.sum(axis=dim, keepdims=True))),)
 
-    return record(out, (x,), backward)
+    return record(out, (x,), backward, "log_softmax")
 
 
-def _log_softmax(x, dim):
+def _log_softmax(x: Array, dim: int) -> Array:
     xp = array_module(x)
     shifted = elementwise("subtract", x, x.max(axis=dim, keepdims=True)) if x.size else x
     return elementwise("subtract", shifted, xp.log(xp.exp(shifted).sum(axis=dim, keepdims=True)))

@@ -5,14 +5,17 @@ as the columns of another. With channels-last memory a 1x1 convolution needs no 
 bank stored channels-last is that second matrix without a copy. Lesson 02 explains it.
 """
 
+from collections.abc import Callable, Iterable
+from typing import Any
+
 import numpy as np
 
 from tinymrcnn.autograd import Tensor, record
-from tinymrcnn.backend import array_module, channels_first, channels_last
+from tinymrcnn.backend import Array, array_module, channels_first, channels_last
 from tinymrcnn.kernels import piece_kernel
 from tinymrcnn.ops import winograd
 from tinymrcnn.ops.activations import relu_grad
-from tinymrcnn.ops.im2col import col2im, im2col
+from tinymrcnn.ops.im2col import Window, check_whole_numbers, col2im, im2col
 from tinymrcnn.threads import PARTS, column_sums, get_num_threads, matmul, slices, spread, workspace
 
 # The matrix of windows is built in pieces: enough rows for a fast product, or so many numbers as a core's cache holds
@@ -21,8 +24,9 @@ ROWS, PIECE, GPU_PIECE = 512, 1 << 18, 1 << 26
 
 
 def conv2d(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padding=0, dilation=1, relu=False, *, groups=1
-) -> Tensor:
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1, padding: int = 0, dilation: int = 1,
+    *, relu: bool = False, groups: int = 1,
+) -> Tensor:  # fmt: skip
     """The cross-correlation that deep learning calls convolution, as torch.nn.functional.conv2d.
 
     x: (N, C, H, W). weight: (O, C / groups, kernel_h, kernel_w). bias: (O,). stride, padding, dilation: int.
@@ -30,43 +34,48 @@ def conv2d(
     filters are cut into so many equal parts, and a part of the filters sees only its part of the channels.
     Returns (N, O, out_h, out_w), channels-last, out_h = (H + 2 padding - dilation (kernel_h - 1) - 1) // stride + 1.
 
-    Raises ValueError when the shapes do not fit."""
-    _check_convolution(x, weight, bias, stride, padding, dilation, groups)
-    image, filters = channels_last(x.data), weight.data
-    shift = (lambda part: None) if bias is None else bias.data.__getitem__
-    settings, size = (stride, padding, dilation), (*x.shape[:1], *x.shape[2:], weight.shape[1])
+    Raises ValueError when the shapes do not fit, TypeError for a stride, padding, dilation or number of groups that is
+    no whole number."""
+    check_whole_numbers(stride=stride, padding=padding, dilation=dilation, groups=groups)
+    window = Window(weight.data.shape[2:], stride, padding, dilation)
+    _check_convolution(x, weight, bias, window, groups)
+    image, filters, size = channels_last(x.data), weight.data, (*x.shape[:1], *x.shape[2:], weight.shape[1])
     parts = list(zip(slices(x.shape[1], groups), slices(len(filters), groups), strict=True))  # of channels, of filters
-    out = channels_first(_joined(correlate(_cut(image, c), filters[o], *settings, shift(o), relu) for c, o in parts))
+    biases = [None if bias is None else bias.data[o] for _, o in parts]
+    of_groups = [
+        correlate(_cut(image, c), filters[o], window, b, relu) for (c, o), b in zip(parts, biases, strict=True)
+    ]
+    out = channels_first(_joined(of_groups))
     image = image if weight.requires_grad else None
     result = out if relu else None
 
-    def backward(grad, needs):
+    def backward(grad: Array, needs: tuple[bool, ...]) -> tuple[Array | None, ...]:
         grad = channels_last(relu_grad(grad, result) if relu else grad)
-        if groups == 1 and _is_pointwise(filters.shape[2:], stride, padding):
+        if groups == 1 and window.is_pointwise:
             return _pointwise_grads(grad, image, filters, needs)
-        images = (correlate_input_grad(_cut(grad, o), filters[o], size, *settings) for _, o in parts)
-        banks = (correlate_weight_grad(_cut(grad, o), _cut(image, c), filters[o].shape, *settings) for c, o in parts)
+        images = (correlate_input_grad(_cut(grad, o), filters[o], size, window) for _, o in parts)
+        banks = (correlate_weight_grad(_cut(grad, o), _cut(image, c), window) for c, o in parts)
         return (
             channels_first(_joined(images)) if needs[0] else None,
             channels_first(_joined(map(channels_last, banks), 0)) if needs[1] else None,
             *(column_sums(grad.reshape(-1, grad.shape[3])) if need else None for need in needs[2:]),
         )
 
-    return record(out, (x, weight) if bias is None else (x, weight, bias), backward)
+    return record(out, (x, weight) if bias is None else (x, weight, bias), backward, "conv2d")
 
 
-def _cut(array, channels: slice):
+def _cut(array: Array, channels: slice) -> Array:
     """Some channels of an (N, H, W, C) array, C-contiguous; the array itself if they are all."""
     return array_module(array).ascontiguousarray(array[..., channels])
 
 
-def _joined(arrays, axis: int = 3):
+def _joined(arrays: Iterable[Array], axis: int = 3) -> Array:
     """The arrays of all groups, one after the other along an axis."""
     first, *others = arrays
     return array_module(first).concatenate([first, *others], axis) if others else first
 
 
-def _check_convolution(x, weight, bias, stride, padding, dilation, groups) -> None:
+def _check_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window, groups: int) -> None:
     if x.ndim != 4 or weight.ndim != 4:
         raise ValueError(f"conv2d takes (N, C, H, W) and (O, C, kh, kw), not {x.shape} and {weight.shape}.")
     if groups < 1 or len(weight) % groups:
@@ -75,66 +84,59 @@ def _check_convolution(x, weight, bias, stride, padding, dilation, groups) -> No
         raise ValueError(f"The input has {x.shape[1]} channels, but the filters of shape {weight.shape} take others.")
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(f"A bias of shape {bias.shape} does not fit {weight.shape[0]} filters.")
+    _, stride, padding, dilation = window
     if stride < 1 or padding < 0 or dilation < 1:
         raise ValueError(f"Impossible stride {stride}, padding {padding} or dilation {dilation}.")
-    if min(_out_size(x.shape[2:], weight.shape[2:], stride, padding, dilation)) < 1:
+    if min(window.out_size((x.shape[2], x.shape[3]))) < 1:
         raise ValueError(f"A padded image of {x.shape[2:]} + 2 * {padding} is smaller than the kernel {weight.shape}.")
 
 
-def _out_size(size, kernel, stride, padding, dilation) -> tuple[int, int]:
-    return tuple((n + 2 * padding - dilation * (k - 1) - 1) // stride + 1 for n, k in zip(size, kernel, strict=True))
-
-
-def _as_matrix(filters):
+def _as_matrix(filters: Array) -> Array:
     """(O, C, kh, kw) filters as the (O, kh * kw * C) matrix that fits im2col's rows (a view if channels-last)."""
     return filters.transpose(0, 2, 3, 1).reshape(filters.shape[0], -1)
 
 
-def definition(image, filters, stride, padding, dilation):
+def definition(image: Array, filters: Array, window: Window) -> Array:
     """What correlate computes, pixel by pixel, (N, H, W, C) and (O, C, kh, kw) to (N, out_h, out_w, O): for reading,
     and a reference for the tests."""
-    xp = array_module(image, filters)
-    kernel = filters.shape[2:]
-    height, width = _out_size(image.shape[1:3], kernel, stride, padding, dilation)
+    xp, (kernel, stride, padding, dilation) = array_module(image, filters), window
+    height, width = window.out_size(image.shape[1:3])
     image = xp.pad(image, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     out = xp.empty((len(image), height, width, len(filters)), image.dtype)
     for i in range(height):
         for j in range(width):
             y, x = (stride * at + dilation * xp.arange(size) for at, size in zip((i, j), kernel, strict=True))
-            window = image[:, y[:, None], x]  # (N, kernel_h, kernel_w, C)
-            out[:, i, j] = xp.tensordot(window, filters, axes=((1, 2, 3), (2, 3, 1)))
+            pixels = image[:, y[:, None], x]  # (N, kernel_h, kernel_w, C)
+            out[:, i, j] = xp.tensordot(pixels, filters, axes=((1, 2, 3), (2, 3, 1)))
     return out
 
 
-def _is_pointwise(kernel, stride, padding) -> bool:
-    return tuple(kernel) == (1, 1) and stride == 1 and padding == 0
-
-
-def _windows(image, size, kernel, stride, padding, dilation, channels, together=False):
+def _windows(
+    image: Array, size: tuple[int, int], window: Window, channels: int, together: bool = False
+) -> tuple[int, Callable[[int], tuple[slice, Array]]]:
     """The matrix of windows in pieces: their number, and a function that makes one, from its index to (slice of the
-    matrix's rows, those rows). channels: of the output, whose piece should stay in the cache as well. together: all
-    threads make a piece, else each makes its own."""
-    xp = array_module(image)
-    (out_h, out_w), per_row = size, kernel[0] * kernel[1] * image.shape[3]
+    matrix's rows, those rows). size: of the output. channels: of the output, whose piece should stay in the cache as
+    well. together: all threads make a piece, else each makes its own."""
+    xp, on_cpu = array_module(image), isinstance(image, np.ndarray)
+    (out_h, out_w), per_row = size, window.kernel[0] * window.kernel[1] * image.shape[3]
     lines = len(image) * out_h
-    numbers = GPU_PIECE if xp is not np else 4 * PIECE if together else PIECE
+    numbers = GPU_PIECE if not on_cpu else 4 * PIECE if together else PIECE
     step = max(1, max(ROWS, numbers // max(1, per_row, channels)) // max(1, out_w))
-    if not together and xp is np:
+    if on_cpu and not together:
         step = min(step, -(-lines // get_num_threads()))
 
-    def make(index: int):
+    def make(index: int) -> tuple[slice, Array]:
         first, end = index * step, min((index + 1) * step, lines)
         rows = slice(first * out_w, end * out_w)
-        if _is_pointwise(kernel, stride, padding):
+        if window.is_pointwise:
             return rows, image.reshape(-1, per_row)[rows]  # the windows are the pixels
         shape = (rows.stop - rows.start, per_row)
-        columns = workspace("columns", shape, image.dtype) if xp is np else xp.empty(shape, image.dtype)
-        parts = slices(end - first, PARTS if together and xp is np else 1)
+        columns = workspace("columns", shape, image.dtype) if on_cpu else xp.empty(shape, image.dtype)
+        parts = slices(end - first, PARTS if together and on_cpu else 1)
 
         def gather(part: int) -> None:
             some = parts[part]
-            target = columns[some.start * out_w : some.stop * out_w]
-            im2col(image, target, first + some.start, size, kernel, stride, padding, dilation)
+            im2col(image, columns[some.start * out_w : some.stop * out_w], first + some.start, size, window)
 
         if len(parts) == 1:
             gather(0)
@@ -145,17 +147,16 @@ def _windows(image, size, kernel, stride, padding, dilation, channels, together=
     return -(-lines // max(1, step)), make
 
 
-def correlate(image, filters, stride, padding, dilation, bias=None, relu=False):
+def correlate(image: Array, filters: Array, window: Window, bias: Array | None = None, relu: bool = False) -> Array:
     """definition(), fast, plus bias (O,), and through a ReLU if so said: (N, H, W, C) and (O, C, kh, kw) to
     (N, out_h, out_w, O), C-contiguous."""
     xp = array_module(image, filters)
-    if winograd.fits(image, filters.shape, stride, padding, dilation):
-        return winograd.correlate(image, filters, padding, bias, relu)
-    kernel, matrix = filters.shape[2:], _as_matrix(filters).T
-    size = _out_size(image.shape[1:3], kernel, stride, padding, dilation)
+    if winograd.fits(image, len(filters), window):
+        return winograd.correlate(image, filters, window.padding, bias, relu)
+    matrix, size = _as_matrix(filters).T, window.out_size(image.shape[1:3])
     out = xp.empty((len(image), *size, len(filters)), image.dtype)
     flat = out.reshape(-1, len(filters))
-    pieces, windows = _windows(image, size, kernel, stride, padding, dilation, len(filters))
+    pieces, windows = _windows(image, size, window, len(filters))
 
     def work(index: int) -> None:
         rows, columns = windows(index)
@@ -167,7 +168,7 @@ def correlate(image, filters, stride, padding, dilation, bias=None, relu=False):
     return out
 
 
-def _finish(rows, bias, relu: bool) -> None:
+def _finish(rows: Array, bias: Array, relu: bool) -> None:
     """rows += bias and, if relu, max(rows, 0), in place."""
     if isinstance(rows, np.ndarray):
         _finish_cpu(rows, bias, rows.dtype.type(0 if relu else -np.inf))
@@ -178,47 +179,47 @@ def _finish(rows, bias, relu: bool) -> None:
 
 
 @piece_kernel
-def _finish_cpu(rows, bias, lowest):
+def _finish_cpu(rows: Array, bias: Array, lowest: Any) -> None:
+    """rows: (count, O), changed in place. bias: (O,). lowest: 0 for a ReLU, else minus infinity."""
     for i in range(rows.shape[0]):
         for c in range(rows.shape[1]):
             value = rows[i, c] + bias[c]
             rows[i, c] = lowest if value < lowest else value  # a NaN stays
 
 
-def correlate_input_grad(grad, filters, shape, stride, padding, dilation):
-    """The gradient of the image, (N, H, W, C), from that of the output, (N, out_h, out_w, O)."""
-    xp = array_module(grad, filters)
-    kernel = filters.shape[2:]
+def correlate_input_grad(grad: Array, filters: Array, shape: tuple[int, ...], window: Window) -> Array:
+    """The gradient of the image, of `shape` (N, H, W, C), from that of the output, (N, out_h, out_w, O)."""
+    xp, (kernel, stride, padding, dilation) = array_module(grad, filters), window
     reach = dilation * (kernel[0] - 1) - padding
     if stride == 1 and kernel[0] == kernel[1] and reach >= 0:
         # every pixel gathers from the windows that covered it: a correlation with the filters turned around
-        return correlate(grad, filters[:, :, ::-1, ::-1].transpose(1, 0, 2, 3), 1, reach, dilation)
+        turned = filters[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
+        return correlate(grad, turned, Window(kernel, 1, reach, dilation))
     image = xp.zeros(shape, grad.dtype)
     matrix, (n, out_h, out_w, out) = _as_matrix(filters), grad.shape
     step = max(1, (4 * PIECE if xp is np else GPU_PIECE) // max(1, out_h * out_w * matrix.shape[1]))
     for first in range(0, n, step):
         some = slice(first, first + step)
         columns = matmul(grad[some].reshape(-1, out), matrix)
-        col2im(columns, image[some], (out_h, out_w), kernel, stride, padding, dilation)
+        col2im(columns, image[some], (out_h, out_w), window)
     return image
 
 
-def correlate_weight_grad(grad, image, shape, stride, padding, dilation):
+def correlate_weight_grad(grad: Array, image: Array, window: Window) -> Array:
     """The gradient of the filters, (O, C, kh, kw) channels-last: the output's gradient times the windows."""
-    xp = array_module(grad, image)
-    if winograd.fits(image, shape, stride, padding, dilation):
-        return winograd.correlate_weight_grad(grad, image, padding)
-    out, channels, *kernel = shape
+    xp, out, channels = array_module(grad, image), grad.shape[3], image.shape[3]
+    if winograd.fits(image, out, window):
+        return winograd.correlate_weight_grad(grad, image, window.padding)
     flat = grad.reshape(-1, out)
-    total = xp.zeros((out, kernel[0] * kernel[1] * channels), image.dtype)
-    pieces, windows = _windows(image, grad.shape[1:3], kernel, stride, padding, dilation, out, together=True)
+    total = xp.zeros((out, window.kernel[0] * window.kernel[1] * channels), image.dtype)
+    pieces, windows = _windows(image, grad.shape[1:3], window, out, together=True)
     for index in range(pieces):
         rows, columns = windows(index)
         matmul(flat[rows].T, columns, total, accumulate=True)
-    return channels_first(total.reshape(out, *kernel, channels))
+    return channels_first(total.reshape(out, *window.kernel, channels))
 
 
-def _pointwise_grads(grad, image, filters, needs):
+def _pointwise_grads(grad: Array, image: Array, filters: Array, needs: tuple[bool, ...]) -> tuple[Array | None, ...]:
     """The gradients of image, filters and bias of a 1x1 convolution: all that a piece of the output's gradient
     contributes to any of them while it lies in the cache."""
     xp, matrix = array_module(grad, filters), _as_matrix(filters)
@@ -245,27 +246,33 @@ def _pointwise_grads(grad, image, filters, needs):
     return (
         None if grad_image is None else channels_first(grad_image.reshape(*size, channels)),
         None if grad_matrix is None else channels_first(grad_matrix.sum(axis=0).reshape(out, 1, 1, channels)),
-        *(grad_bias.sum(axis=0) if need else None for need in needs[2:]),
+        *(None if grad_bias is None else grad_bias.sum(axis=0) for _ in needs[2:]),
     )
 
 
-def conv_transpose2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, relu: bool = False) -> Tensor:
+def conv_transpose2d(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1, *, relu: bool = False
+) -> Tensor:
     """The transpose of conv2d's linear map ("deconvolution"), as torch.nn.functional.conv_transpose2d.
 
     x: (N, C, H, W). weight: (C, O, kernel_h, kernel_w). bias: (O,). relu: max(result, 0).
     Returns (N, O, (H - 1) stride + kernel_h, (W - 1) stride + kernel_w), channels-last.
 
-    Its forward is conv2d's input gradient and the other way round. Raises ValueError when the shapes do not fit."""
+    Its forward is conv2d's input gradient and the other way round. Raises as conv2d does."""
     if x.ndim != 4 or weight.ndim != 4 or x.shape[1] != weight.shape[0]:
         raise ValueError(f"conv_transpose2d takes (N, C, H, W) and (C, O, kh, kw), not {x.shape} and {weight.shape}.")
     if bias is not None and bias.shape != weight.shape[1:2]:
         raise ValueError(f"A bias of shape {bias.shape} does not fit {weight.shape[1]} output channels.")
+    check_whole_numbers(stride=stride)
     if stride < 1:
         raise ValueError(f"Impossible stride {stride}.")
     image, filters = channels_last(x.data), weight.data
-    n, h, w, _ = image.shape
-    shape = (n, (h - 1) * stride + filters.shape[2], (w - 1) * stride + filters.shape[3], filters.shape[1])
-    out = correlate_input_grad(image, filters, shape, stride, 0, 1)
+    (n, h, w, _), (_, channels, *kernel) = image.shape, filters.shape
+    window, shape = (
+        Window(tuple(kernel), stride),
+        (n, (h - 1) * stride + kernel[0], (w - 1) * stride + kernel[1], channels),
+    )
+    out = correlate_input_grad(image, filters, shape, window)
     if bias is not None or relu:
         rows, lines = out.reshape(-1, shape[3]), slices(out.size // shape[3])
         constants = array_module(out).zeros(shape[3], out.dtype) if bias is None else bias.data
@@ -274,15 +281,15 @@ def conv_transpose2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stri
     image = image if weight.requires_grad else None
     result = out if relu else None
 
-    def backward(grad, needs):
+    def backward(grad: Array, needs: tuple[bool, ...]) -> tuple[Array | None, ...]:
         grad = channels_last(relu_grad(grad, result) if relu else grad)
         return (
-            channels_first(correlate(grad, filters, stride, 0, 1)) if needs[0] else None,
-            correlate_weight_grad(image, grad, filters.shape, stride, 0, 1) if needs[1] else None,
+            channels_first(correlate(grad, filters, window)) if needs[0] else None,
+            correlate_weight_grad(image, grad, window) if needs[1] else None,
             *(column_sums(grad.reshape(-1, grad.shape[3])) if need else None for need in needs[2:]),
         )
 
-    return record(out, (x, weight) if bias is None else (x, weight, bias), backward)
+    return record(out, (x, weight) if bias is None else (x, weight, bias), backward, "conv_transpose2d")
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -300,11 +307,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         out += bias.data
     rows = rows if weight.requires_grad else None
 
-    def backward(grad, needs):
+    def backward(grad: Array, needs: tuple[bool, ...]) -> tuple[Array | None, ...]:
         return (
             matmul(grad, matrix) if needs[0] else None,
             matmul(grad.T, rows) if needs[1] else None,
             *(grad.sum(axis=0) if need else None for need in needs[2:]),
         )
 
-    return record(out, (x, weight) if bias is None else (x, weight, bias), backward)
+    return record(out, (x, weight) if bias is None else (x, weight, bias), backward, "linear")

@@ -6,13 +6,40 @@ over the border read zeros. col2im is the transpose: every element of the matrix
 that it was read from.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
+from tinymrcnn.backend import Array
 from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, run
 
 
+class Window(NamedTuple):
+    """How the windows of a convolution lie on an image. kernel: (height, width) of the filters; stride, padding and
+    dilation in pixels, the same both ways."""
+
+    kernel: tuple[int, int]
+    stride: int = 1
+    padding: int = 0
+    dilation: int = 1
+
+    def out_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(out_h, out_w): how many windows there are on an image of this size (height, width)."""
+        reach_h, reach_w = (self.dilation * (k - 1) + 1 - 2 * self.padding for k in self.kernel)
+        return (size[0] - reach_h) // self.stride + 1, (size[1] - reach_w) // self.stride + 1
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether every window is one pixel: that of a 1x1 convolution."""
+        return tuple(self.kernel) == (1, 1) and self.stride == 1 and self.padding == 0
+
+
 @cpu_kernel
-def _im2col_cpu(thread, threads, x, columns, first_row, height, width, kernel_h, kernel_w, stride, padding, dilation):
+def _im2col_cpu(
+    thread: int, threads: int, x: Array, columns: Array, first_row: int, height: int, width: int, kernel_h: int,
+    kernel_w: int, stride: int, padding: int, dilation: int,
+) -> None:  # fmt: skip
+    """im2col for the lines of output pixels from first_row on that `columns` has room for."""
     _, x_height, x_width, channels = x.shape
     lines = x.reshape(len(x), x_height, x_width * channels)
     run = kernel_w if dilation == 1 else 1  # so many pixels of a window lie side by side in memory
@@ -34,7 +61,11 @@ def _im2col_cpu(thread, threads, x, columns, first_row, height, width, kernel_h,
 
 
 @cuda_kernel
-def _im2col_cuda(x, columns, first_row, height, width, kernel_h, kernel_w, stride, padding, dilation):
+def _im2col_cuda(
+    x: Array, columns: Array, first_row: int, height: int, width: int, kernel_h: int, kernel_w: int, stride: int,
+    padding: int, dilation: int,
+) -> None:  # fmt: skip
+    """The same; a thread makes one element of `columns`."""
     channels = x.shape[3]
     per_row = kernel_h * kernel_w * channels
     for index in range(cuda.grid(1), columns.shape[0] * per_row, cuda.gridsize(1)):
@@ -51,17 +82,28 @@ def _im2col_cuda(x, columns, first_row, height, width, kernel_h, kernel_w, strid
             columns[row, rest] = 0
 
 
-def im2col(x, columns, first_row, size, kernel, stride, padding, dilation) -> None:
+def check_whole_numbers(**sizes: int | None) -> None:
+    """Raises TypeError unless stride, padding and so on are whole numbers: here they are the same both ways."""
+    for name, value in sizes.items():
+        if value is not None and not isinstance(value, (int, np.integer)):
+            raise TypeError(f"{name} is a whole number, the same in both directions, not {value!r}.")
+
+
+def im2col(x: Array, columns: Array, first_row: int, size: tuple[int, int], window: Window) -> None:
     """Fill `columns` with the windows of some rows of output pixels.
 
     x: (N, H, W, C), C-contiguous. columns: (rows * out_w, kernel_h * kernel_w * C), C-contiguous.
-    first_row: the first output row, counted through the whole batch (n * out_h + i). size: (out_h, out_w).
-    kernel: (kernel_h, kernel_w). stride, padding, dilation: in pixels, the same both ways."""
-    run(_im2col_cpu, _im2col_cuda, columns.size, x, columns, first_row, *size, *kernel, stride, padding, dilation)
+    first_row: the first output row, counted through the whole batch (n * out_h + i). size: (out_h, out_w)."""
+    numbers = *size, *window.kernel, window.stride, window.padding, window.dilation
+    run(_im2col_cpu, _im2col_cuda, columns.size, x, columns, first_row, *numbers)
 
 
 @cpu_kernel
-def _col2im_cpu(thread, threads, columns, x, height, width, kernel_h, kernel_w, stride, padding, dilation):
+def _col2im_cpu(
+    thread: int, threads: int, columns: Array, x: Array, height: int, width: int, kernel_h: int, kernel_w: int,
+    stride: int, padding: int, dilation: int,
+) -> None:  # fmt: skip
+    """col2im; a thread adds to one line of x, so that no two add to the same pixel."""
     channels = x.shape[3]
     for line in range(thread, x.shape[0] * x.shape[1], threads):
         n, y = divmod(np.int64(line), x.shape[1])
@@ -79,7 +121,11 @@ def _col2im_cpu(thread, threads, columns, x, height, width, kernel_h, kernel_w, 
 
 
 @cuda_kernel
-def _col2im_cuda(columns, x, height, width, kernel_h, kernel_w, stride, padding, dilation):
+def _col2im_cuda(
+    columns: Array, x: Array, height: int, width: int, kernel_h: int, kernel_w: int, stride: int, padding: int,
+    dilation: int,
+) -> None:  # fmt: skip
+    """The same; a thread gathers all that belongs to one element of x."""
     channels = x.shape[3]
     for index in range(cuda.grid(1), x.size, cuda.gridsize(1)):
         pixel, c = divmod(index, channels)
@@ -94,6 +140,7 @@ def _col2im_cuda(columns, x, height, width, kernel_h, kernel_w, stride, padding,
                         x[n, y, z, c] += columns[(n * height + i) * width + j, (u * kernel_w + v) * channels + c]
 
 
-def col2im(columns, x, size, kernel, stride, padding, dilation) -> None:
+def col2im(columns: Array, x: Array, size: tuple[int, int], window: Window) -> None:
     """Add every element of `columns` (all windows of the batch, as im2col lays them out) to its pixel of x."""
-    run(_col2im_cpu, _col2im_cuda, x.size, columns, x, *size, *kernel, stride, padding, dilation)
+    numbers = *size, *window.kernel, window.stride, window.padding, window.dilation
+    run(_col2im_cpu, _col2im_cuda, x.size, columns, x, *numbers)

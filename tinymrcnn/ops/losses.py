@@ -4,27 +4,28 @@ Targets are plain arrays. A mean over nothing is 0 with zero gradient, where tor
 without objects has nothing to say, and says so.
 """
 
+from collections.abc import Callable
+
 from tinymrcnn.autograd import Tensor, record
-from tinymrcnn.backend import array_module, backend_of, elementwise, scatter_add
+from tinymrcnn.backend import Array, array_module, backend_of, elementwise, scatter_add
 from tinymrcnn.ops.activations import _log_softmax, stable_sigmoid
 
 
-def _reduced(values, count: int, reduction: str, x: Tensor, derivative) -> Tensor:
+def _reduced(name: str, values: Array, reduction: str, x: Tensor, derivative: Callable[[Array], Array]) -> Tensor:
     """The loss as a Tensor. values: one per element or row. derivative(grad): d(sum of values)/dx, with `grad`
     (a single number, or one per value) multiplied in."""
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"Unknown reduction {reduction!r}: use 'mean', 'sum' or 'none'.")
-    scale = 1 / max(1, count) if reduction == "mean" else 1.0
+    scale = 1 / max(1, values.size) if reduction == "mean" else 1.0
     result = values if reduction == "none" else values.sum() * scale
 
-    def backward(grad, needs):
+    def backward(grad: Array, needs: tuple[bool, ...]) -> tuple[Array]:
         return (derivative(grad * scale),)
 
-    backward.__qualname__ = derivative.__qualname__  # the operator is named after the loss
-    return record(result, (x,), backward)
+    return record(result, (x,), backward, name)
 
 
-def cross_entropy(input: Tensor, target, reduction: str = "mean") -> Tensor:
+def cross_entropy(input: Tensor, target: Array, *, reduction: str = "mean") -> Tensor:
     """-log softmax(input)[target], as torch.nn.functional.cross_entropy.
 
     input: (N, C) or (N, C, ...) logits. target: (N,) or (N, ...) int64 class indices in 0..C-1.
@@ -44,17 +45,17 @@ def cross_entropy(input: Tensor, target, reduction: str = "mean") -> Tensor:
     if backend_of(x).device == "cpu" and classes.size and not 0 <= classes.min() <= classes.max() < input.shape[1]:
         raise IndexError(f"Class targets from {classes.min()} to {classes.max()} do not fit {input.shape[1]} classes.")
 
-    def derivative(grad):
+    def derivative(grad: Array) -> Array:
         result = xp.exp(by_row)
         scatter_add(result, (rows, classes), xp.full(len(rows), -1, x.dtype))
         result *= grad.reshape(-1, 1)
         return xp.moveaxis(result.reshape(log_p.shape), -1, 1)
 
     values = -by_row[rows, classes].reshape(target.shape)
-    return _reduced(values, target.size, reduction, input, derivative)
+    return _reduced("cross_entropy", values, reduction, input, derivative)
 
 
-def binary_cross_entropy_with_logits(input: Tensor, target, reduction: str = "mean") -> Tensor:
+def binary_cross_entropy_with_logits(input: Tensor, target: Array, *, reduction: str = "mean") -> Tensor:
     """-t log p - (1 - t) log(1 - p) with p = sigmoid(input), as in torch.nn.functional.
 
     input: logits of any shape. target: an array of the same shape and dtype, values in 0..1.
@@ -64,15 +65,15 @@ def binary_cross_entropy_with_logits(input: Tensor, target, reduction: str = "me
     xp = array_module(x, target)
     _check_same(input, target)
 
-    def derivative(grad):
+    def derivative(grad: Array) -> Array:
         return elementwise("multiply", elementwise("subtract", stable_sigmoid(x), target), grad)
 
     softplus = elementwise("log1p", elementwise("exp", elementwise("negative", elementwise("absolute", x))))
     values = elementwise("add", softplus, xp.maximum(x, 0) - x * target)
-    return _reduced(values, x.size, reduction, input, derivative)
+    return _reduced("binary_cross_entropy_with_logits", values, reduction, input, derivative)
 
 
-def smooth_l1_loss(input: Tensor, target, beta: float = 1.0, reduction: str = "mean") -> Tensor:
+def smooth_l1_loss(input: Tensor, target: Array, *, beta: float = 1.0, reduction: str = "mean") -> Tensor:
     """d^2 / (2 beta) where |d| < beta, else |d| - beta/2, for d = input - target; beta 0 is the L1 loss.
 
     input: any shape. target: an array of the same shape and dtype. As torch.nn.functional.smooth_l1_loss; Fast
@@ -85,14 +86,14 @@ def smooth_l1_loss(input: Tensor, target, beta: float = 1.0, reduction: str = "m
     size = xp.abs(d)
     values = size if beta == 0 else xp.where(size < beta, d * d * (0.5 / beta), size - 0.5 * beta)
 
-    def derivative(grad):
+    def derivative(grad: Array) -> Array:
         slope = xp.sign(d) if beta == 0 else xp.clip(d * (1 / beta), -1, 1)
         return slope * grad
 
-    return _reduced(values, d.size, reduction, input, derivative)
+    return _reduced("smooth_l1_loss", values, reduction, input, derivative)
 
 
-def _check_same(input: Tensor, target) -> None:
+def _check_same(input: Tensor, target: Array) -> None:
     if input.shape != target.shape:
         raise ValueError(f"The input has the shape {input.shape}, the target {target.shape}.")
     if input.dtype != target.dtype:

@@ -4,17 +4,20 @@ Both subtract a mean and divide by a standard deviation; they differ in what the
 one channel of the whole batch, or a group of channels of one image.
 """
 
+from typing import Any
+
 import numpy as np
 
 from tinymrcnn.autograd import Tensor, record
-from tinymrcnn.backend import array_module, channels_first, channels_last
+from tinymrcnn.backend import Array, array_module, channels_first, channels_last
 from tinymrcnn.kernels import piece_kernel
 from tinymrcnn.threads import column_sums, slices, spread
 
 
 def batch_norm(
-    x: Tensor, running_mean, running_var, weight: Tensor, bias: Tensor, training=False, momentum=0.1, eps=1e-5
-) -> Tensor:
+    x: Tensor, running_mean: Array, running_var: Array, weight: Tensor, bias: Tensor, training: bool = False,
+    momentum: float = 0.1, eps: float = 1e-5,
+) -> Tensor:  # fmt: skip
     """(x - mean) / sqrt(var + eps) * weight + bias per channel, as torch.nn.functional.batch_norm.
 
     x: (N, C, H, W). weight, bias: (C,). running_mean, running_var: (C,) arrays. In training the statistics are
@@ -40,7 +43,7 @@ def batch_norm(
     scale = inverse * weight.data
     out = _combine(rows, scale, bias.data - mean * scale)
 
-    def backward(grad, needs):
+    def backward(grad: Array, needs: tuple[bool, ...]) -> tuple[Array | None, ...]:
         grad = channels_last(grad).reshape(rows.shape)
         grad_bias = column_sums(grad)
         grad_weight = _sums_of_products(grad, xp.zeros_like(mean), rows, mean) * inverse
@@ -54,10 +57,10 @@ def batch_norm(
             grad_x = _combine(grad, scale, xp.zeros_like(scale))
         return channels_first(grad_x.reshape(image.shape)), *of_parameters
 
-    return record(channels_first(out.reshape(image.shape)), (x, weight, bias), backward)
+    return record(channels_first(out.reshape(image.shape)), (x, weight, bias), backward, "batch_norm")
 
 
-def _check_shapes(x, *per_channel) -> None:
+def _check_shapes(x: Tensor, *per_channel: Any) -> None:
     if x.ndim != 4:
         raise ValueError(f"Normalisation takes (N, C, H, W), not {x.shape}.")
     for array in per_channel:
@@ -65,7 +68,7 @@ def _check_shapes(x, *per_channel) -> None:
             raise ValueError(f"The input has {x.shape[1]} channels, a weight, bias or statistic is {array.shape}.")
 
 
-def _channel_statistics(rows):
+def _channel_statistics(rows: Array) -> tuple[Array, Array]:
     """The mean and the (biased) variance of every column of a (count, C) matrix."""
     count = max(1, len(rows))
     mean = column_sums(rows) / count
@@ -77,7 +80,7 @@ def _channel_statistics(rows):
 BLOCK = 64  # so many rows are summed before the sum joins the others': for the precision
 
 
-def _combine(x, scale, shift, y=None, factor=None):
+def _combine(x: Array, scale: Array, shift: Array, y: Array | None = None, factor: Array | None = None) -> Array:
     """x scale + shift + y factor."""
     xp = array_module(x)
     if xp is np:
@@ -98,20 +101,22 @@ def _combine(x, scale, shift, y=None, factor=None):
 
 
 @piece_kernel
-def _scale_and_shift_cpu(x, scale, shift, out):
+def _scale_and_shift_cpu(x: Array, scale: Array, shift: Array, out: Array) -> None:
+    """x, out: (count, C). scale, shift: (C,)."""
     for i in range(x.shape[0]):
         for c in range(x.shape[1]):
             out[i, c] = x[i, c] * scale[c] + shift[c]
 
 
 @piece_kernel
-def _combine_cpu(x, scale, shift, y, factor, out):
+def _combine_cpu(x: Array, scale: Array, shift: Array, y: Array, factor: Array, out: Array) -> None:
+    """x, y, out: (count, C). scale, shift, factor: (C,)."""
     for i in range(x.shape[0]):
         for c in range(x.shape[1]):
             out[i, c] = x[i, c] * scale[c] + shift[c] + y[i, c] * factor[c]
 
 
-def _sums_of_products(x, x_centre, y, y_centre):
+def _sums_of_products(x: Array, x_centre: Array, y: Array, y_centre: Array) -> Array:
     """The sum over every column of (x - x_centre) (y - y_centre)."""
     if array_module(x) is not np:
         return column_sums((x - x_centre) * (y - y_centre))
@@ -126,7 +131,8 @@ def _sums_of_products(x, x_centre, y, y_centre):
 
 
 @piece_kernel
-def _sums_of_products_cpu(x, x_centre, y, y_centre, sums):
+def _sums_of_products_cpu(x: Array, x_centre: Array, y: Array, y_centre: Array, sums: Array) -> None:
+    """x, y: (count, C). x_centre, y_centre, sums: (C,), the last added to."""
     count, channels = x.shape
     block = np.empty(channels, x.dtype)
     for first in range(0, count, BLOCK):
@@ -151,7 +157,7 @@ def group_norm(x: Tensor, num_groups: int, weight: Tensor, bias: Tensor, eps: fl
     image = channels_last(x.data)
     xp, groups = array_module(image), image.reshape(n, h * w, num_groups, c // num_groups)
     count = max(1, h * w * (c // num_groups))
-    axes = (1, 3)
+    shape, axes = groups.shape, (1, 3)
     mean = groups.sum(axis=axes, keepdims=True) / count
     normal = groups - mean
     inverse = 1 / xp.sqrt((normal * normal).sum(axis=axes, keepdims=True) / count + eps)
@@ -159,8 +165,8 @@ def group_norm(x: Tensor, num_groups: int, weight: Tensor, bias: Tensor, eps: fl
     gamma = weight.data.reshape(num_groups, -1)
     out = normal * gamma + bias.data.reshape(num_groups, -1)
 
-    def backward(grad, needs):
-        grad = channels_last(grad).reshape(groups.shape)
+    def backward(grad: Array, needs: tuple[bool, ...]) -> tuple[Array | None, ...]:
+        grad = channels_last(grad).reshape(shape)
         grad_weight = (grad * normal).sum(axis=(0, 1)).reshape(-1) if needs[1] else None
         grad_bias = grad.sum(axis=(0, 1)).reshape(-1) if needs[2] else None
         if not needs[0]:
@@ -169,6 +175,6 @@ def group_norm(x: Tensor, num_groups: int, weight: Tensor, bias: Tensor, eps: fl
         g_mean = g.sum(axis=axes, keepdims=True) / count
         g_normal = (g * normal).sum(axis=axes, keepdims=True) / count
         grad_x = (g - g_mean - normal * g_normal) * inverse
-        return channels_first(grad_x.reshape(image.shape)), grad_weight, grad_bias
+        return channels_first(grad_x.reshape(n, h, w, c)), grad_weight, grad_bias
 
-    return record(channels_first(out.reshape(image.shape)), (x, weight, bias), backward)
+    return record(channels_first(out.reshape(n, h, w, c)), (x, weight, bias), backward, "group_norm")

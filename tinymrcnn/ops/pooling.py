@@ -1,14 +1,15 @@
-"""Max pooling over windows, as in the ResNet stem."""
+"""Pooling over windows: the maximum, as in the ResNet stem, and the mean."""
 
 import numpy as np
 
 from tinymrcnn.autograd import Tensor, record
-from tinymrcnn.backend import array_module, channels_first, channels_last
+from tinymrcnn.backend import Array, array_module, channels_first, channels_last
 from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, run, scalar
+from tinymrcnn.ops.im2col import check_whole_numbers
 
 
 @scalar
-def takes_over(value, best, found):
+def takes_over(value: float, best: float, found: int) -> bool:
     """Whether a value becomes the maximum so far: the first does, and a NaN, which must not vanish."""
     return found < 0 or value > best or value != value
 
@@ -18,7 +19,11 @@ def takes_over(value, best, found):
 
 
 @cpu_kernel
-def _forward_cpu(thread, threads, x, out, taken, kernel, stride, padding):
+def _forward_cpu(
+    thread: int, threads: int, x: Array, out: Array, taken: Array, kernel: int, stride: int, padding: int
+) -> None:
+    """x: (N, H, W, C). out: (N, out_h, out_w, C), the maxima. taken: of its shape, int32: the place in its window that
+    each maximum was found at, counted row by row."""
     for line in range(thread, out.shape[0] * out.shape[1], threads):
         n, i = divmod(np.int64(line), out.shape[1])
         for j in range(out.shape[2]):
@@ -33,7 +38,8 @@ def _forward_cpu(thread, threads, x, out, taken, kernel, stride, padding):
 
 
 @cuda_kernel
-def _forward_cuda(x, out, taken, kernel, stride, padding):
+def _forward_cuda(x: Array, out: Array, taken: Array, kernel: int, stride: int, padding: int) -> None:
+    """The same; a thread makes one maximum."""
     for index in range(cuda.grid(1), out.size, cuda.gridsize(1)):
         pixel, c = divmod(index, out.shape[3])
         line, j = divmod(pixel, out.shape[2])
@@ -48,7 +54,10 @@ def _forward_cuda(x, out, taken, kernel, stride, padding):
 
 
 @cpu_kernel
-def _backward_cpu(thread, threads, grad, taken, out, kernel, stride, padding):
+def _backward_cpu(
+    thread: int, threads: int, grad: Array, taken: Array, out: Array, kernel: int, stride: int, padding: int
+) -> None:
+    """grad, taken: (N, out_h, out_w, C). out: (N, H, W, C): every gradient at the place that was taken."""
     shares = -(-out.shape[3] // 16)  # 16 channels are a cache line
     for unit in range(thread, out.shape[0] * shares, threads):
         n, share = divmod(np.int64(unit), shares)
@@ -61,7 +70,8 @@ def _backward_cpu(thread, threads, grad, taken, out, kernel, stride, padding):
 
 
 @cuda_kernel
-def _backward_cuda(grad, taken, out, kernel, stride, padding):
+def _backward_cuda(grad: Array, taken: Array, out: Array, kernel: int, stride: int, padding: int) -> None:
+    """The same; a thread gathers the gradient of one pixel."""
     for index in range(cuda.grid(1), out.size, cuda.gridsize(1)):
         pixel, c = divmod(index, out.shape[3])
         line, z = divmod(pixel, out.shape[2])
@@ -84,24 +94,64 @@ def max_pool2d(x: Tensor, kernel_size: int, stride: int | None = None, padding: 
     Returns (N, C, (H + 2 padding - kernel_size) // stride + 1, likewise for W), channels-last.
 
     The gradient goes to the first maximum in row-major order. Raises ValueError for impossible sizes."""
-    stride = kernel_size if stride is None else stride
-    if x.ndim != 4:
-        raise ValueError(f"max_pool2d takes (N, C, H, W), not {x.shape}.")
-    if kernel_size < 1 or stride < 1 or not 0 <= padding <= kernel_size // 2:
-        raise ValueError(f"Impossible kernel {kernel_size}, stride {stride} or padding {padding} (at most half of it).")
-    if min(x.shape[2:]) + 2 * padding < kernel_size:
-        raise ValueError(f"An image of {x.shape[2:]} with padding {padding} is smaller than the window {kernel_size}.")
+    stride, size = _check_pooling("max_pool2d", x, kernel_size, stride, padding)
     image = channels_last(x.data)
     xp, shape = array_module(image), image.shape
-    size = tuple((n + 2 * padding - kernel_size) // stride + 1 for n in shape[1:3])
     out = xp.empty((shape[0], *size, shape[3]), image.dtype)
     taken = xp.empty(out.shape, xp.int32)
     run(_forward_cpu, _forward_cuda, out.size, image, out, taken, kernel_size, stride, padding)
 
-    def backward(grad, needs):
+    def backward(grad: Array, needs: tuple[bool, ...]) -> tuple[Array]:
         result = xp.empty(shape, grad.dtype)
         arrays = (channels_last(grad), taken, result)
         run(_backward_cpu, _backward_cuda, result.size, *arrays, kernel_size, stride, padding)
         return (channels_first(result),)
 
-    return record(channels_first(out), (x,), backward)
+    return record(channels_first(out), (x,), backward, "max_pool2d")
+
+
+def avg_pool2d(x: Tensor, kernel_size: int, stride: int | None = None, padding: int = 0) -> Tensor:
+    """The mean under each kernel_size x kernel_size window, as torch.nn.functional.avg_pool2d: the zeros of the
+    padding count.
+
+    Arguments, result and errors as those of max_pool2d."""
+    stride, (height, width) = _check_pooling("avg_pool2d", x, kernel_size, stride, padding)
+    image = channels_last(x.data)
+    xp, (n, h, w, channels), border = array_module(image), image.shape, (padding, padding)
+    image = xp.pad(image, ((0, 0), border, border, (0, 0)))
+    shape, dtype = image.shape, image.dtype
+    ends = stride * (height - 1) + 1, stride * (width - 1) + 1
+    # the pixels under the same place of all windows
+    places = [
+        (slice(None), slice(u, u + ends[0], stride), slice(v, v + ends[1], stride))
+        for u in range(kernel_size)
+        for v in range(kernel_size)
+    ]
+    out = xp.zeros((n, height, width, channels), dtype)
+    for place in places:
+        out += image[place]
+    out *= 1 / kernel_size**2
+
+    def backward(grad: Array, needs: tuple[bool, ...]) -> tuple[Array]:
+        share, full = channels_last(grad) * (1 / kernel_size**2), xp.zeros(shape, dtype)
+        for place in places:
+            full[place] += share
+        return (channels_first(xp.ascontiguousarray(full[:, padding : padding + h, padding : padding + w])),)
+
+    return record(channels_first(out), (x,), backward, "avg_pool2d")
+
+
+def _check_pooling(
+    name: str, x: Tensor, kernel_size: int, stride: int | None, padding: int
+) -> tuple[int, tuple[int, int]]:
+    """The stride, and the (height, width) of the result."""
+    check_whole_numbers(kernel_size=kernel_size, stride=stride, padding=padding)
+    stride = kernel_size if stride is None else stride
+    if x.ndim != 4:
+        raise ValueError(f"{name} takes (N, C, H, W), not {x.shape}.")
+    if kernel_size < 1 or stride < 1 or not 0 <= padding <= kernel_size // 2:
+        raise ValueError(f"Impossible kernel {kernel_size}, stride {stride} or padding {padding} (at most half of it).")
+    if min(x.shape[2:]) + 2 * padding < kernel_size:
+        raise ValueError(f"An image of {x.shape[2:]} with padding {padding} is smaller than the window {kernel_size}.")
+    height, width = ((n + 2 * padding - kernel_size) // stride + 1 for n in x.shape[2:])
+    return stride, (height, width)

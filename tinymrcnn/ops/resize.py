@@ -4,14 +4,20 @@ Both are linear and separable: out = A_h x A_w^T with two small matrices of weig
 pass is the product with the transposed matrices.
 """
 
+from typing import Any
+
 import numpy as np
 
 from tinymrcnn.autograd import Tensor, record
-from tinymrcnn.backend import array_module, channels_first, channels_last, like
+from tinymrcnn.backend import Array, array_module, channels_first, channels_last, like
 from tinymrcnn.threads import one_blas_thread
 
+Step = tuple[float, float]
 
-def interpolate(x: Tensor, size=None, scale_factor=None, mode: str = "nearest") -> Tensor:
+
+def interpolate(
+    x: Tensor, size: int | tuple[int, int] | None = None, scale_factor: float | None = None, mode: str = "nearest"
+) -> Tensor:
     """Resize feature maps, as torch.nn.functional.interpolate (bilinear with align_corners=False).
 
     x: (N, C, H, W). size: (out_h, out_w) or an int, or scale_factor: a number, out = floor(in * scale_factor).
@@ -42,13 +48,13 @@ def interpolate(x: Tensor, size=None, scale_factor=None, mode: str = "nearest") 
     else:
         out = _resize(image, rows, columns)
 
-    def backward(grad, needs):
+    def backward(grad: Array, needs: tuple[bool, ...]) -> tuple[Array]:
         return (channels_first(_resize(channels_last(grad), rows.T, columns.T)),)
 
-    return record(channels_first(out), (x,), backward)
+    return record(channels_first(out), (x,), backward, "interpolate")
 
 
-def _resize(image, rows, columns):
+def _resize(image: Array, rows: Array, columns: Array) -> Array:
     """rows: (out_h, H), columns: (out_w, W) applied to (N, H, W, C)."""
     xp = array_module(image)
     n, h, w, c = image.shape
@@ -57,14 +63,14 @@ def _resize(image, rows, columns):
         return xp.matmul(columns, tall.reshape(-1, w, c)).reshape(n, len(rows), len(columns), c)
 
 
-def _nearest(n: int, out: int, step, dtype) -> np.ndarray:
+def _nearest(n: int, out: int, step: Step, dtype: np.dtype[Any]) -> np.ndarray:
     """(out, n): output i reads input floor(i step), the step as (numerator, denominator)."""
     weights = np.zeros((out, n), dtype)
     weights[np.arange(out), np.floor(np.arange(out) * step[0] / step[1]).astype(int)] = 1
     return weights
 
 
-def _bilinear(n: int, out: int, step, dtype) -> np.ndarray:
+def _bilinear(n: int, out: int, step: Step, dtype: np.dtype[Any]) -> np.ndarray:
     """(out, n): output i lies at (i + 1/2) step - 1/2 of the input, between two neighbours."""
     at = np.clip((np.arange(out) + 0.5) * step[0] / step[1] - 0.5, 0, n - 1)
     low = np.minimum(at.astype(int), max(n - 2, 0))

@@ -12,9 +12,13 @@ In float32 the result is off by about 1e-5 of the largest value, where a plain p
 never comes here, and `enabled = False` switches this file off. ops/convolution.py chooses.
 """
 
+from typing import Any
+
 import numpy as np
 
+from tinymrcnn.backend import Array
 from tinymrcnn.kernels import piece_kernel, scalar
+from tinymrcnn.ops.im2col import Window
 from tinymrcnn.threads import get_num_threads, matmul, one_blas_thread, slices, spread, workspace
 
 enabled = True
@@ -27,18 +31,19 @@ GG = np.kron(G, G)  # (36, 9): G g G^T as one product with the flattened g
 TILES, PIECE, GRAD_TILES = 128, 1 << 18, 512
 
 
-def fits(image, shape, stride: int, padding: int, dilation: int) -> bool:
-    """Whether this is the faster way for filters of `shape` (O, C, kh, kw): 3x3 with stride 1 in float32 on the CPU,
-    and enough channels and tiles to pay for the transforms."""
+def fits(image: Array, filters: int, window: Window) -> bool:
+    """Whether this is the faster way for so many filters: 3x3 with stride 1 in float32 on the CPU, and enough channels
+    and tiles to pay for the transforms."""
     if not enabled or not isinstance(image, np.ndarray) or image.dtype != np.float32:
         return False
-    if tuple(shape[2:]) != (3, 3) or stride != 1 or dilation != 1 or padding > 2:
+    kernel, stride, padding, dilation = window
+    if tuple(kernel) != (3, 3) or stride != 1 or dilation != 1 or padding > 2:
         return False
-    n, h, w, channels = image.shape
-    return min(channels, shape[0]) >= 16 and n * (h + 2 * padding - 2) * (w + 2 * padding - 2) >= 256
+    height, width = window.out_size(image.shape[1:3])
+    return min(image.shape[3], filters) >= 16 and len(image) * height * width >= 256
 
 
-def correlate(image, filters, padding: int, bias=None, relu: bool = False):
+def correlate(image: Array, filters: Array, padding: int, bias: Array | None = None, relu: bool = False) -> Array:
     """(N, H, W, C) and (O, C, 3, 3) to (N, out_h, out_w, O), plus bias (O,), and through a ReLU if so said: all float32
     and C-contiguous."""
     n, h, w, channels = image.shape
@@ -61,7 +66,7 @@ def correlate(image, filters, padding: int, bias=None, relu: bool = False):
     return out
 
 
-def correlate_weight_grad(grad, image, padding: int):
+def correlate_weight_grad(grad: Array, image: Array, padding: int) -> Array:
     """The gradient of the filters, (O, C, 3, 3), from that of the output, (N, out_h, out_w, O), and the image."""
     channels, filters = image.shape[3], grad.shape[3]
     total = np.zeros((36, channels, filters), np.float32)
@@ -72,7 +77,7 @@ def correlate_weight_grad(grad, image, padding: int):
     return np.ascontiguousarray(gradient).reshape(filters, 3, 3, channels).transpose(0, 3, 1, 2)
 
 
-def _add_products(total, grad, image, padding, first, count) -> None:
+def _add_products(total: Array, grad: Array, image: Array, padding: int, first: int, count: int) -> None:
     """Add to total (36, C, O) what `count` tiles from row `first` on contribute."""
     tiles_h, tiles_w = _tile_grid(grad)
     tiles = workspace("tiles", (count, 36, image.shape[3]))
@@ -93,11 +98,11 @@ def _add_products(total, grad, image, padding, first, count) -> None:
     spread(multiply, len(matrices), image, 2 * tiles.size * grad.shape[3])
 
 
-def _tile_grid(out) -> tuple[int, int]:
+def _tile_grid(out: Array) -> tuple[int, int]:
     return -(-out.shape[1] // 4), -(-out.shape[2] // 4)
 
 
-def _pieces(out, most: int, least: int = 1) -> list[tuple[int, int]]:
+def _pieces(out: Array, most: int, least: int = 1) -> list[tuple[int, int]]:
     """(first row of tiles, number of tiles) of every piece: whole rows of about `most` tiles in all, and where there
     are rows enough at least `least` pieces."""
     tiles_h, tiles_w = _tile_grid(out)
@@ -111,7 +116,7 @@ def _pieces(out, most: int, least: int = 1) -> list[tuple[int, int]]:
 
 
 @scalar
-def _apply_b(d, at, out, to, step):
+def _apply_b(d: Array, at: int, out: Array, to: int, step: int) -> None:
     """B^T d: six rows to six."""
     channels = d.shape[1]
     for c in range(channels):
@@ -129,7 +134,7 @@ def _apply_b(d, at, out, to, step):
 
 
 @scalar
-def _apply_a(m, at, out, to, step):
+def _apply_a(m: Array, at: int, out: Array, to: int, step: int) -> None:
     """A^T m: six rows to four."""
     channels = m.shape[1]
     for c in range(channels):
@@ -143,7 +148,7 @@ def _apply_a(m, at, out, to, step):
 
 
 @scalar
-def _apply_a_transposed(g, at, out, to, step):
+def _apply_a_transposed(g: Array, at: int, out: Array, to: int, step: int) -> None:
     """A g: four rows to six."""
     channels = g.shape[1]
     for c in range(channels):
@@ -161,7 +166,7 @@ def _apply_a_transposed(g, at, out, to, step):
 
 
 @piece_kernel
-def _transform_input(image, tiles, first, tiles_h, tiles_w, padding):
+def _transform_input(image: Array, tiles: Array, first: int, tiles_h: int, tiles_w: int, padding: int) -> None:
     """B^T d B of every tile: first along the columns, for a whole row of tiles at once, then along the rows."""
     _, height, width, channels = image.shape
     wide = 4 * tiles_w + 2
@@ -183,7 +188,9 @@ def _transform_input(image, tiles, first, tiles_h, tiles_w, padding):
 
 
 @piece_kernel
-def _transform_output(products, out, first, tiles_h, tiles_w, bias, lowest):
+def _transform_output(
+    products: Array, out: Array, first: int, tiles_h: int, tiles_w: int, bias: Array, lowest: Any
+) -> None:
     """A^T m A of every tile, cut at the borders of the output, plus bias, and at least `lowest`."""
     _, height, width, filters = out.shape
     half = np.empty((24, filters), out.dtype)
@@ -203,7 +210,7 @@ def _transform_output(products, out, first, tiles_h, tiles_w, bias, lowest):
 
 
 @piece_kernel
-def _transform_grad(grad, products, first, tiles_h, tiles_w):
+def _transform_grad(grad: Array, products: Array, first: int, tiles_h: int, tiles_w: int) -> None:
     """A g A^T of every tile of the output's gradient, the transpose of _transform_output."""
     _, height, width, filters = grad.shape
     lines = np.zeros((4, 4 * tiles_w, filters), grad.dtype)

@@ -8,17 +8,20 @@ in the image instead, x1 to round(x1) * scale and x2 to (round(x2) + 1) * scale,
 the bins are rounded outwards. roi_pool.py has the same sections in the same order.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 from tinymrcnn.autograd import Tensor, record
 from tinymrcnn.backend import Array, array_module, channels_first, channels_last
 from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, run, scalar
 from tinymrcnn.roi.roi_pool import bin_cells, round_half_away
-from tinymrcnn.roi.rois import check_arguments, check_size, output_shape, unravel
+from tinymrcnn.roi.rois import OutputSize, check_arguments, check_size, output_shape, unravel
 
 # The arithmetic, once for every target
 
 
 @scalar
-def roi_bins(low, high, spatial_scale, bins):
+def roi_bins(low: float, high: float, spatial_scale: float, bins: int) -> tuple[int, float]:
     """Along one axis, in cells: where the RoI starts and how large its bins are."""
     T = type(low)
     start = round_half_away(low * spatial_scale)
@@ -27,7 +30,7 @@ def roi_bins(low, high, spatial_scale, bins):
 
 
 @scalar
-def group_of(index, bins, groups):
+def group_of(index: int, bins: int, groups: int) -> int:
     """Along one axis: the group of channels that bin `index` reads, the one at the same place of the RoI."""
     return index * groups // bins
 
@@ -36,7 +39,9 @@ def group_of(index, bins, groups):
 
 
 @cpu_kernel
-def ps_roi_pool_forward_cpu(thread, threads, features, rois, spatial_scale, out):
+def ps_roi_pool_forward_cpu(
+    thread: int, threads: int, features: Array, rois: Array, spatial_scale: float, out: Array
+) -> None:
     """features (N, group rows, group columns, H, W, C) and rois (R, 5) to out (R, h, w, C), C-contiguous, all of one
     float dtype, which is spatial_scale's too."""
     T = type(spatial_scale)
@@ -64,7 +69,7 @@ def ps_roi_pool_forward_cpu(thread, threads, features, rois, spatial_scale, out)
 
 
 @cuda_kernel
-def ps_roi_pool_forward_cuda(features, rois, spatial_scale, out):
+def ps_roi_pool_forward_cuda(features: Array, rois: Array, spatial_scale: float, out: Array) -> None:
     """As ps_roi_pool_forward_cpu."""
     T = type(spatial_scale)
     group_rows, group_columns, height, width = features.shape[1:5]
@@ -89,7 +94,9 @@ def ps_roi_pool_forward_cuda(features, rois, spatial_scale, out):
 
 
 @cpu_kernel
-def ps_roi_pool_backward_cpu(thread, threads, grad, rois, spatial_scale, grad_features):
+def ps_roi_pool_backward_cpu(
+    thread: int, threads: int, grad: Array, rois: Array, spatial_scale: float, grad_features: Array
+) -> None:
     """Add the gradient grad (R, h, w, C) of forward's result to grad_features (N, group rows, group columns, H, W, C),
     zeros at first; the rest as in forward."""
     # A thread owns every so-manieth row of cells, so that no two ever add to the same cell.
@@ -117,7 +124,7 @@ def ps_roi_pool_backward_cpu(thread, threads, grad, rois, spatial_scale, grad_fe
 
 
 @cuda_kernel
-def ps_roi_pool_backward_cuda(grad, rois, spatial_scale, grad_features):
+def ps_roi_pool_backward_cuda(grad: Array, rois: Array, spatial_scale: float, grad_features: Array) -> None:
     """As ps_roi_pool_backward_cpu."""
     T = type(spatial_scale)
     group_rows, group_columns, height, width = grad_features.shape[1:5]
@@ -142,9 +149,9 @@ def ps_roi_pool_backward_cuda(grad, rois, spatial_scale, grad_features):
 def ps_roi_pool(
     features: Tensor,
     rois: Array | list[Array],
-    output_size: int | tuple[int, int],
+    output_size: OutputSize,
     spatial_scale: float = 1.0,
-    group_size: int | tuple[int, int] | None = None,
+    group_size: OutputSize | None = None,
 ) -> Tensor:
     """Average every RoI in a grid of h x w bins, where a bin reads the group of channels at its place.
 
@@ -161,8 +168,8 @@ def ps_roi_pool(
     column all the same. RoIs get none.
 
     Raises TypeError when the features are no float Tensor or lie on another device than the RoIs, ValueError when the
-    channels cannot be divided among the groups, naming the row, for a RoI with a batch index out of range, a value
-    that is not finite or beyond 1e7, or for another wrong shape, dtype or size.
+    channels cannot be divided among the groups, naming the row, for a RoI with a batch index out of range or a value
+    that is not finite or too large (see rois.py), or for another wrong shape, dtype, size or number.
     """
     rois = check_arguments(features, rois, output_size, spatial_scale)
     rows, columns = check_size(output_size if group_size is None else group_size, "group size")
@@ -174,9 +181,9 @@ def ps_roi_pool(
 def ps_roi_pool_unchecked(
     features: Tensor,
     rois: Array,
-    output_size: int | tuple[int, int],
+    output_size: OutputSize,
     spatial_scale: float = 1.0,
-    group_size: int | tuple[int, int] | None = None,
+    group_size: OutputSize | None = None,
 ) -> Tensor:
     """ps_roi_pool for RoIs that are known to be an (R, 5) array of finite numbers on the features' device."""
     data, xp = features.data, array_module(features.data)
@@ -189,15 +196,15 @@ def ps_roi_pool_unchecked(
     # One copy of the map, in which the channels of a group are neighbours: a bin reads those, and no others
     grouped = data.reshape(images, channels, rows, columns, height, width)
     grouped = xp.ascontiguousarray(grouped.transpose(0, 2, 3, 4, 5, 1))
-    out = xp.empty((*output_shape(features, rois, output_size)[:3], channels), data.dtype)
+    out = xp.empty(output_shape(grouped[:, 0, 0], rois, output_size), data.dtype)
     run(ps_roi_pool_forward_cpu, ps_roi_pool_forward_cuda, out.size, grouped, rois, scale, out)
     shape = grouped.shape
 
-    def backward(grad, needs):
+    def backward(grad: Array, needs: Sequence[bool]) -> tuple[Any, ...]:
         grad_grouped = xp.zeros(shape, grad.dtype)
         grad = channels_last(grad)
         run(ps_roi_pool_backward_cpu, ps_roi_pool_backward_cuda, grad.size, grad, rois, scale, grad_grouped)
         grad_features = xp.ascontiguousarray(grad_grouped.transpose(0, 3, 4, 5, 1, 2))
         return (channels_first(grad_features.reshape(images, height, width, all_channels)),)
 
-    return record(channels_first(out), (features,), backward)
+    return record(channels_first(out), (features,), backward, "ps_roi_pool")

@@ -6,20 +6,22 @@ it and compares it with roi_pool.py, which has the same sections in the same ord
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from tinymrcnn.autograd import Tensor, record
-from tinymrcnn.backend import array_module, channels_first, channels_last, like, to_numpy
+from tinymrcnn.backend import Array, array_module, channels_first, channels_last, like, to_numpy
 from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, run, scalar
 from tinymrcnn.roi.roi_pool import roi_pool_unchecked
-from tinymrcnn.roi.rois import check_arguments, interleave, output_shape, unravel
+from tinymrcnn.roi.rois import OutputSize, Reduction, check_arguments, check_size, interleave, output_shape, unravel
 
 # The arithmetic, once for every target
 
 
 @scalar
-def roi_bins(low, high, spatial_scale, bins, aligned):
+def roi_bins(low: float, high: float, spatial_scale: float, bins: int, aligned: bool) -> tuple[float, float]:
     """Along one axis, in cells: where the RoI starts and how large its bins are."""
     T = type(low)
     offset = T(0.5) if aligned else T(0)  # cell i is centred at i + 0.5 of the image's continuous coordinates
@@ -29,20 +31,20 @@ def roi_bins(low, high, spatial_scale, bins, aligned):
 
 
 @scalar
-def samples_per_bin(bin_size, sampling_ratio):
+def samples_per_bin(bin_size: float, sampling_ratio: int) -> int:
     """How many samples a bin takes along one axis: as many as asked for, or else about one a cell."""
     return sampling_ratio if sampling_ratio > 0 else int(math.ceil(bin_size))
 
 
 @scalar
-def sample_position(start, bin_size, index, i, samples):
+def sample_position(start: float, bin_size: float, index: int, i: int, samples: int) -> float:
     """Where sample `i` of bin `index` lies: the bin's samples are the midpoints of its equal parts."""
     T = type(start)
     return start + T(index) * bin_size + (T(i) + T(0.5)) * bin_size / T(samples)
 
 
 @scalar
-def taps(position, size):
+def taps(position: float, size: int) -> tuple[int, float, int, float]:
     """The two cells around a position with their weights: low, weight, high, weight.
 
     Beyond the outermost centres the border cell counts; more than one cell off a map of `size` cells there
@@ -62,39 +64,44 @@ def taps(position, size):
 
 
 @cpu_kernel
-def roi_align_forward_cpu(thread, threads, features, rois, spatial_scale, sampling_ratio, aligned, out):
+def roi_align_forward_cpu(
+    thread: int, threads: int, features: Array, rois: Array,
+    spatial_scale: float, sampling_ratio: int, aligned: bool, out: Array,
+) -> None:  # fmt: skip
     """features (N, H, W, C) and rois (R, 5) to out (R, h, w, C), C-contiguous, all of one float dtype, which is
     spatial_scale's too; sampling_ratio: int; aligned: bool."""
     T = type(spatial_scale)
     height, width, channels = features.shape[1:]
     bins_h, bins_w = out.shape[1:3]
-    for row in range(thread, len(rois) * bins_h, threads):
-        r, ph = row // bins_h, row % bins_h
+    for r in range(thread, len(rois), threads):
         image = int(rois[r, 0])
         top, bin_h = roi_bins(rois[r, 2], rois[r, 4], spatial_scale, bins_h, aligned)
         left, bin_w = roi_bins(rois[r, 1], rois[r, 3], spatial_scale, bins_w, aligned)
         rows, columns = samples_per_bin(bin_h, sampling_ratio), samples_per_bin(bin_w, sampling_ratio)
         share = T(1) / T(max(rows * columns, 1))
-        for pw in range(bins_w):
-            total = out[r, ph, pw]
-            total[:] = T(0)
-            for i in range(rows):
-                y0, b0, y1, b1 = taps(sample_position(top, bin_h, ph, i, rows), height)
-                if y0 < 0:
-                    continue
-                for j in range(columns):
-                    x0, a0, x1, a1 = taps(sample_position(left, bin_w, pw, j, columns), width)
-                    if x0 < 0:
+        for ph in range(bins_h):
+            for pw in range(bins_w):
+                total = out[r, ph, pw]
+                total[:] = T(0)
+                for i in range(rows):
+                    y0, b0, y1, b1 = taps(sample_position(top, bin_h, ph, i, rows), height)
+                    if y0 < 0:
                         continue
-                    w00, w01, w10, w11 = b0 * a0 * share, b0 * a1 * share, b1 * a0 * share, b1 * a1 * share
-                    f00, f01 = features[image, y0, x0], features[image, y0, x1]
-                    f10, f11 = features[image, y1, x0], features[image, y1, x1]
-                    for c in range(channels):
-                        total[c] += w00 * f00[c] + w01 * f01[c] + w10 * f10[c] + w11 * f11[c]
+                    for j in range(columns):
+                        x0, a0, x1, a1 = taps(sample_position(left, bin_w, pw, j, columns), width)
+                        if x0 < 0:
+                            continue
+                        w00, w01, w10, w11 = b0 * a0 * share, b0 * a1 * share, b1 * a0 * share, b1 * a1 * share
+                        f00, f01 = features[image, y0, x0], features[image, y0, x1]
+                        f10, f11 = features[image, y1, x0], features[image, y1, x1]
+                        for c in range(channels):
+                            total[c] += w00 * f00[c] + w01 * f01[c] + w10 * f10[c] + w11 * f11[c]
 
 
 @cuda_kernel
-def roi_align_forward_cuda(features, rois, spatial_scale, sampling_ratio, aligned, out):
+def roi_align_forward_cuda(
+    features: Array, rois: Array, spatial_scale: float, sampling_ratio: int, aligned: bool, out: Array
+) -> None:
     """As roi_align_forward_cpu."""
     T = type(spatial_scale)
     height, width = features.shape[1:3]
@@ -126,7 +133,10 @@ def roi_align_forward_cuda(features, rois, spatial_scale, sampling_ratio, aligne
 
 
 @cpu_kernel
-def roi_align_backward_cpu(thread, threads, grad, rois, spatial_scale, sampling_ratio, aligned, grad_features):
+def roi_align_backward_cpu(
+    thread: int, threads: int, grad: Array, rois: Array,
+    spatial_scale: float, sampling_ratio: int, aligned: bool, grad_features: Array,
+) -> None:  # fmt: skip
     """Add the gradient grad (R, h, w, C) of forward's result to grad_features (N, H, W, C), zeros at first; the rest as
     in forward."""
     # A thread owns every so-manieth row of cells, so that no two ever add to the same cell.
@@ -158,7 +168,9 @@ def roi_align_backward_cpu(thread, threads, grad, rois, spatial_scale, sampling_
 
 
 @cuda_kernel
-def roi_align_backward_cuda(grad, rois, spatial_scale, sampling_ratio, aligned, grad_features):
+def roi_align_backward_cuda(
+    grad: Array, rois: Array, spatial_scale: float, sampling_ratio: int, aligned: bool, grad_features: Array
+) -> None:
     """As roi_align_backward_cpu."""
     T = type(spatial_scale)
     height, width = grad_features.shape[1:3]
@@ -188,14 +200,10 @@ def roi_align_backward_cuda(grad, rois, spatial_scale, sampling_ratio, aligned, 
 
 
 def roi_align(
-    features: Tensor,
-    rois,
-    output_size,
-    spatial_scale: float = 1.0,
-    sampling_ratio: int = -1,
+    features: Tensor, rois: Array, output_size: OutputSize, spatial_scale: float = 1.0, sampling_ratio: int = -1,
     aligned: bool = False,
-    reduce: str = "mean",
-) -> Tensor:
+    reduce: Reduction = "mean",
+) -> Tensor:  # fmt: skip
     """Average bilinear samples of every RoI in a grid of h x w bins, or take the largest.
 
     features: (N, C, H, W) Tensor, float32 or float64. rois: (R, 5) array (batch index, x1, y1, x2, y2), or a
@@ -210,39 +218,41 @@ def roi_align(
     first in row-major order gets the gradient; RoIs get none.
 
     Raises TypeError when the features are no float Tensor or lie on another device than the RoIs, ValueError,
-    naming the row, for a RoI with a batch index out of range, a value that is not finite or beyond 1e7, or
-    for another wrong shape, dtype or size.
+    naming the row, for a RoI with a batch index out of range or a value that is not finite or too large (see
+    rois.py), or for another wrong shape, dtype, size or number.
     """
     rois = check_arguments(features, rois, output_size, spatial_scale, sampling_ratio, reduce)
     return roi_align_unchecked(features, rois, output_size, spatial_scale, sampling_ratio, aligned, reduce)
 
 
 def roi_align_unchecked(
-    features: Tensor, rois, output_size, spatial_scale=1.0, sampling_ratio=-1, aligned=False, reduce="mean"
-) -> Tensor:
+    features: Tensor, rois: Array, output_size: OutputSize, spatial_scale: float = 1.0, sampling_ratio: int = -1,
+    aligned: bool = False, reduce: Reduction = "mean",
+) -> Tensor:  # fmt: skip
     """roi_align for RoIs that are known to be an (R, 5) array of finite numbers on the features' device."""
     if reduce == "max" and len(rois) > 0:
         return _largest_samples(features, rois, output_size, spatial_scale, sampling_ratio, aligned)
     data, xp = channels_last(features.data), array_module(features.data)
     rois = xp.ascontiguousarray(rois, data.dtype)
     settings = data.dtype.type(spatial_scale), int(sampling_ratio), bool(aligned)
-    out = xp.empty(output_shape(features, rois, output_size), data.dtype)
-    run(roi_align_forward_cpu, roi_align_forward_cuda, out.size, data, rois, *settings, out)
+    out = align_arrays(data, rois, output_size, *settings)
     shape = data.shape
 
-    def backward(grad, needs):
+    def backward(grad: Array, needs: Sequence[bool]) -> tuple[Any, ...]:
         grad_features = xp.zeros(shape, grad.dtype)
         grad = channels_last(grad)
         run(roi_align_backward_cpu, roi_align_backward_cuda, grad.size, grad, rois, *settings, grad_features)
         return (channels_first(grad_features),)
 
-    return record(channels_first(out), (features,), backward)
+    return record(channels_first(out), (features,), backward, "roi_align")
 
 
-def _largest_samples(features: Tensor, rois, output_size, spatial_scale, sampling_ratio, aligned) -> Tensor:
+def _largest_samples(
+    features: Tensor, rois: Array, output_size: OutputSize, spatial_scale: float, sampling_ratio: int, aligned: bool
+) -> Tensor:
     """The largest sample of every bin: RoIAlign with a bin for each sample, then RoIPool over those of a bin; for all
     RoIs at once that have as many samples in a bin, which the host counts where they differ."""
-    _, height, width, _ = output_shape(features, rois, output_size)
+    height, width = check_size(output_size, "output size")
     counts = np.full((len(rois), 2), sampling_ratio)
     if sampling_ratio < 1:
         scale = features.dtype.type(spatial_scale)
@@ -259,3 +269,15 @@ def _largest_samples(features: Tensor, rois, output_size, spatial_scale, samplin
         whole = [np.array([r, 0, 0, width * columns - 1, height * rows - 1], features.dtype) for r in range(len(some))]
         parts.append(roi_pool_unchecked(samples, like(whole, rois), (height, width)))
     return interleave(parts, places)
+
+
+def align_arrays(
+    features: Array, rois: Array, output_size: OutputSize, spatial_scale: float = 1.0, sampling_ratio: int = -1,
+    aligned: bool = False,
+) -> Array:  # fmt: skip
+    """The forward pass of roi_align_unchecked on plain arrays: features (N, H, W, C) and RoIs (R, 5), C-contiguous and
+    of one dtype, to (R, h, w, C)."""
+    settings = features.dtype.type(spatial_scale), int(sampling_ratio), bool(aligned)
+    out = array_module(features).empty(output_shape(features, rois, output_size), features.dtype)
+    run(roi_align_forward_cpu, roi_align_forward_cuda, out.size, features, rois, *settings, out)
+    return out

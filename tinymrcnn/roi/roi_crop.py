@@ -13,25 +13,26 @@ backward takes widths for one cell more than its forward does. MNC's pooling fol
 max_pool2d. roi_align.py has the same sections in the same order.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from tinymrcnn.autograd import Tensor, cat, record
 from tinymrcnn.backend import Array, array_module, channels_first, channels_last
 from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, run, scalar
-from tinymrcnn.roi.rois import check_arguments, output_shape, unravel
+from tinymrcnn.roi.rois import OutputSize, check_arguments, output_shape, unravel
 
 # The arithmetic, once for every target
 
 
 @scalar
-def sample_position(low, high, spatial_scale, index, bins):
+def sample_position(low: float, high: float, spatial_scale: float, index: int, bins: int) -> float:
     """Along one axis, in cells: the middle of bin `index` of an RoI."""
     T = type(low)
     return (low + (high - low) * ((T(index) + T(0.5)) / T(bins))) * spatial_scale - T(0.5)
 
 
 @scalar
-def taps(position, size):
+def taps(position: float, size: int) -> tuple[int, float, int, float]:
     """The two cells around a position with their weights: low, weight, high, weight.
 
     Beyond the outermost centres both are the border cell, so that the position makes no difference there."""
@@ -49,7 +50,9 @@ def taps(position, size):
 
 
 @cpu_kernel
-def roi_crop_forward_cpu(thread, threads, features, rois, spatial_scale, out):
+def roi_crop_forward_cpu(
+    thread: int, threads: int, features: Array, rois: Array, spatial_scale: float, out: Array
+) -> None:
     """features (N, H, W, C) and rois (R, 5) to out (R, h, w, C), C-contiguous, all of one float dtype, which is
     spatial_scale's too."""
     height, width, channels = features.shape[1:]
@@ -69,7 +72,7 @@ def roi_crop_forward_cpu(thread, threads, features, rois, spatial_scale, out):
 
 
 @cuda_kernel
-def roi_crop_forward_cuda(features, rois, spatial_scale, out):
+def roi_crop_forward_cuda(features: Array, rois: Array, spatial_scale: float, out: Array) -> None:
     """As roi_crop_forward_cpu."""
     height, width = features.shape[1:3]
     bins_h, bins_w, channels = out.shape[1:]
@@ -88,7 +91,9 @@ def roi_crop_forward_cuda(features, rois, spatial_scale, out):
 
 
 @cpu_kernel
-def roi_crop_backward_cpu(thread, threads, grad, rois, spatial_scale, grad_features):
+def roi_crop_backward_cpu(
+    thread: int, threads: int, grad: Array, rois: Array, spatial_scale: float, grad_features: Array
+) -> None:
     """Add the gradient grad (R, h, w, C) of forward's result to grad_features (N, H, W, C), zeros at first; the rest as
     in forward."""
     # A thread owns every so-manieth row of cells, so that no two ever add to the same cell.
@@ -111,7 +116,7 @@ def roi_crop_backward_cpu(thread, threads, grad, rois, spatial_scale, grad_featu
 
 
 @cuda_kernel
-def roi_crop_backward_cuda(grad, rois, spatial_scale, grad_features):
+def roi_crop_backward_cuda(grad: Array, rois: Array, spatial_scale: float, grad_features: Array) -> None:
     """As roi_crop_backward_cpu."""
     height, width = grad_features.shape[1:3]
     bins_h, bins_w, channels = grad.shape[1:]
@@ -130,7 +135,9 @@ def roi_crop_backward_cuda(grad, rois, spatial_scale, grad_features):
 
 
 @cpu_kernel
-def roi_crop_slopes_cpu(thread, threads, grad, features, rois, spatial_scale, slopes):
+def roi_crop_slopes_cpu(
+    thread: int, threads: int, grad: Array, features: Array, rois: Array, spatial_scale: float, slopes: Array
+) -> None:
     """Fill slopes (R, h, w, 2): the derivative of the loss for the sample's y and x in cells, summed over the channels;
     grad (R, h, w, C) and the rest as in forward."""
     T = type(spatial_scale)
@@ -152,7 +159,7 @@ def roi_crop_slopes_cpu(thread, threads, grad, features, rois, spatial_scale, sl
 
 
 @cuda_kernel
-def roi_crop_slopes_cuda(grad, features, rois, spatial_scale, slopes):
+def roi_crop_slopes_cuda(grad: Array, features: Array, rois: Array, spatial_scale: float, slopes: Array) -> None:
     """As roi_crop_slopes_cpu; one thread takes all channels of a bin, so that their order is always the same."""
     T = type(spatial_scale)
     height, width, channels = features.shape[1:]
@@ -193,7 +200,7 @@ def corner_gradients(slopes: Array, spatial_scale: float) -> Array:
 def roi_crop(
     features: Tensor,
     rois: Tensor | Array | list[Tensor] | list[Array],
-    output_size: int | tuple[int, int],
+    output_size: OutputSize,
     spatial_scale: float = 1.0,
 ) -> Tensor:
     """Sample every RoI bilinearly in the middles of h x w bins, with gradients to its corners.
@@ -208,8 +215,8 @@ def roi_crop(
     are read from the other side.
 
     Raises TypeError when the features are no float Tensor, RoIs that are Tensors have another dtype, or either lies on
-    another device, ValueError, naming the row, for a RoI with a batch index out of range, a value that is not finite
-    or beyond 1e7, or for another wrong shape, dtype or size.
+    another device, ValueError, naming the row, for a RoI with a batch index out of range or a value that is not finite
+    or too large (see rois.py), or for another wrong shape, dtype, size or number.
     """
     per_image = isinstance(rois, (list, tuple))
     parts: list[Any] = list(rois) if isinstance(rois, (list, tuple)) else [rois]
@@ -226,21 +233,19 @@ def roi_crop(
     return roi_crop_unchecked(features, whole, output_size, spatial_scale)
 
 
-def roi_crop_unchecked(
-    features: Tensor, rois: Tensor, output_size: int | tuple[int, int], spatial_scale: float = 1.0
-) -> Tensor:
+def roi_crop_unchecked(features: Tensor, rois: Tensor, output_size: OutputSize, spatial_scale: float = 1.0) -> Tensor:
     """roi_crop for RoIs that are known to be an (R, 5) Tensor of finite numbers, of the features' dtype and on their
     device."""
     data, xp = channels_last(features.data), array_module(features.data)
     corners = xp.ascontiguousarray(rois.data)
     scale = data.dtype.type(spatial_scale)
-    out = xp.empty(output_shape(features, corners, output_size), data.dtype)
+    out = xp.empty(output_shape(data, corners, output_size), data.dtype)
     run(roi_crop_forward_cpu, roi_crop_forward_cuda, out.size, data, corners, scale, out)
     shape = data.shape
     if not rois.requires_grad:
         data = None  # kept only for the gradient of the corners
 
-    def backward(grad, needs):
+    def backward(grad: Array, needs: Sequence[bool]) -> tuple[Any, ...]:
         grad, grad_features, grad_rois = channels_last(grad), None, None
         if needs[0]:
             grad_features = xp.zeros(shape, grad.dtype)
@@ -252,4 +257,4 @@ def roi_crop_unchecked(
             grad_rois = corner_gradients(slopes, spatial_scale)
         return grad_features, grad_rois
 
-    return record(channels_first(out), (features, rois), backward)
+    return record(channels_first(out), (features, rois), backward, "roi_crop")

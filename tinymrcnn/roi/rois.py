@@ -5,7 +5,8 @@ They are data, not Tensors: no gradient flows to them. Lesson 06 shows them.
 """
 
 import numbers
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 
@@ -13,10 +14,17 @@ from tinymrcnn.autograd import Tensor, record
 from tinymrcnn.backend import Array, array_module, channels_first, channels_last, to_numpy
 from tinymrcnn.kernels import scalar
 
-MAX_COORDINATE = 1e7  # float32 still tells neighbouring integers apart there
+OutputSize = int | tuple[int, int]
+Reduction = Literal["mean", "max"]
+
+# What the operators take, so that no number in an argument keeps a kernel busy for hours
+MAX_COORDINATE = 1e7  # in the image's units and in cells: float32 still tells neighbouring integers apart there
+MAX_BINS = 1000  # along an axis
+MAX_SAMPLES = 100  # of a bin, along an axis
+MAX_CELLS = 1e5  # the width and height of a RoI that takes about one sample a cell
 
 
-def boxes_to_rois(boxes):
+def boxes_to_rois(boxes: Sequence[Array]) -> Array:
     """One (R_i, 4) array of boxes per image as one (R, 5) array with the image's index in front.
 
     boxes: a list of arrays of one dtype, at least one. Raises ValueError, naming the image, for another shape.
@@ -34,7 +42,10 @@ def boxes_to_rois(boxes):
     return rois
 
 
-def check_arguments(features, rois, output_size, spatial_scale, sampling_ratio=-1, reduce="mean"):
+def check_arguments(
+    features: Tensor, rois: Any, output_size: OutputSize, spatial_scale: float, sampling_ratio: int = 1,
+    reduce: str = "mean",
+) -> Array:  # fmt: skip
     """The RoIs as an (R, 5) array of the features' dtype, when every argument of a RoI operator makes sense.
 
     Raises TypeError or ValueError saying what does not, for a RoI with the number of its row."""
@@ -47,8 +58,8 @@ def check_arguments(features, rois, output_size, spatial_scale, sampling_ratio=-
     check_size(output_size, "output size")
     if not 0 < spatial_scale < float("inf"):
         raise ValueError(f"The spatial scale must be positive, such as 1/16 at stride 16, not {spatial_scale!r}.")
-    if not isinstance(sampling_ratio, numbers.Integral):
-        raise ValueError(f"The sampling ratio must be an integer, not {sampling_ratio!r}.")
+    if not isinstance(sampling_ratio, numbers.Integral) or sampling_ratio > MAX_SAMPLES:
+        raise ValueError(f"The sampling ratio must be an integer, at most {MAX_SAMPLES} or -1, not {sampling_ratio!r}.")
     if reduce not in ("mean", "max"):
         raise ValueError(f"The samples of a bin are reduced by 'mean' or 'max', not by {reduce!r}.")
 
@@ -65,36 +76,42 @@ def check_arguments(features, rois, output_size, spatial_scale, sampling_ratio=-
         rois = boxes_to_rois(wide) if parts else xp.empty((0, 5), np.float64)
     if rois.ndim != 2 or rois.shape[1] != 5:
         raise ValueError(f"The RoIs must have the shape (R, 5): batch index, x1, y1, x2, y2; not {rois.shape}.")
-    _check_rows(to_numpy(rois), features.shape[0])
+    check_rows(to_numpy(rois), features.shape[0], spatial_scale, bool(sampling_ratio <= 0))
     return rois.astype(features.dtype)
 
 
 def check_size(size: Any, name: str) -> tuple[int, int]:
     """(h, w) of a size that is one integer or two. Raises ValueError, with its name, for anything else."""
     sizes = size if isinstance(size, (tuple, list)) else (size, size)
-    if len(sizes) != 2 or not all(isinstance(side, numbers.Integral) and int(side) > 0 for side in sizes):
-        raise ValueError(f"The {name} must be a positive integer or two of them (h, w), not {size!r}.")
+    if len(sizes) != 2 or not all(isinstance(side, numbers.Integral) and 0 < int(side) <= MAX_BINS for side in sizes):
+        raise ValueError(f"The {name} must be an integer from 1 to {MAX_BINS} or two of them (h, w), not {size!r}.")
     return int(sizes[0]), int(sizes[1])
 
 
-def _check_rows(rois, images: int) -> None:
+def check_rows(rois: np.ndarray, images: int, spatial_scale: float, adaptive: bool) -> None:
+    """Raise ValueError, naming the row, for a RoI of an (R, 5) array that no kernel should get.
+
+    adaptive: whether the bins take as many samples as they have cells."""
     index = rois[:, 0]
-    coordinates = abs(rois[:, 1:].astype(np.float64))
+    boxes = rois[:, 1:].astype(np.float64)
+    with np.errstate(all="ignore"):  # what is not finite is told first
+        coordinates = abs(boxes) * max(1.0, spatial_scale)
+        cells = abs(boxes[:, 2:] - boxes[:, :2]) * spatial_scale if adaptive else np.zeros((len(rois), 2))
     for wrong, problem in (
         (~np.isfinite(rois).all(axis=1), "holds a value that is not finite"),
         (index != np.floor(index), "has a batch index that is not an integer"),
         ((index < 0) | (index >= images), f"has a batch index outside 0..{images - 1}"),
-        ((coordinates > MAX_COORDINATE).any(axis=1), f"has a coordinate beyond {MAX_COORDINATE:.0e}"),
+        ((coordinates > MAX_COORDINATE).any(axis=1), f"has a coordinate beyond {MAX_COORDINATE:.0e} (units or cells)"),
+        ((cells > MAX_CELLS).any(axis=1), f"has a side of more than {MAX_CELLS:.0e} cells, and no sampling ratio"),
     ):
         if wrong.any():
             row = int(wrong.argmax())
             raise ValueError(f"RoI {row} {problem}: {rois[row].tolist()} (batch index, x1, y1, x2, y2).")
 
 
-def output_shape(features, rois, output_size) -> tuple[int, int, int, int]:
-    """(R, h, w, C), the shape in memory of a RoI operator's result."""
-    height, width = output_size if isinstance(output_size, (tuple, list)) else (output_size, output_size)
-    return len(rois), int(height), int(width), features.shape[1]
+def output_shape(features: Array, rois: Array, output_size: OutputSize) -> tuple[int, int, int, int]:
+    """(R, h, w, C), the shape of a RoI operator's result in memory, for features (N, H, W, C)."""
+    return len(rois), *check_size(output_size, "output size"), features.shape[3]
 
 
 def interleave(parts: list[Tensor], rows: list[Array]) -> Tensor:
@@ -104,15 +121,15 @@ def interleave(parts: list[Tensor], rows: list[Array]) -> Tensor:
     for part, r in zip(parts, rows, strict=True):
         result[r] = channels_last(part.data)
 
-    def backward(grad, needs):
+    def backward(grad: Array, needs: Sequence[bool]) -> tuple[Array | None, ...]:
         grad = channels_last(grad)
         return tuple(channels_first(grad[r]) if need else None for r, need in zip(rows, needs, strict=True))
 
-    return record(channels_first(result), tuple(parts), backward)
+    return record(channels_first(result), tuple(parts), backward, "interleave")
 
 
 @scalar
-def unravel(element, height, width, channels):
+def unravel(element: int, height: int, width: int, channels: int) -> tuple[int, int, int, int]:
     """The indices (r, y, x, c) of an element of an (R, height, width, channels) array."""
     pixel, c = element // channels, element % channels
     row, x = pixel // width, pixel % width

@@ -14,11 +14,11 @@ def freeze_stages(model, count: int) -> None:
     would still follow the batches. The names in the state_dict stay the same.
     Raises ValueError where the backbone has fewer stages (C4's ends with layer3: its layer4 runs on the RoIs)."""
     body = model.backbone.body
-    stages = [("conv1", "bn1")] + [(f"layer{i + 1}",) for i in range(len(body.out_channels))]
+    layers = [f"layer{i + 1}" for i in range(len(body.out_channels))]
+    stages = [["conv1", "bn1"], *([layer] for layer in layers)]
     if not 0 <= count <= len(stages):
         raise ValueError(
-            f"{count} stages cannot be frozen: this backbone has {len(stages)}, the stem, "
-            f"{', '.join(name for (name,) in stages[1:])}."
+            f"{count} stages cannot be frozen: this backbone has {len(stages)}, the stem, {', '.join(layers)}."
         )
     for names in stages[:count]:
         for name in names:

@@ -16,43 +16,37 @@ import contextlib
 import datetime
 import functools
 import json
+import logging
 import math
 import operator
-import shlex
 import signal
-import sys
-import threading
 import time
 from pathlib import Path
 
-from tqdm import tqdm
+import numpy as np
 
-from tinymrcnn.data import batches
+from tinymrcnn.data import batches, map_categories
 from tinymrcnn.draw import draw_curves, draw_grid, draw_instances, write_picture
 from tinymrcnn.evaluation import evaluate
-from tinymrcnn.files import replacing
+from tinymrcnn.files import locked, make_folder, printable, quoted, replacing, told
 from tinymrcnn.models import TrainConfig
-from tinymrcnn.models.settings import flatten
 from tinymrcnn.models.two_stage import mean_losses
-from tinymrcnn.nn import SGD, AdamW, clip_grad_norm
+from tinymrcnn.nn import SGD, AdamW, BatchNorm2d, clip_grad_norm
+from tinymrcnn.stopping import Interrupted, RunStopped, handling
+from tinymrcnn.training.log import keep_log, open_log, progress_bar, read_log, summary, write_line
+from tinymrcnn.training.run import CHECKPOINT, Run, load_run, resume_run
 from tinymrcnn.training.schedule import learning_rate
-from tinymrcnn.weights import Checkpoint, environment, load_checkpoint, load_weights, save_checkpoint
+from tinymrcnn.weights import environment, save_checkpoint
 
-CHECKPOINT, MODEL, LOG = "checkpoint.npz", "model.npz", "log.jsonl"
+MODEL, LOG = "model.npz", "log.jsonl"
 PREVIEW_IMAGES, GRID_IMAGES = 4, 8
-SHORT_NAMES = {
-    "loss_objectness": "object",
-    "loss_rpn_box_reg": "rpn-box",
-    "loss_classifier": "class",
-    "loss_box_reg": "box",
-    "loss_mask": "mask",
-}
+logger = logging.getLogger("tinymrcnn")
 
 
-def make_optimizer(model, config: TrainConfig):
+def make_optimizer(model, config: TrainConfig) -> SGD | AdamW:
     """The optimiser of a run, over all parameters that are not frozen."""
     if config.optimizer == "sgd":
-        return SGD(model.parameters(), config.lr, config.momentum, config.weight_decay)
+        return SGD(model.parameters(), config.lr, config.momentum, weight_decay=config.weight_decay)
     return AdamW(model.parameters(), config.lr, weight_decay=config.weight_decay)
 
 
@@ -79,79 +73,142 @@ def training_step(model, optimizer, step: int, images: list, targets: list, conf
     return {"step": step, "lr": optimizer.lr, **values, **samples.counts}
 
 
-def train(model, dataset, config: TrainConfig | None = None, out="runs/train", held_out=None, resume=False) -> dict:
+def train(
+    model, dataset, config: TrainConfig | None = None, out="runs/train", held_out=None, *,
+    resume: bool = False, progress: bool = True,
+) -> dict:  # fmt: skip
     """Train the model, which may be new or hold weights already, and return the COCO metrics on `held_out`.
 
-    dataset, held_out: see tinymrcnn.data; without held_out there are no previews and no metrics. out: the
-    run's folder. resume: go on with the run in that folder, given the same model, data sets and config.
+    dataset, held_out: see tinymrcnn.data; held_out may have the classes in another order, or some of them only; without
+    it there are no previews and no metrics. out: the run's folder. resume: go on with the run in that folder, given the
+    same model, data sets and config. progress: whether to show a progress bar.
 
-    Ctrl-C ends the run after the current step, saves, and raises KeyboardInterrupt, whose text says how to
-    resume. Raises FileExistsError where `out` holds a run and resume is not asked for, FileNotFoundError where
-    it is and there is none, ValueError where model or config are not those of the run, FloatingPointError,
-    naming the last good checkpoint, where a loss is not finite."""
-    config, out = config or TrainConfig(), Path(out)
-    model.categories, model.seed = dataset.categories, config.seed
-    optimizer = make_optimizer(model, config)
-    if resume:
-        start = _resume(model, optimizer, config, out)
-    elif (out / CHECKPOINT).exists():
-        raise FileExistsError(f"'{out}' holds a run already: resume it, or choose another folder.")
-    else:
-        start = 0
-        out.mkdir(parents=True, exist_ok=True)
-        save_checkpoint(out / CHECKPOINT, model, start, config, optimizer)
-    _keep_log(out / LOG, start)
+    Ctrl-C, SIGTERM and SIGHUP end the run after the current step, save, and raise Interrupted, a KeyboardInterrupt,
+    whose text says how to resume. Any other error between the steps saves too, where it can, and raises RunStopped, a
+    RuntimeError, with the same text; a loss that is not finite raises FloatingPointError, naming the last good
+    checkpoint. Before the first step: FileExistsError where `out` holds a run and resume is not asked for,
+    FileNotFoundError where it is and there is none, RuntimeError where another run is in the folder, ValueError where
+    model, config or classes are not those of the run, or held_out is empty or has classes of its own."""
+    out = Path(out)
+    check_held_out(dataset, held_out)
+    if not resume:
+        make_folder(out)
+    elif not out.is_dir():
+        load_run(out)  # tells that there is none
+    with locked(out):
+        return train_in(out, model, dataset, config or TrainConfig(), held_out, resume=resume, progress=progress)
+
+
+def check_held_out(dataset, held_out) -> None:
+    """Raise ValueError where a model of the data set's classes cannot be evaluated on the held-out images."""
+    if held_out is None:
+        return
+    if len(held_out) == 0:
+        raise ValueError("The held-out data set holds no image, so there is nothing to evaluate on.")
     try:
-        _loop(model, optimizer, dataset, config, out, held_out, start)
-        return _finish(model, config, out, held_out)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"Interrupted. {load_run(out).step} of {config.steps} steps are done and saved in '{out}'.\n"
-            f"Resume with:  tinymrcnn train --resume {shlex.quote(str(out))}"
-        ) from None
-    except FloatingPointError as error:
-        raise FloatingPointError(
-            f"Training stopped in step {model.step}: {error} The last good checkpoint is '{out / CHECKPOINT}', after "
-            f"{load_run(out).step} steps. A lower learning rate or a longer warm-up may help."
-        ) from error
+        map_categories(dataset.categories, held_out.categories)
+    except ValueError as error:
+        raise ValueError(f"The held-out images do not fit the training images. {error}") from error
 
 
-def _loop(model, optimizer, dataset, config: TrainConfig, out: Path, held_out, start: int) -> None:
-    """The steps from `start` on, with log, checkpoints and previews."""
+def train_in(out: Path, model, dataset, config: TrainConfig, held_out, *, resume: bool, progress: bool) -> dict:
+    """What train() does, in a folder that the caller has locked."""
+    model.categories, model.seed = dataset.categories, config.seed
+    run = Run(out, model, make_optimizer(model, config), config, held_out, progress)
+    if resume:
+        run.done = run.saved = resume_run(run)
+    elif (out / CHECKPOINT).exists():
+        raise FileExistsError(
+            f"'{printable(out)}' holds a run already: resume it with --resume {quoted(out)}, or name another folder."
+        )
+    else:
+        run.save()
+    keep_log(out / LOG, run.done)
+    with handling(run.stop):
+        try:
+            _loop(run, dataset)
+            return _finish(run)
+        except KeyboardInterrupt:
+            run.stop.no_more()
+            signum = run.stop.signum or signal.SIGINT
+            raise Interrupted(f"Interrupted. {run.how_to_go_on()}", signum) from None
+        except FloatingPointError as error:
+            raise FloatingPointError(
+                f"Training stopped in step {run.done}: {error} The last good checkpoint is "
+                f"'{printable(out / CHECKPOINT)}', after {run.saved} steps. A lower learning rate "
+                "or a longer warm-up may help."
+            ) from error
+        except Exception as error:
+            run.stop.no_more()
+            raise RunStopped(run.last_words(error)) from error
+
+
+def _loop(run: Run, dataset) -> None:
+    """The steps that are not done yet, with log, checkpoints and previews."""
+    model, optimizer, config, out, stop = run.model, run.optimizer, run.config, run.out, run.stop
     model.train()
-    feed = batches(dataset, config.batch_size, start, config.steps, config.seed, config.flip)
-    with contextlib.closing(feed), _ctrl_c() as pressed, _bar(start, config.steps) as bar, _log(out / LOG) as log:
+    feed = batches(dataset, config.batch_size, run.done, config.steps, config.seed, config.flip)
+    bar = progress_bar(run.done, config.steps, run.progress)
+    with contextlib.closing(feed), bar, open_log(out / LOG) as log:
         began = time.perf_counter()
         for step, images, targets in feed:
-            line = training_step(model, optimizer, step, images, targets, config)
+            with _statistics_kept_on_error(model):
+                line = training_step(model, optimizer, step, images, targets, config)
+            run.done = step + 1
             line["seconds"] = round(time.perf_counter() - began, 4)
-            log.write(json.dumps(line) + "\n")
-            bar.set_description_str(_summary(line), refresh=False)
+            write_line(log, line)
+            bar.set_description_str(summary(line), refresh=False)
             bar.update()
-            done = step + 1
-            if done % config.checkpoint_every == 0 or done == config.steps or pressed.is_set():
-                save_checkpoint(out / CHECKPOINT, model, done, config, optimizer)
-            if pressed.is_set():
-                raise KeyboardInterrupt
-            if held_out is not None and done % config.preview_every == 0:
-                write_picture(out / "preview.png", _predictions(model, held_out, PREVIEW_IMAGES))
+            if run.done % config.checkpoint_every == 0 or run.done == config.steps or stop.signum:
+                run.save()
+            if stop.signum:
+                raise Interrupted
+            if run.held_out is not None and run.done % config.preview_every == 0:
+                _preview(run)
             began = time.perf_counter()
 
 
-def _finish(model, config: TrainConfig, out: Path, held_out) -> dict:
+@contextlib.contextmanager
+def _statistics_kept_on_error(model):
+    """A step that fails leaves the running statistics of batch normalisation as they were, as the parameters are, so
+    that what is saved then goes on with the same bits."""
+    layers = [module for module in model.modules() if isinstance(module, BatchNorm2d)]
+    before = [(layer.running_mean.copy(), layer.running_var.copy()) for layer in layers]
+    try:
+        yield
+    except Exception:
+        for layer, (mean, var) in zip(layers, before, strict=True):
+            layer.running_mean[...], layer.running_var[...] = mean, var
+        raise
+
+
+def _preview(run: Run) -> None:
+    """Draw the held-out images so far. A file that a viewer has locked is no reason to end a run."""
+    picture = _predictions(run.model, run.held_out, PREVIEW_IMAGES)
+    try:
+        write_picture(run.out / "preview.png", picture)
+    except OSError as error:
+        logger.warning("The preview after %d steps could not be written: %s", run.done, told(error))
+
+
+def _finish(run: Run) -> dict:
     """Save the finished model, draw, and evaluate. Returns the metrics."""
-    save_checkpoint(out / MODEL, model, config.steps)
+    model, out, held_out = run.model, run.out, run.held_out
+    run.stop.patience = 0  # there is no step to be torn any more
+    run.stop.raise_if_due()
+    with run.stop.writing():
+        save_checkpoint(out / MODEL, model, run.config.steps)
     log = read_log(out / LOG)
     write_picture(out / "curves.png", draw_curves(log))
     if held_out is None:
         return {}
     write_picture(out / "predictions.png", _predictions(model, held_out, GRID_IMAGES))
-    metrics = evaluate(model, held_out)
+    metrics = evaluate(model, held_out, progress=run.progress)
     report = {
         "metrics": metrics,
         "images": len(held_out),
-        "steps": config.steps,
-        "seed": config.seed,
+        "steps": run.config.steps,
+        "seed": run.config.seed,
         "training_seconds": round(sum(line["seconds"] for line in log), 1),
         "device": model.device,
         "environment": environment(),
@@ -163,111 +220,18 @@ def _finish(model, config: TrainConfig, out: Path, held_out) -> dict:
 
 
 def _predictions(model, held_out, count: int):
-    """The first held-out images, ground truth and prediction side by side, two pairs a row."""
+    """The first held-out images, ground truth and prediction side by side, two pairs a row; the classes of both under
+    the model's labels and names."""
+    labels = map_categories(model.categories, held_out.categories)
     pairs = []
     model.eval()
-    for index in range(min(count, len(held_out))):
-        image, target = held_out[index]
-        (found,) = model([image])
-        pairs.append([draw_instances(image, shown, held_out.categories, size=320) for shown in (target, found)])
-    model.train()
+    try:
+        for index in range(min(count, len(held_out))):
+            image, target = held_out[index]
+            truth = {**target, "labels": np.array([labels[label] for label in target["labels"].tolist()], np.int64)}
+            (found,) = model([image])
+            pairs.append([draw_instances(image, shown, model.categories, size=320) for shown in (truth, found)])
+    finally:
+        model.train()
     rows = [sum(pairs[start : start + 2], []) for start in range(0, len(pairs), 2)]
     return draw_grid(rows, ["ground truth", "prediction"] * (len(rows[0]) // 2))
-
-
-# Resuming ------------------------------------------------------------------------------------------------
-
-
-def load_run(out) -> Checkpoint:
-    """The checkpoint from which the run in a folder resumes. Raises as load_checkpoint does, and ValueError where
-    it holds no optimiser."""
-    checkpoint = load_checkpoint(Path(out) / CHECKPOINT)
-    if checkpoint.train_config is None or checkpoint.optimizer is None:
-        raise ValueError(f"'{Path(out) / CHECKPOINT}' is a finished model without an optimiser: no run can resume it.")
-    return checkpoint
-
-
-def _resume(model, optimizer, config: TrainConfig, out: Path) -> int:
-    """Put model and optimiser into the state of the run's checkpoint. Returns the number of steps done."""
-    checkpoint = load_run(out)
-    for name, then, now in (
-        ("Config", checkpoint.config, model.config),
-        ("TrainConfig", checkpoint.train_config, config),
-    ):
-        if changed := _differences(flatten(then), flatten(now)):
-            raise ValueError(f"The run in '{out}' cannot be resumed with another {name}: {changed}.")
-    load_weights(model, out / CHECKPOINT)
-    optimizer.load_state_dict(checkpoint.optimizer)
-    print(f"Resuming '{out}' after {checkpoint.step} of {config.steps} steps.")
-    if changed := _differences(checkpoint.environment, {**environment(), "device": model.device}):
-        print(
-            f"Note: the run was saved in another environment ({changed}). It goes on, but will not end with the "
-            "same bits as if it had not been interrupted."
-        )
-    return checkpoint.step
-
-
-def _differences(then: dict, now: dict) -> str:
-    names = [name for name in now if then.get(name) != now[name]]
-    return ", ".join(f"{name} was {then.get(name)!r} and is {now[name]!r}" for name in names)
-
-
-@contextlib.contextmanager
-def _ctrl_c():
-    """An Event that is set when Ctrl-C is pressed, so that a step is never torn; pressed again, it interrupts
-    at once. In another thread than the main one signals cannot be caught, and the Event is never set."""
-    pressed = threading.Event()
-
-    def remember(signum, frame):
-        if pressed.is_set():
-            raise KeyboardInterrupt
-        pressed.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield pressed
-        return
-    before = signal.signal(signal.SIGINT, remember)
-    try:
-        yield pressed
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-# Log and progress ----------------------------------------------------------------------------------------
-
-
-def read_log(path) -> list[dict]:
-    """The lines of a log.jsonl, up to the first that a crash left incomplete."""
-    lines = []
-    for text in Path(path).read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            break
-    return lines
-
-
-def _keep_log(path: Path, steps: int) -> None:
-    """Cut the log to the steps before `steps`: those after it will be done again."""
-    lines = read_log(path) if path.exists() else []
-    with replacing(path) as file:
-        file.writelines((json.dumps(line) + "\n").encode() for line in lines if line["step"] < steps)
-
-
-def _log(path: Path):
-    return open(path, "a", buffering=1, encoding="utf-8")  # every line is written when it ends
-
-
-def _bar(done: int, steps: int) -> tqdm:
-    return tqdm(
-        total=steps,
-        initial=done,
-        dynamic_ncols=True,
-        mininterval=0.5 if sys.stderr.isatty() or "ipykernel" in sys.modules else 30,  # a file needs no animation
-        bar_format="{n}/{total} {bar:8} {elapsed}<{remaining}  {desc}",
-    )
-
-
-def _summary(line: dict) -> str:
-    losses = " ".join(f"{short} {line[name]:.2f}" for name, short in SHORT_NAMES.items() if name in line)
-    return f"{losses} | positive: {line['positive_anchors']} anchors, {line['positive_rois']} RoIs"

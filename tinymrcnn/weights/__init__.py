@@ -3,12 +3,12 @@
 from tinymrcnn.weights.checkpoint import (
     Checkpoint,
     CheckpointError,
-    environment,
     load_checkpoint,
     load_model,
     save_checkpoint,
 )
-from tinymrcnn.weights.foreign.public_weights import WeightsReport, load_weights
+from tinymrcnn.weights.environment import environment
+from tinymrcnn.weights.loading import WeightsReport, load_public_model, load_weights, read_weights
 
 __all__ = [
     "Checkpoint",
@@ -17,6 +17,8 @@ __all__ = [
     "environment",
     "load_checkpoint",
     "load_model",
+    "load_public_model",
     "load_weights",
+    "read_weights",
     "save_checkpoint",
 ]

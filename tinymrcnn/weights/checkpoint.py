@@ -2,30 +2,31 @@
 
     weights/NAME      the parameters and buffers, named as in Module.state_dict()
     optimizer/NAME    the optimiser's state, named as in its state_dict(); absent in a finished model
-    metadata          JSON: Config, TrainConfig, categories, step, seed, environment
+    metadata          JSON: Config, TrainConfig, categories, step, seed, environment; the number of the format
 
-It holds no pickle, so that opening a stranger's file runs nothing. It appears whole or not at all: a crash
-while it is written leaves the file that was there before. Lesson 10 saves and resumes with it.
+It holds no pickle, so that opening a stranger's file runs nothing, and reading it takes memory in proportion to the
+file. It appears whole or not at all: a crash while it is written leaves the file that was there before. Files of older
+versions are brought up to date by migrations.py. Lesson 10 saves and resumes with it.
 """
 
 import dataclasses
 import json
-import platform
+import typing
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import llvmlite.binding
 import numpy as np
-from threadpoolctl import threadpool_info
 
-from tinymrcnn import __version__, kernels, threads
+from tinymrcnn import __version__
+from tinymrcnn.archives import RefusedError, open_zip
 from tinymrcnn.files import replacing
 from tinymrcnn.models import Config, MaskRCNN, TrainConfig
-from tinymrcnn.models.settings import from_dict
-from tinymrcnn.weights.foreign.pickles import PickleError
-from tinymrcnn.weights.foreign.torch_files import open_zip
-from tinymrcnn.weights.migrations import nested_config
+from tinymrcnn.nn.layers import at_most
+from tinymrcnn.settings import from_dict
+from tinymrcnn.weights.comparison import differences, no_weights, shapes_of
+from tinymrcnn.weights.environment import environment
+from tinymrcnn.weights.migrations import FORMAT_VERSION, migrate
 
 FORMAT = "tinymrcnn checkpoint"
 
@@ -36,8 +37,8 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds. step: how many training steps are done. train_config and optimizer are None in a
-    finished model."""
+    """What a file holds. step: how many training steps are done. categories is empty where the model knows no names;
+    train_config and optimizer are None in a finished model."""
 
     weights: dict[str, np.ndarray]
     config: Config
@@ -49,42 +50,29 @@ class Checkpoint:
     optimizer: dict[str, np.ndarray] | None = None
 
 
-def environment() -> dict:
-    """What a run depends on, to the last bit, besides its settings: versions, the CPU that the kernels are
-    compiled for, BLAS's kernels (its "core type"), and the number of threads of BLAS and of our own."""
-    with threads.one_blas_thread:  # as our products run
-        libraries = [info for info in threadpool_info() if info["user_api"] == "blas"]
-    libraries.sort(key=lambda info: "numpy" not in info["filepath"])  # another package may bring its own
-    blas = libraries[0] if libraries else {}
-    return {
-        "tinymrcnn": __version__,
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "numba": kernels.numba.__version__,
-        "cpu": llvmlite.binding.get_host_cpu_name(),
-        "blas": f"{blas.get('internal_api', 'unknown')} {blas.get('version', '')}".strip(),
-        "blas_kernels": blas.get("architecture", "unknown"),
-        "blas_threads": blas.get("num_threads", 0),
-        "numba_threads": threads.get_num_threads(),
-    }
+# Writing
 
 
 def save_checkpoint(path, model, step: int = 0, train_config: TrainConfig | None = None, optimizer=None) -> None:
     """Write the model, and where they are given the settings and the optimiser that its training resumes with.
 
     Without train_config and optimizer the file is a finished model: smaller, for use but not for resuming.
-    Raises OSError where the file cannot be written; what was there before is intact then."""
+    Raises OSError where the file cannot be written, ValueError where model.categories are not those of the model's
+    classes; what was there before is intact then."""
+    categories = model.categories or []
+    _check_categories(categories, model.config.num_classes)
     metadata = {
         "format": FORMAT,
+        "format_version": FORMAT_VERSION,
         "version": __version__,
         "config": dataclasses.asdict(model.config),
         "train_config": dataclasses.asdict(train_config) if train_config else None,
-        "categories": model.categories or [],
+        "categories": categories,
         "step": step,
         "seed": model.seed,
         "environment": {**environment(), "device": model.device},
     }
-    arrays = {"metadata": np.array(json.dumps(metadata))}
+    arrays: dict[str, typing.Any] = {"metadata": np.array(json.dumps(metadata))}
     arrays |= {f"weights/{name}": array for name, array in model.state_dict().items()}
     if optimizer is not None:
         arrays |= {f"optimizer/{name}": array for name, array in optimizer.state_dict().items()}
@@ -92,12 +80,60 @@ def save_checkpoint(path, model, step: int = 0, train_config: TrainConfig | None
         np.savez(file, **arrays)
 
 
+# Reading
+
+
 def load_checkpoint(path) -> Checkpoint:
-    """Read a file that save_checkpoint wrote.
+    """Read a file that save_checkpoint wrote. Its weights fit the model of its Config, and are finite.
 
     Raises FileNotFoundError where there is none, and CheckpointError, a ValueError that names the file, where
-    it is empty, truncated, damaged, something else altogether, or needs a newer version of this package."""
-    path = Path(path)
+    it is empty, truncated, damaged, something else altogether, contradicts itself, or needs a newer version of this
+    package."""
+    return _load(Path(path))[0]
+
+
+def load_model(path, device: str = "auto") -> MaskRCNN:
+    """The model that a checkpoint holds, in eval mode, with its Config and categories, on `device` ("cpu",
+    "cuda" or "auto"). Weights of another precision are rounded to float32. Raises as load_checkpoint does."""
+    checkpoint, model = _load(Path(path))
+    model.load_state_dict(checkpoint.weights)
+    model.categories = checkpoint.categories or None
+    model.to(device).eval()
+    return model
+
+
+def _load(path: Path) -> tuple[Checkpoint, MaskRCNN]:
+    """The checkpoint, and a model into which its weights fit; they are not in it yet."""
+    metadata, arrays = _read(path)
+
+    def part(prefix):
+        return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+    try:
+        checkpoint = _checkpoint(migrate(metadata), part("weights/"), part("optimizer/"))
+        return checkpoint, _empty_model(checkpoint)
+    except Exception as error:  # settings that make no sense can fail anywhere
+        told = f"{error}" if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise CheckpointError(
+            f"The checkpoint '{path}' cannot be used by this version of tinymrcnn, {__version__}; "
+            f"it was written by version {_plain(metadata.get('version'))}. {told}"
+        ) from error
+
+
+def _empty_model(checkpoint: Checkpoint) -> MaskRCNN:
+    """A model of the checkpoint's Config. Raises ValueError where its weights are others than the checkpoint's, before
+    more memory is taken than these take."""
+    weights = checkpoint.weights
+    with at_most(len(weights), sum(array.size for array in weights.values())):
+        model = MaskRCNN(checkpoint.config, seed=None)
+        model.seed = checkpoint.seed
+    if table := differences(weights, shapes_of(model)):
+        raise ValueError(f"Its settings and its arrays do not belong together.\n{table}")
+    return model
+
+
+def _read(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
+    """The metadata and all other arrays of a file."""
     if path.is_dir():
         raise FileNotFoundError(f"'{path}' is a folder, no checkpoint. The model of a run is '{path / 'model.npz'}'.")
     if not path.is_file():
@@ -114,8 +150,9 @@ def load_checkpoint(path) -> Checkpoint:
             )
         raise CheckpointError(f"The file '{path}' is no checkpoint of tinymrcnn (it begins with {start!r}).")
     try:
-        open_zip(path).close()  # refuses what is compressed
-    except PickleError as error:
+        with open_zip(path):  # refuses what is compressed
+            pass
+    except RefusedError as error:
         raise CheckpointError(f"The checkpoint '{path}' is refused. {error}") from error
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -125,40 +162,50 @@ def load_checkpoint(path) -> Checkpoint:
         raise CheckpointError(f"The checkpoint '{path}' is damaged and cannot be read: {error}") from error
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
         raise CheckpointError(f"The file '{path}' is a zip archive, but no checkpoint of tinymrcnn.")
+    return metadata, arrays
 
-    def part(prefix):
-        return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
-    try:
-        return Checkpoint(
-            weights=part("weights/"),
-            config=from_dict(Config, nested_config(metadata["config"])),
-            categories=metadata["categories"],
-            step=int(metadata["step"]),
-            seed=int(metadata["seed"]),
-            environment=dict(metadata["environment"]),
-            train_config=from_dict(TrainConfig, metadata["train_config"]) if metadata["train_config"] else None,
-            optimizer=part("optimizer/") or None,
+def _checkpoint(metadata: dict, weights: dict, optimizer: dict) -> Checkpoint:
+    """Everything checked but whether the weights fit the Config."""
+    config = from_dict(Config, metadata["config"])
+    for name in ("step", "seed"):
+        if type(metadata[name]) is not int or metadata[name] < 0:
+            raise ValueError(f"Its {name} is {metadata[name]!r}; it must be an integer of at least 0.")
+    _check_categories(metadata["categories"], config.num_classes)
+    if problem := no_weights(weights):
+        raise ValueError(problem)
+    for name, array in optimizer.items():
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+            raise ValueError(f"Its entry optimizer/{_plain(name)} holds something else than finite numbers.")
+    return Checkpoint(
+        weights=weights,
+        config=config,
+        categories=metadata["categories"],
+        step=metadata["step"],
+        seed=metadata["seed"],
+        environment=dict(metadata["environment"]),
+        train_config=from_dict(TrainConfig, metadata["train_config"]) if metadata["train_config"] else None,
+        optimizer=optimizer or None,
+    )
+
+
+def _check_categories(categories, num_classes: int) -> None:
+    """Raise ValueError for anything but a list of {"label", "name", "id"} for the labels 1 to num_classes - 1, or an
+    empty list."""
+    if not isinstance(categories, list):
+        raise ValueError(f"Its categories are a {type(categories).__name__}; a list must be there.")
+    for label, category in enumerate(categories, start=1):
+        fields = {"label": int, "name": str, "id": int}
+        if not isinstance(category, dict) or any(type(category.get(name)) is not kind for name, kind in fields.items()):
+            raise ValueError(f"Its category {label} is {category!a:.80}; it must have a label, a name and an id.")
+        if category["label"] != label:
+            raise ValueError(f"Its category {label} has the label {category['label']}; labels count from 1 on.")
+    if categories and len(categories) != num_classes - 1:
+        raise ValueError(
+            f"It names {len(categories)} categories, but the model has {num_classes} classes, background included."
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"The checkpoint '{path}' cannot be used by this version of tinymrcnn, {__version__}; "
-            f"it was written by version {metadata.get('version')}. {type(error).__name__}: {error}"
-        ) from error
 
 
-def _fill(model, checkpoint: Checkpoint, path) -> None:
-    try:
-        model.load_state_dict(checkpoint.weights)
-    except ValueError as error:
-        raise CheckpointError(f"The checkpoint '{path}' does not fit the model. {error}") from error
-
-
-def load_model(path, device: str = "auto"):
-    """The model that a checkpoint holds, in eval mode, with its Config and categories, on `device` ("cpu",
-    "cuda" or "auto"). Raises as load_checkpoint does."""
-    checkpoint = load_checkpoint(path)
-    model = MaskRCNN(checkpoint.config, seed=checkpoint.seed)
-    _fill(model, checkpoint, path)
-    model.categories = checkpoint.categories
-    return model.to(device).eval()
+def _plain(text) -> str:
+    """What a file calls something, for a message: short, and nothing that a terminal obeys."""
+    return ascii(str(text))[1:-1][:80]

@@ -13,7 +13,8 @@ from tinymrcnn.models.mask_branch import MaskSettings
 from tinymrcnn.models.pooler import PoolerSettings
 from tinymrcnn.models.resnet import ResNetSettings
 from tinymrcnn.models.rpn import RPNSettings
-from tinymrcnn.models.settings import (
+from tinymrcnn.models.transform import TransformSettings
+from tinymrcnn.settings import (
     Count,
     Fraction,
     Settings,
@@ -24,7 +25,6 @@ from tinymrcnn.models.settings import (
     replace,
     value_of,
 )
-from tinymrcnn.models.transform import TransformSettings
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,109 @@
+"""A run and its folder: how far it is, what is saved of it, how it goes on, and what it says when it ends too early."""
+
+import dataclasses
+import logging
+import traceback
+from pathlib import Path
+from typing import Any
+
+from tinymrcnn.data.categories import listed
+from tinymrcnn.files import printable, quoted, told
+from tinymrcnn.models import TrainConfig
+from tinymrcnn.nn import SGD, AdamW
+from tinymrcnn.stopping import Stop
+from tinymrcnn.weights import Checkpoint, environment, load_checkpoint, load_weights, save_checkpoint
+
+CHECKPOINT = "checkpoint.npz"
+logger = logging.getLogger("tinymrcnn")
+
+
+@dataclasses.dataclass
+class Run:
+    """What a run works with, and how far it is: `done` steps are in the model, `saved` of them in the checkpoint."""
+
+    out: Path
+    model: Any
+    optimizer: SGD | AdamW
+    config: TrainConfig
+    held_out: Any
+    progress: bool
+    done: int = 0
+    saved: int = 0
+    stop: Stop = dataclasses.field(default_factory=Stop)
+
+    def save(self) -> None:
+        """Write the checkpoint; signals wait until it is written."""
+        with self.stop.writing():
+            save_checkpoint(self.out / CHECKPOINT, self.model, self.done, self.config, self.optimizer)
+            self.saved = self.done
+
+    def last_words(self, error: Exception) -> str:
+        """Save what can be saved after an error; what went wrong, where, what is saved, and how to go on."""
+        where = f"in step {self.done}" if self.done < self.config.steps else "after the last step"
+        expected = isinstance(error, ValueError | OSError | RuntimeError | MemoryError)
+        what = told(error) if expected else f"{type(error).__name__}: {told(error)}"
+        if self.saved < self.done and not _came_through(error, type(self.optimizer).step):
+            try:
+                self.save()
+            except OSError as second:
+                what += f" The rest cannot be saved: {told(second)}" * (told(second) not in what)
+        return f"Training stopped {where}: {what}\n{self.how_to_go_on()}"
+
+    def how_to_go_on(self) -> str:
+        """How much is saved, and the line that resumes the run."""
+        kept = " and" if self.saved == self.done else f", the first {self.saved} of them are"
+        return (
+            f"{self.done} of {self.config.steps} steps are done{kept} saved in '{printable(self.out)}'.\n"
+            f"Resume with:  tinymrcnn train --resume {quoted(self.out)}"
+        )
+
+
+def _came_through(error: BaseException, function) -> bool:
+    """Whether an error was raised within a function. Within the optimiser's step it leaves parameters of which some
+    have moved and some have not, and these must not be saved."""
+    return any(frame.f_code is function.__code__ for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
+# Resuming ------------------------------------------------------------------------------------------------
+
+
+def load_run(out) -> Checkpoint:
+    """The checkpoint from which the run in a folder resumes. Raises as load_checkpoint does, and ValueError where
+    it holds no optimiser."""
+    checkpoint = load_checkpoint(Path(out) / CHECKPOINT)
+    if checkpoint.train_config is None or checkpoint.optimizer is None:
+        raise ValueError(f"'{Path(out) / CHECKPOINT}' is a finished model without an optimiser: no run can resume it.")
+    return checkpoint
+
+
+def resume_run(run: Run) -> int:
+    """Put model and optimiser into the state of the run's checkpoint. Returns the number of steps done."""
+    checkpoint, model, out = load_run(run.out), run.model, printable(run.out)
+    for name, then, now in (
+        ("Config", checkpoint.config, model.config),
+        ("TrainConfig", checkpoint.train_config, run.config),
+    ):
+        if changed := _differences(vars(then), vars(now)):
+            raise ValueError(f"The run in '{out}' cannot be resumed with another {name}: {changed}.")
+    names_then, names_now = ([category["name"] for category in c] for c in (checkpoint.categories, model.categories))
+    if names_then != names_now:
+        raise ValueError(
+            f"The run in '{out}' learned the classes {listed(names_then)}, in this order; the data set now has "
+            f"{listed(names_now)}: its labels would mean something else. Restore the data set, or start a new run with "
+            f"--weights {quoted(run.out / CHECKPOINT)}."
+        )
+    load_weights(model, run.out / CHECKPOINT)
+    run.optimizer.load_state_dict(checkpoint.optimizer or {})
+    logger.info("Resuming '%s' after %d of %d steps.", out, checkpoint.step, run.config.steps)
+    if changed := _differences(checkpoint.environment, {**environment(), "device": model.device}):
+        logger.warning(
+            "The run was saved in another environment (%s). It goes on, but will not end with the same bits as if it "
+            "had not been interrupted.",
+            changed,
+        )
+    return checkpoint.step
+
+
+def _differences(then: dict, now: dict) -> str:
+    names = [name for name in now if then.get(name) != now[name]]
+    return ", ".join(f"{name} was {then.get(name)!r} and is {now[name]!r}" for name in names)
