@@ -10,14 +10,19 @@ def print_presets() -> int:
     print(f"{'':<28}{'parameters (millions)':>24}{f'GFLOPs at {SIZE[0]}x{SIZE[1]}':>24}")
     print(f"{'preset':<28}" + 2 * f"{'Mask R-CNN':>12}{'Faster':>12}")
     for name in list_presets():
-        cost = cost_of(get_config(name))
+        config = get_config(name)
+        cost = cost_of(config)
         columns = (
             cost.parameters / 1e6, (cost.parameters - cost.mask_parameters) / 1e6,
             cost.operations / 1e9, (cost.operations - cost.mask_operations) / 1e9,
         )  # fmt: skip
-        print(f"{name:<28}" + "".join(f"{value:>12.2f}" for value in columns[:2])
-              + "".join(f"{value:>12.1f}" for value in columns[2:]))  # fmt: skip
-    print("\nFaster R-CNN is the preset with masks=False. The operations are those of one image with as many proposals")
+        texts = [f"{value:.2f}" for value in columns[:2]] + [f"{value:.1f}" for value in columns[2:]]
+        if config.model != "mask_rcnn":  # there is no such model without masks
+            texts[1] = texts[3] = "-"
+        print(f"{name:<28}" + "".join(f"{text:>12}" for text in texts))
+    print(
+        "\nFaster R-CNN is the preset with masks=False; fcis is FCIS, whose classes, boxes and masks are one. The operations are those of one image with as many proposals"
+    )
     print("and detections as the preset allows, 2 for a multiplication and an addition.\n\nPublic weights:")
     for name in list_presets():
         if name in PUBLIC_FILES:

@@ -17,7 +17,7 @@ from tinymrcnn.commands.evaluate import print_metrics
 from tinymrcnn.commands.predict import needs_preset
 from tinymrcnn.commands.source import TEST_IMAGES, compare, found, moved, open_data, read_source
 from tinymrcnn.files import locked, make_folder, printable, quoted, replacing
-from tinymrcnn.models import Config, MaskRCNN, TrainConfig, build_model
+from tinymrcnn.models import Config, TrainConfig, TwoStage, build_model, make_model
 from tinymrcnn.models.presets import get_config
 from tinymrcnn.settings import field_names, find_field, replace
 from tinymrcnn.training.freezing import freeze_stages
@@ -57,7 +57,7 @@ class TrainOptions:
 class Prepared(typing.NamedTuple):
     """A run that can begin. source: what data.json notes."""
 
-    model: MaskRCNN
+    model: TwoStage
     config: TrainConfig
     dataset: typing.Any
     held_out: typing.Any
@@ -170,7 +170,7 @@ def _resumed_run(out: Path, options: TrainOptions) -> Prepared:
     dataset, held_out = open_data(source, checkpoint.config.masks)
     for name, opened in (("data", dataset), ("val", held_out)):
         compare(source, name, opened)
-    model = MaskRCNN(checkpoint.config, seed=None)
+    model = make_model(checkpoint.config, seed=None)
     freeze_stages(model, source["freeze_at"])
     assert checkpoint.train_config is not None  # load_run has looked
     model.to(options.device)

@@ -118,13 +118,14 @@ def box_loss(
     """Which class (cross-entropy over all samples), and where (smooth L1 over the positives, on the deltas of their
     class only). Fast R-CNN, formula 1.
 
-    logits (R, K), deltas (R, 4K) of all images' samples. gt_boxes: per image (G, 4).
+    logits (R, K), deltas (R, 4K), or (R, 4) for all classes alike, of all images' samples. gt_boxes: per image (G, 4).
     Returns the (sum, count) of loss_classifier and loss_box_reg; both counts are R."""
     xp, coder = array_module(logits.data), settings.coder()
     labels = np.concatenate([s.labels for s in samples])
     classification = ops.cross_entropy(logits, like(labels, logits.data), reduction="sum")
     positives = np.flatnonzero(labels)
-    of_class = deltas.reshape(len(labels), deltas.shape[1] // 4, 4)[positives, labels[positives]]  # (P, 4)
+    column = labels[positives] if deltas.shape[1] > 4 else 0 * positives
+    of_class = deltas.reshape(len(labels), deltas.shape[1] // 4, 4)[positives, column]  # (P, 4)
     targets = [coder.encode(b[like(s.objects, b)], s.positives) for b, s in zip(gt_boxes, samples, strict=True)]
     box = ops.smooth_l1_loss(of_class, xp.concatenate(targets), beta=settings.beta, reduction="sum")
     return {"loss_classifier": (classification, len(labels)), "loss_box_reg": (box, len(labels))}

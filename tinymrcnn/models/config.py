@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from tinymrcnn.models.box_branch import BoxSettings
+from tinymrcnn.models.fcis_branch import FCISSettings
 from tinymrcnn.models.fpn import FPNSettings
 from tinymrcnn.models.mask_branch import MaskSettings
 from tinymrcnn.models.pooler import PoolerSettings
@@ -22,9 +23,10 @@ class Config(Settings):
     """The model. Lengths are in pixels of the (resized) image."""
 
     preset: str = "shapes"
+    model: Literal["mask_rcnn", "fcis"] = "mask_rcnn"
     num_classes: Annotated[int, Range(2, 65_536)] = 6  # the background, class 0, included
-    # Which maps the branches read: "fpn" P2 to P5; "c4" that of the third stage, the fourth runs on RoIs; "c5" that of
-    # the fourth
+    # Which maps the branches read: "fpn" P2 to P5; "c4" that of the third stage, the fourth runs on RoIs (in FCIS on the
+    # whole map); "c5" that of the fourth
     backbone: Literal["fpn", "c4", "c5"] = "fpn"
     masks: bool = True  # without the mask branch the model is Faster R-CNN
     transform: TransformSettings = TransformSettings()
@@ -34,10 +36,25 @@ class Config(Settings):
     pooler: PoolerSettings = PoolerSettings()
     box: BoxSettings = BoxSettings()
     mask: MaskSettings = MaskSettings()
+    fcis: FCISSettings = FCISSettings()
+
+    @property
+    def strides(self) -> list[int]:
+        """The pixels per cell of every level, finest first."""
+        if self.backbone == "fpn":
+            levels = [self.resnet.map_stride(stage) for stage in range(4)]
+            return [*levels, 2 * levels[-1]] if self.fpn.extra_level else levels
+        return [self.resnet.map_stride(2 if self.backbone == "c4" else 3)]
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        levels = {"fpn": 5 if self.fpn.extra_level else 4, "c4": 1, "c5": 1}[self.backbone]
+        if self.model == "fcis" and (self.backbone != "c4" or not self.masks):
+            raise ValueError("FCIS has the backbone 'c4', and classes, boxes and masks from the same maps: masks=True.")
+        if self.backbone == "fpn" and self.resnet.strides[1:] != (2, 2, 2):
+            raise ValueError(
+                f"The levels of an FPN halve from one to the next; resnet.strides is {self.resnet.strides}."
+            )
+        levels = len(self.strides)
         if len(self.rpn.anchor_sizes) != levels:
             raise ValueError(
                 f"The backbone {self.backbone!r} has {levels} levels, but anchor_sizes names "

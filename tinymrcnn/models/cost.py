@@ -13,7 +13,7 @@ import numpy as np
 
 from tinymrcnn import ops
 from tinymrcnn.autograd import Tensor, no_grad
-from tinymrcnn.models import MaskRCNN
+from tinymrcnn.models import make_model
 from tinymrcnn.models.config import Config
 
 SIZE = (800, 1088)
@@ -33,19 +33,22 @@ class Cost:
 def cost_of(config: Config, size=SIZE) -> Cost:
     """What a model costs on one image (h, w), with as many proposals and detections as its Config allows.
 
-    The convolutions and the fully connected layers are counted. Without the masks' share it is Faster R-CNN's."""
+    The convolutions and the fully connected layers are counted. Without the masks' share it is Faster R-CNN's; in FCIS
+    nothing is the masks' alone."""
     with no_grad(), _counting() as count:
-        model = MaskRCNN(config, seed=None).eval()
+        model = make_model(config, seed=None).eval()
         batch = model.transform([np.zeros((3, *size), np.float32)])
         features = model.features(batch)
         model.rpn.head(features)
-        total = count()
-        # the branches do the same for every RoI
-        rois = [np.array([[0, 0, 64, 64]], np.float32)]
-        model.box_branch(model.roi_features(features, rois, config.box.pool))
-        total += config.rpn.post_nms_test * count()
-        masks = 0
-        if config.masks:
+        total, masks = count(), 0
+        rois = [np.array([[0, 0, 64, 64]], np.float32)]  # the branches do the same for every RoI
+        if config.model == "fcis":  # an RoI takes means of the maps only
+            model.score_maps(features)
+            total += count()
+        else:
+            model.box_branch(model.roi_features(features, rois, config.box.pool))
+            total += config.rpn.post_nms_test * count()
+        if config.model == "mask_rcnn" and config.masks:
             model.mask_branch(features, rois)
             masks = config.box.max_detections * count()
     parameters = {name: parameter.size for name, parameter in model.named_parameters()}

@@ -15,7 +15,9 @@ family that they were trained in. What no setting says:
 from typing import Any
 
 from tinymrcnn.models.config import Config
+from tinymrcnn.models.fcis import FCIS
 from tinymrcnn.models.mask_rcnn import MaskRCNN
+from tinymrcnn.models.two_stage import TwoStage
 from tinymrcnn.settings import replace
 
 Table = dict[str, Any]  # full name of a setting -> its value
@@ -121,10 +123,38 @@ SHAPES_C4 = SHAPES_ONE_MAP | {
 }
 SHAPES_C5 = SHAPES_ONE_MAP | {"backbone": "c5", "box.hidden": 80}
 
+# The rivals. FCIS: at a stride of 8, where an object of these pictures spans as many cells as one of COCO's at 16
+
+SHAPES_FCIS = SHAPES_C4 | {
+    "model": "fcis",
+    "resnet.strides": (1, 2, 1, 1),
+    "box.weights": (5.0, 5.0, 2.0, 2.0),
+    "box.nms": 0.3,
+    "box.min_box_size": 0.5,
+}
+# The authors' numbers, where they give any (section 4 and their code), else the paper's of Mask R-CNN
+PAPER_FCIS: Table = {
+    "model": "fcis",
+    "resnet.strides": (1, 2, 2, 1),
+    "transform.min_size": 600,
+    "transform.max_size": 1000,
+    "rpn.anchor_sizes": ((64, 128, 256, 512),),
+    "rpn.channels": 512,
+    "rpn.post_nms_train": 300,
+    "rpn.post_nms_test": 300,
+    "box.samples": 128,
+    "box.weights": (5.0, 5.0, 2.0, 2.0),
+    "box.beta": 1.0,
+    "box.nms": 0.3,
+    "box.min_box_size": 2.0,
+    "fcis.channels": 1024,
+}
+
 TABLES: dict[str, Table] = {
     "shapes": {},
     "shapes_c4": SHAPES_C4,
     "shapes_c5": SHAPES_C5,
+    "shapes_fcis": SHAPES_FCIS,
     "torchvision_resnet50_fpn": RESNET50 | PYRAMID | TORCHVISION,
     "detectron2_resnet50_fpn": RESNET50 | PYRAMID | DETECTRON2,
     "detectron2_resnet101_fpn": RESNET101 | PYRAMID | DETECTRON2,
@@ -134,6 +164,7 @@ TABLES: dict[str, Table] = {
     "paper_resnet50_c5": RESNET50 | C5 | PAPER | FEW_ROIS,
     "paper_resnet50_fpn": RESNET50 | PYRAMID | PAPER,
     "paper_resnet101_fpn": RESNET101 | PYRAMID | PAPER,
+    "paper_resnet101_fcis": RESNET101 | C4 | PAPER | PAPER_FCIS,
 }
 PRESETS = {name: replace(Config(preset=name), **table) for name, table in TABLES.items()}
 
@@ -172,7 +203,15 @@ def get_config(preset: str) -> Config:
     return PRESETS[preset]
 
 
-def build_model(preset: str | Config, num_classes: int | None = None, seed: int = 0, **overrides: Any) -> MaskRCNN:
+MODELS: dict[str, type[TwoStage]] = {"mask_rcnn": MaskRCNN, "fcis": FCIS}
+
+
+def make_model(config: Config, seed: int | None = 0) -> Any:
+    """The model of a Config, a MaskRCNN or FCIS. seed: of the weights; None leaves them 0, for a model that is loaded."""
+    return MODELS[config.model](config, seed)
+
+
+def build_model(preset: str | Config, num_classes: int | None = None, seed: int = 0, **overrides: Any) -> Any:
     """A model with random weights drawn from `seed`, in train mode, on the CPU.
 
     preset: a name of list_presets(), or a Config. num_classes: counts the background, class 0. overrides: settings to
@@ -181,4 +220,4 @@ def build_model(preset: str | Config, num_classes: int | None = None, seed: int 
     config = get_config(preset) if isinstance(preset, str) else preset
     if num_classes is not None:
         overrides["num_classes"] = num_classes
-    return MaskRCNN(replace(config, **overrides), seed)
+    return make_model(replace(config, **overrides), seed)

@@ -4,6 +4,7 @@ He et al., Deep Residual Learning (2015), figure 5 and table 1: a stem, then fou
 stage halves the size of the map and doubles the width. Lesson 03 walks through it.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -15,6 +16,8 @@ from tinymrcnn.settings import Range, Settings, Width
 # Shapes below: N images, C channels, maps of H x W cells
 
 Depth = Annotated[int, Range(1, 200)]
+Stride = Annotated[int, Range(1, 2)]
+STEM_STRIDE = 4
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,23 @@ class ResNetSettings(Settings):
     norm: Literal["batch", "frozen", "group"] = "batch"
     norm_eps: Annotated[float, Range(0, 1)] = 1e-5  # added to the variance; 0 in torchvision's published models
     stride_in_1x1: bool = False  # the original bottleneck strides its first 1x1 convolution, v1.5 the 3x3
-    roi_stage_stride: Annotated[int, Range(1, 2)] = 2  # of the stage on RoIs (Figure 4: RoIs of 7x7, and stride 1)
+    # How much each stage shrinks its map. Where one of the last three does not, its 3x3 convolutions and those after it
+    # are dilated, so that they look as far as they would on the smaller map (FCIS)
+    strides: tuple[Stride, Stride, Stride, Stride] = (1, 2, 2, 2)
+    roi_stage_stride: Stride = 2  # of the stage on RoIs (Figure 4: RoIs of 7x7, and stride 1)
 
     @property
     def out_channels(self) -> list[int]:
         """The channels of each stage's map."""
         return [BLOCKS[self.block].expansion * width for width in self.widths]
+
+    def map_stride(self, stage: int) -> int:
+        """How many pixels a cell of a stage's map (0 to 3) is wide and high."""
+        return STEM_STRIDE * math.prod(self.strides[: stage + 1])
+
+    def dilation(self, stage: int) -> int:
+        """How far apart the cells are that a 3x3 convolution of a stage (0 to 3) reads."""
+        return int(2 ** self.strides[1 : stage + 1].count(1))
 
 
 def make_norm(channels: int, settings: ResNetSettings) -> Module:
@@ -60,11 +74,11 @@ class BasicBlock(Module):
 
     expansion = 1
 
-    def __init__(self, in_channels: int, width: int, stride: int, settings: ResNetSettings):
+    def __init__(self, in_channels: int, width: int, stride: int, settings: ResNetSettings, dilation: int = 1):
         super().__init__()
-        self.conv1 = Conv2d(in_channels, width, 3, stride, padding=1, bias=False)
+        self.conv1 = Conv2d(in_channels, width, 3, stride, padding=dilation, dilation=dilation, bias=False)
         self.bn1 = make_norm(width, settings)
-        self.conv2 = Conv2d(width, width, 3, padding=1, bias=False)
+        self.conv2 = Conv2d(width, width, 3, padding=dilation, dilation=dilation, bias=False)
         self.bn2 = make_norm(width, settings)
         self.relu = ReLU()
         self.downsample = make_shortcut(in_channels, width, stride, settings)
@@ -82,12 +96,12 @@ class Bottleneck(Module):
 
     expansion = 4
 
-    def __init__(self, in_channels: int, width: int, stride: int, settings: ResNetSettings):
+    def __init__(self, in_channels: int, width: int, stride: int, settings: ResNetSettings, dilation: int = 1):
         super().__init__()
         stride1, stride2 = (stride, 1) if settings.stride_in_1x1 else (1, stride)
         self.conv1 = Conv2d(in_channels, width, 1, stride1, bias=False)
         self.bn1 = make_norm(width, settings)
-        self.conv2 = Conv2d(width, width, 3, stride2, padding=1, bias=False)
+        self.conv2 = Conv2d(width, width, 3, stride2, padding=dilation, dilation=dilation, bias=False)
         self.bn2 = make_norm(width, settings)
         self.conv3 = Conv2d(width, 4 * width, 1, bias=False)
         self.bn3 = make_norm(4 * width, settings)
@@ -111,12 +125,12 @@ def make_shortcut(in_channels: int, out_channels: int, stride: int, settings: Re
     return Sequential(Conv2d(in_channels, out_channels, 1, stride, bias=False), make_norm(out_channels, settings))
 
 
-def make_stage(in_channels: int, stage: int, stride: int, settings: ResNetSettings) -> Sequential:
+def make_stage(in_channels: int, stage: int, stride: int, settings: ResNetSettings, dilation: int = 1) -> Sequential:
     """The blocks of a stage (0 to 3), the first of which strides. The C4 head runs the last stage on RoI features."""
     block, width = BLOCKS[settings.block], settings.widths[stage]
-    blocks = [block(in_channels, width, stride, settings)]
+    blocks = [block(in_channels, width, stride, settings, dilation)]
     for _ in range(settings.depths[stage] - 1):
-        blocks.append(block(block.expansion * width, width, 1, settings))
+        blocks.append(block(block.expansion * width, width, 1, settings, dilation))
     return Sequential(*blocks)
 
 
@@ -134,11 +148,12 @@ class ResNet(Module):
         self.out_channels = settings.out_channels[:num_stages]
         channels = settings.stem_width
         for i in range(num_stages):
-            setattr(self, f"layer{i + 1}", make_stage(channels, i, 1 if i == 0 else 2, settings))
+            setattr(self, f"layer{i + 1}", make_stage(channels, i, settings.strides[i], settings, settings.dilation(i)))
             channels = self.out_channels[i]
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(N, 3, H, W) images to the map of every stage: (N, C_i, H / 2^(i+2), W / 2^(i+2)), finest first."""
+        """(N, 3, H, W) images to the map of every stage, finest first: (N, C_i, H / s_i, W / s_i), s_i the settings'
+        map_stride, with the usual strides 4, 8, 16, 32."""
         x = self.maxpool(conv_norm(images, self.conv1, self.bn1, self.relu))
         maps = []
         for i in range(len(self.out_channels)):

@@ -2,7 +2,7 @@
 
     transform -> features -> run_rpn -> propose -> sample (training) -> the model's own branches -> postprocess
 
-Ren et al., Faster R-CNN (2015), section 3. mask_rcnn.py adds its branches. The calls are made one after the other by
+Ren et al., Faster R-CNN (2015), section 3. mask_rcnn.py and fcis.py add their branches. The calls are made one after the other by
 loss_sums() and detect(), and by the lessons 10 and 11.
 """
 
@@ -26,7 +26,6 @@ from tinymrcnn.nn import Module
 from tinymrcnn.nn.init import without_drawing
 from tinymrcnn.randomness import Purpose, generator
 
-STRIDES = {"fpn": (4, 8, 16, 32, 64), "c4": (16,), "c5": (32,)}  # pixels per cell of the levels
 NUM_ROI_LEVELS = 4  # RoIs are cut from P2 to P5; P6 is for the RPN only
 
 LossSums = dict[str, tuple[Tensor, int]]  # name -> (sum, count): the loss is their quotient
@@ -83,15 +82,15 @@ class TwoStage(Module):
 
     def make_roi_heads(self) -> Module:
         """The layers of the branches."""
-        raise TypeError(f"{type(self).__name__} has no branches: use MaskRCNN.")
+        raise TypeError(f"{type(self).__name__} has no branches: use MaskRCNN or FCIS.")
 
     def branch_losses(self, features: list[Tensor], batch: Batch, samples: list[RoISamples]) -> LossSums:
         """The (sum, count) of every loss on the sampled RoIs."""
-        raise TypeError(f"{type(self).__name__} has no branches: use MaskRCNN.")
+        raise TypeError(f"{type(self).__name__} has no branches: use MaskRCNN or FCIS.")
 
     def branch_detections(self, features: list[Tensor], batch: Batch, proposals: list[Array]) -> list[dict[str, Array]]:
         """Per image boxes, labels, scores and, where the model has them, masks (D, m, m), in the resized image."""
-        raise TypeError(f"{type(self).__name__} has no branches: use MaskRCNN.")
+        raise TypeError(f"{type(self).__name__} has no branches: use MaskRCNN or FCIS.")
 
     # The steps
 
@@ -130,7 +129,7 @@ class TwoStage(Module):
 
     def all_anchors(self, features: list[Tensor], batch: Batch) -> rpn.Anchors:
         """The anchors of all levels, on the model's device."""
-        strides = STRIDES[self.config.backbone][: len(features)] if self.config.rpn.nominal_strides else None
+        strides = self.config.strides if self.config.rpn.nominal_strides else None
         sizes = [feature.shape[2:] for feature in features]
         anchors = self.anchor_generator(sizes, batch.images.shape[2:], strides)
         joined = np.concatenate(anchors).astype(np.dtype(features[0].dtype))
@@ -168,7 +167,7 @@ class TwoStage(Module):
     def pool(self, features: list[Tensor], rois: list[Array], size: int) -> Tensor:
         """RoI features (R, C, size, size) of a list of (R_i, 4) boxes."""
         features = features[:NUM_ROI_LEVELS]
-        scales = [1 / stride for stride in STRIDES[self.config.backbone][: len(features)]]
+        scales = [1 / stride for stride in self.config.strides[: len(features)]]
         return pool_rois(features, rois, scales, size, self.config.pooler)
 
     def rescale(self, detections: list[dict[str, Array]], batch: Batch) -> list[dict[str, np.ndarray]]:

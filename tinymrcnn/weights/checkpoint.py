@@ -21,7 +21,7 @@ import numpy as np
 from tinymrcnn import __version__
 from tinymrcnn.archives import RefusedError, open_zip
 from tinymrcnn.files import replacing
-from tinymrcnn.models import Config, MaskRCNN, TrainConfig
+from tinymrcnn.models import Config, TrainConfig, TwoStage, make_model
 from tinymrcnn.nn.layers import at_most
 from tinymrcnn.settings import from_dict
 from tinymrcnn.weights.comparison import differences, no_weights, shapes_of
@@ -92,7 +92,7 @@ def load_checkpoint(path) -> Checkpoint:
     return _load(Path(path))[0]
 
 
-def load_model(path, device: str = "auto") -> MaskRCNN:
+def load_model(path, device: str = "auto") -> TwoStage:
     """The model that a checkpoint holds, in eval mode, with its Config and categories, on `device` ("cpu",
     "cuda" or "auto"). Weights of another precision are rounded to float32. Raises as load_checkpoint does."""
     checkpoint, model = _load(Path(path))
@@ -102,7 +102,7 @@ def load_model(path, device: str = "auto") -> MaskRCNN:
     return model
 
 
-def _load(path: Path) -> tuple[Checkpoint, MaskRCNN]:
+def _load(path: Path) -> tuple[Checkpoint, TwoStage]:
     """The checkpoint, and a model into which its weights fit; they are not in it yet."""
     metadata, arrays = _read(path)
 
@@ -120,12 +120,12 @@ def _load(path: Path) -> tuple[Checkpoint, MaskRCNN]:
         ) from error
 
 
-def _empty_model(checkpoint: Checkpoint) -> MaskRCNN:
+def _empty_model(checkpoint: Checkpoint) -> TwoStage:
     """A model of the checkpoint's Config. Raises ValueError where its weights are others than the checkpoint's, before
     more memory is taken than these take."""
     weights = checkpoint.weights
     with at_most(len(weights), sum(array.size for array in weights.values())):
-        model = MaskRCNN(checkpoint.config, seed=None)
+        model = make_model(checkpoint.config, seed=None)
         model.seed = checkpoint.seed
     if table := differences(weights, shapes_of(model)):
         raise ValueError(f"Its settings and its arrays do not belong together.\n{table}")

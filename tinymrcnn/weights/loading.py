@@ -13,7 +13,7 @@ import numpy as np
 
 from tinymrcnn.archives import RefusedError
 from tinymrcnn.data import coco_categories
-from tinymrcnn.models import MaskRCNN, build_model
+from tinymrcnn.models import TwoStage, build_model
 from tinymrcnn.models.presets import get_config
 from tinymrcnn.nn.layers import at_most
 from tinymrcnn.settings import value_of
@@ -110,7 +110,7 @@ def load_weights(model, path) -> WeightsReport:
     return fill(model, read_weights(path))
 
 
-def load_public_model(path, preset) -> tuple[MaskRCNN, WeightsReport]:
+def load_public_model(path, preset) -> tuple[TwoStage, WeightsReport]:
     """The model of a public file in eval mode on the CPU, and what was loaded; the file is read once.
 
     preset: a name or Config, which the file itself does not tell. The number of classes, and whether there are masks,

@@ -7,11 +7,12 @@ field that is missing without such an entry is an error.
 
     1    No number; Config and TrainConfig as flat tables, of which the earliest files lack some fields.
     2    The number, and every field, those of Config within the settings of its stages.
+    3    Which model it is, what only FCIS has, and the strides of the ResNet's stages.
 """
 
 from collections.abc import Callable
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 # Fields of Config that the earliest files lack, and what the code of then did
 EARLIEST_CONFIG = {
@@ -81,8 +82,21 @@ def from_format_1(metadata: dict) -> dict:
     return {**metadata, "config": {**fields, **config}}
 
 
+# What FCIS reads its maps with: no model of format 2 has any
+FCIS = {
+    "channels": 96, "group": 7, "pooled": 21, "split": 2, "mask_weight": 10.0, "mask_threshold": 0.4,
+    "second_pass": True, "voting": True, "voting_iou": 0.5,
+}  # fmt: skip
+
+
+def from_format_2(metadata: dict) -> dict:
+    config = metadata["config"]
+    resnet = {**config["resnet"], "strides": [1, 2, 2, 2]}
+    return {**metadata, "config": {**config, "model": "mask_rcnn", "resnet": resnet, "fcis": FCIS}}
+
+
 # From the format of this number to the next one: a function of the metadata, which returns new ones
-MIGRATIONS: dict[int, Callable[[dict], dict]] = {1: from_format_1}
+MIGRATIONS: dict[int, Callable[[dict], dict]] = {1: from_format_1, 2: from_format_2}
 
 
 def migrate(metadata: dict) -> dict:
