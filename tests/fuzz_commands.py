@@ -17,8 +17,7 @@ from weight_files import tensors, write_legacy
 
 from tinymrcnn.cli import main
 from tinymrcnn.data import ShapesDataset
-from tinymrcnn.models import list_presets
-from tinymrcnn.models.config import Config, TrainConfig
+from tinymrcnn.models import Config, TrainConfig, list_presets
 from tinymrcnn.weights import save_checkpoint
 
 

@@ -8,7 +8,7 @@ import operator
 
 import numpy as np
 import pytest
-from tiny_models import C4, C5, batch_of, empty_scene, scene, tiny_model
+from tiny_models import C4, C5, FCIS, batch_of, empty_scene, scene, tiny_model
 
 from tinymrcnn.backend import BACKENDS
 from tinymrcnn.models import build_model
@@ -20,6 +20,8 @@ MODELS = {
     "fpn, extra level": dict(extra_level=True, anchor_sizes=((8,), (16,), (32,), (64,), (128,))),
     "c4": C4,
     "c5": C5,
+    "fcis": FCIS,
+    "fcis, one pass, no votes": dict(**FCIS, **{"fcis.second_pass": False, "fcis.voting": False}),
     "bottleneck": dict(block="bottleneck"),
     "softmax masks": dict(mask_loss="softmax"),
     "class-agnostic masks": dict(class_agnostic_masks=True),

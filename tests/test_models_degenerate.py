@@ -4,14 +4,14 @@ import warnings
 
 import numpy as np
 import pytest
-from tiny_models import BACKBONES, batch_of, empty_scene, losses_and_gradients, scene, tiny_model
+from tiny_models import BACKBONES, DETECTORS, batch_of, empty_scene, losses_and_gradients, scene, tiny_model
 
 from tinymrcnn.models import Samples
 from tinymrcnn.models.box_branch import RoISamples
 from tinymrcnn.models.rpn import AnchorSamples
 
 VARIANTS = {
-    **BACKBONES,
+    **DETECTORS,
     "softmax masks": dict(mask_loss="softmax"),
     "class-agnostic masks": dict(class_agnostic_masks=True),
     "frozen norm": dict(norm="frozen"),
@@ -153,10 +153,10 @@ def test_levels_without_rois(box):
         assert model.backbone.fpn.layer_blocks[i][0].weight.grad.any() == (i == level)
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", DETECTORS)
 def test_no_proposals(name):
     """Every proposal is too small, as in a model gone astray: the objects themselves remain, or nothing."""
-    model = tiny_model(min_proposal_size=1e4, **BACKBONES[name])
+    model = tiny_model(min_proposal_size=1e4, **DETECTORS[name])
     batch = batch_of(scene(0), empty_scene(1))
     values, _ = losses_and_gradients(model, batch)
     assert model.draw_samples(*batch).counts["positive_rois"] == 2 and values["loss_mask"] > 0
@@ -175,7 +175,7 @@ def assert_no_detections(result, size=None):
     assert size is None or result["masks"].shape[1:] == size
 
 
-@pytest.mark.parametrize("name", [*BACKBONES, "softmax masks", "class-agnostic masks"])
+@pytest.mark.parametrize("name", [*DETECTORS, "softmax masks", "class-agnostic masks"])
 def test_no_detections(name):
     model = tiny_model(score_threshold=1.0, **VARIANTS[name]).eval()
     images = [scene(0)[0], empty_scene(1, (50, 70))[0]]
@@ -196,10 +196,10 @@ def test_one_image_of_two_has_detections():
     assert counts.index(0) == int(np.argmin(best))
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", DETECTORS)
 @pytest.mark.parametrize("size", [(1, 1), (7, 130), (33, 5)])
 def test_odd_sizes(name, size):
-    model = tiny_model(**BACKBONES[name])
+    model = tiny_model(**DETECTORS[name])
     image, target = scene(0, size, ((0, 0, *size[::-1]),), (3,))
     images, targets = [image, image], [target, {**target, "image_id": 1}]
     values, _ = losses_and_gradients(model, (images, targets))

@@ -1,8 +1,8 @@
-"""The gradient of every loss of a whole Mask R-CNN, with respect to every weight, against central differences."""
+"""The gradient of every loss of a whole model, with respect to every weight, against central differences."""
 
 import numpy as np
 import pytest
-from tiny_models import C4, C5, batch_of, empty_scene, scene, tiny_model
+from tiny_models import C4, C5, FCIS, batch_of, empty_scene, scene, tiny_model
 
 from tinymrcnn.autograd import no_grad
 from tinymrcnn.models import fpn
@@ -17,6 +17,8 @@ VARIANTS = {
     "c4": C4,
     "c4, bottleneck, stride in 1x1": dict(**C4, block="bottleneck", stride_in_1x1=True, roi_stage_stride=1),
     "c5": C5,
+    "fcis": FCIS,
+    "fcis, bottleneck": dict(**FCIS, block="bottleneck", norm="frozen"),
     "roi_pool": dict(roi_op="roi_pool"),
     "roi_warp": dict(roi_op="roi_warp"),
     "group norm": dict(norm="group"),
@@ -94,7 +96,7 @@ def test_every_loss_by_every_weight(name):
 
 
 @pytest.mark.gradcheck
-@pytest.mark.parametrize("name", ["fpn", "c4"])
+@pytest.mark.parametrize("name", ["fpn", "c4", "fcis"])
 def test_with_an_image_without_objects(name):
     model = tiny_model(dtype=np.float64, **VARIANTS[name])
     check_all_weights(model, *float64_batch(empty_scene(1), TWO_IMAGES[1]), elements=1)

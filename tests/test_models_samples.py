@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from tiny_models import BACKBONES, batch_of, empty_scene, losses_and_gradients, scene, tiny_model
+from tiny_models import DETECTORS, batch_of, empty_scene, losses_and_gradients, scene, tiny_model
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", DETECTORS)
 def test_the_same_step_gives_the_same_bits(name):
     batch = batch_of(scene(5), scene(6, (50, 70), ((3, 3, 30, 30),)))
-    runs = [losses_and_gradients(tiny_model(**BACKBONES[name]), batch) for _ in range(2)]
+    runs = [losses_and_gradients(tiny_model(**DETECTORS[name]), batch) for _ in range(2)]
     assert runs[0][0] == runs[1][0]
     for path, gradient in runs[0][1].items():
         np.testing.assert_array_equal(gradient, runs[1][1][path], err_msg=path)

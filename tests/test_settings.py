@@ -89,11 +89,11 @@ def test_what_does_not_fit_is_refused_by_name_and_value(field, value, message):
 
 def test_every_field_of_config_has_its_stage():
     names = field_names(Config)
-    assert names[:4] == ("preset", "num_classes", "backbone", "masks")
-    assert {name.partition(".")[0] for name in names[4:]} == {
-        "transform", "resnet", "fpn", "rpn", "pooler", "box", "mask",
+    assert names[:5] == ("preset", "model", "num_classes", "backbone", "masks")
+    assert {name.partition(".")[0] for name in names[5:]} == {
+        "transform", "resnet", "fpn", "rpn", "pooler", "box", "mask", "fcis",
     }  # fmt: skip
-    assert len(names) == 68
+    assert len(names) == 79
 
 
 @pytest.mark.parametrize(

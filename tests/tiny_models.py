@@ -23,10 +23,15 @@ TINY = dict(
 C4 = dict(backbone="c4", anchor_sizes=((8, 16, 32, 64),), box_pool=4)
 C5 = dict(backbone="c5", anchor_sizes=((8, 16, 32, 64),))
 BACKBONES = {"fpn": {}, "c4": C4, "c5": C5}
+FCIS = dict(
+    model="fcis", backbone="c4", anchor_sizes=((8, 16, 32, 64),), strides=(1, 2, 1, 1), box_nms=0.3,
+    **{"fcis.channels": 8, "fcis.group": 3, "fcis.pooled": 6},
+)  # fmt: skip
+DETECTORS = {**BACKBONES, "fcis": FCIS}
 
 
 def tiny_model(seed=0, dtype=np.float32, **overrides):
-    """A Mask R-CNN with random weights that are all large enough to matter, those that start as 0 or 1 too."""
+    """A model with random weights that are all large enough to matter, those that start as 0 or 1 too."""
     model = build_model("shapes", seed=seed, **{**TINY, **overrides})
     rng = np.random.default_rng(seed)
     for name, parameter in model.named_parameters():

@@ -1,7 +1,7 @@
 """Settings: small frozen dataclasses whose fields are checked when they are made, and found by name.
 
 The type of a field says what it may hold: `nms: Fraction = 0.7` refuses 2.0 and "a lot". Every stage of the model
-keeps its settings beside it (RPNSettings in rpn.py, ...), and Config is made of them.
+keeps its settings beside it (RPNSettings in rpn.py, ...), and Config is made of them. Those of training are at the end.
 """
 
 import dataclasses
@@ -180,3 +180,23 @@ def _described(hint: Any) -> str:
     return {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}.get(
         hint, str(hint.__name__)
     )
+
+
+@dataclass(frozen=True)
+class TrainConfig(Settings):
+    """Training. The defaults train the `shapes` preset from scratch, on two CPU cores in less than ten minutes."""
+
+    steps: Count = 1800
+    batch_size: Annotated[int, Range(1, 65_536)] = 8
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: NotNegative = 1e-3
+    weight_decay: NotNegative = 1e-4
+    momentum: Fraction = 0.9  # SGD only
+    schedule: Literal["cosine", "step"] = "cosine"
+    warmup_steps: CountOrZero = 100
+    drops: tuple[Fraction, ...] = (0.67, 0.89)  # "step": where the rate drops to a tenth, as fractions of all steps
+    clip_norm: NotNegative = 10.0  # of all gradients together; 0 does not clip
+    flip: bool = True
+    seed: Annotated[int, Range(0, 2**63 - 1)] = 0
+    checkpoint_every: Count = 200
+    preview_every: Count = 200

@@ -1,4 +1,4 @@
-"""Every switch of the model, made of the settings of its stages, and those of training.
+"""Every switch of the model, made of the settings of its stages.
 
 Where the public models differ from each other and from the paper, the difference is a field and not a hidden
 constant. A field of a stage is described beside the stage: `rpn.nms` in rpn.py.
@@ -15,7 +15,7 @@ from tinymrcnn.models.pooler import PoolerSettings
 from tinymrcnn.models.resnet import ResNetSettings
 from tinymrcnn.models.rpn import RPNSettings
 from tinymrcnn.models.transform import TransformSettings
-from tinymrcnn.settings import Count, CountOrZero, Fraction, NotNegative, Range, Settings
+from tinymrcnn.settings import Range, Settings
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Config(Settings):
     preset: str = "shapes"
     model: Literal["mask_rcnn", "fcis"] = "mask_rcnn"
     num_classes: Annotated[int, Range(2, 65_536)] = 6  # the background, class 0, included
-    # Which maps the branches read: "fpn" P2 to P5; "c4" that of the third stage, the fourth runs on RoIs (in FCIS on the
-    # whole map); "c5" that of the fourth
+    # Which maps the branches read: "fpn" P2 to P5; "c4" that of the third stage, the fourth runs on RoIs (FCIS: on the
+    # map); "c5" that of the fourth
     backbone: Literal["fpn", "c4", "c5"] = "fpn"
     masks: bool = True  # without the mask branch the model is Faster R-CNN
     transform: TransformSettings = TransformSettings()
@@ -51,32 +51,10 @@ class Config(Settings):
         if self.model == "fcis" and (self.backbone != "c4" or not self.masks):
             raise ValueError("FCIS has the backbone 'c4', and classes, boxes and masks from the same maps: masks=True.")
         if self.backbone == "fpn" and self.resnet.strides[1:] != (2, 2, 2):
-            raise ValueError(
-                f"The levels of an FPN halve from one to the next; resnet.strides is {self.resnet.strides}."
-            )
+            raise ValueError(f"Each level of an FPN halves the one before; resnet.strides is {self.resnet.strides}.")
         levels = len(self.strides)
         if len(self.rpn.anchor_sizes) != levels:
             raise ValueError(
                 f"The backbone {self.backbone!r} has {levels} levels, but anchor_sizes names "
                 f"{len(self.rpn.anchor_sizes)}."
             )
-
-
-@dataclass(frozen=True)
-class TrainConfig(Settings):
-    """Training. The defaults train the `shapes` preset from scratch, on two CPU cores in less than ten minutes."""
-
-    steps: Count = 1800
-    batch_size: Annotated[int, Range(1, 65_536)] = 8
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    lr: NotNegative = 1e-3
-    weight_decay: NotNegative = 1e-4
-    momentum: Fraction = 0.9  # SGD only
-    schedule: Literal["cosine", "step"] = "cosine"
-    warmup_steps: CountOrZero = 100
-    drops: tuple[Fraction, ...] = (0.67, 0.89)  # "step": where the rate drops to a tenth, as fractions of all steps
-    clip_norm: NotNegative = 10.0  # of all gradients together; 0 does not clip
-    flip: bool = True
-    seed: Annotated[int, Range(0, 2**63 - 1)] = 0
-    checkpoint_every: Count = 200
-    preview_every: Count = 200

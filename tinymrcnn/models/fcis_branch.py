@@ -1,9 +1,9 @@
 """The one branch of FCIS: classes, boxes and masks of all RoIs, read from the same position-sensitive maps.
 
-Li et al., Fully Convolutional Instance-aware Semantic Segmentation (2017), section 2; the article's section 4.1 compares
-Mask R-CNN with it. An RoI is cut into group x group parts, and each part reads score maps of its own: for every class
-one that says "inside the object" and one that says "in its box, but outside of it". Nothing is computed for a single
-RoI but means:
+Li et al., Fully Convolutional Instance-aware Semantic Segmentation (2017), section 2; the article's section 4.1
+compares Mask R-CNN with it. An RoI is cut into group x group parts, and each part reads score maps of its own: for
+every class one that says "inside the object" and one that says "in its box, but outside of it". Nothing is computed
+for a single RoI but means:
 
     inside high, outside low    the object                 max(inside, outside) high: the class is here
     inside low, outside high    in its box, beside it      softmax of the two: the mask
@@ -18,7 +18,7 @@ from typing import Annotated, NamedTuple
 import numpy as np
 
 from tinymrcnn import ops
-from tinymrcnn.autograd import Tensor, cat, maximum
+from tinymrcnn.autograd import Tensor, maximum
 from tinymrcnn.backend import Array, array_module, backend_of, like, to_numpy
 from tinymrcnn.boxes import batched_nms, box_iou, clip_boxes_to_image, crop_masks, paste_masks
 from tinymrcnn.models.box_branch import BoxSettings, RoISamples
@@ -38,13 +38,9 @@ class FCISSettings(Settings):
     channels: Width = 96  # of the 1x1 convolution before the maps
     group: PoolSize = 7  # the parts of an RoI along each axis, with maps of their own
     pooled: PoolSize = 21  # the cells of an RoI's grid, along each axis
-    split: Annotated[int, Range(1, 16)] = (
-        2  # the maps' cells are split in so many along each axis, where RoIs can begin
-    )
+    split: Annotated[int, Range(1, 16)] = 2  # so many places in a cell, along each axis, where an RoI can begin
     mask_weight: NotNegative = 10.0  # of the mask loss
-    mask_threshold: Annotated[float, Range(0.01, 0.99)] = (
-        0.4  # from which a coverage (a target) and a probability count as the object
-    )
+    mask_threshold: Annotated[float, Range(0.01, 0.99)] = 0.4  # on a target's coverage, and a mask's probability
     second_pass: bool = True  # the refined boxes are read from the maps as well
     voting: bool = True  # masks are means over all RoIs that overlap a detection
     voting_iou: Fraction = 0.5  # by how much they do
@@ -60,19 +56,17 @@ class ScoreMaps(Module):
     def __init__(self, in_channels: int, num_classes: int, settings: FCISSettings) -> None:
         super().__init__()
         self.split = settings.split
-        self.conv_new = Conv2d(in_channels, settings.channels, 1, relu=True)
+        self.conv_new = Conv2d(in_channels, settings.channels, 1, padding=1, relu=True)
         self.cls_seg = Conv2d(settings.channels, 2 * num_classes * settings.group**2, 1, init=normal(0.01))
         self.bbox = Conv2d(settings.channels, 4 * settings.group**2, 1, init=normal(0.01))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, C, H, W) -> scores (N, 2 K group^2, h, w) and boxes (N, 4 group^2, h, w), h = (H + 1) split: behind the
-        map is one more row and column of cells, for ps_roi_pool does not read the last ones.
+        """(N, C, H, W) -> scores (N, 2 K group^2, h, w) and boxes (N, 4 group^2, h, w), h = (H + 2) split: around the
+        map is a rim of one cell, for ps_roi_pool never reads the last row and column.
 
         Channel ((class * 2 + inside) * group + row) * group + column, and (coordinate * group + row) * group + column.
         """
         hidden = self.conv_new(x)
-        hidden = cat([hidden, hidden[:, :, -1:]], 2)
-        hidden = cat([hidden, hidden[..., -1:]], 3)
         size = self.split * hidden.shape[2], self.split * hidden.shape[3]
         scores, boxes = (ops.interpolate(conv(hidden), size=size) for conv in (self.cls_seg, self.bbox))
         return scores, boxes
@@ -107,7 +101,8 @@ def on_cells(boxes: Array, scale: float) -> Array:
 def read_rois(maps: tuple[Tensor, Tensor], rois: list[Array], scale: float, settings: FCISSettings) -> Reading:
     """Read RoIs, per image (R_i, 4), from the maps that ScoreMaps makes, with `scale` cells per pixel."""
     rois = [on_cells(boxes, scale) for boxes in rois]
-    joined, (size, group) = boxes_to_rois(rois), (settings.pooled, settings.group)
+    rim = settings.split / scale  # in pixels
+    joined, (size, group) = boxes_to_rois([boxes + rim for boxes in rois]), (settings.pooled, settings.group)
     scores, deltas = (ps_roi_pool_unchecked(each, joined, size, scale, group) for each in maps)
     return Reading(rois, scores.reshape(len(joined), scores.shape[1] // 2, 2, size, size), deltas.mean((2, 3)))
 
@@ -232,7 +227,7 @@ def vote(
     # only the part of the image that their RoIs cover
     left, top = np.maximum(np.floor(found.rois[votes, :2].min(axis=0)), 0).astype(int).tolist()
     right, bottom = np.ceil(found.rois[votes, 2:].max(axis=0)).astype(int).tolist()
-    window = min(bottom, height) - top, min(right, width) - left
+    window = max(min(bottom, height) - top, 0), max(min(right, width) - left, 0)
     corner = np.array([left, top, left, top], dtype)
     pasted = paste_masks(found.masks[votes], found.rois[votes] - corner, window) >= settings.mask_threshold
     weights = found.scores[votes, label] / found.scores[votes, label].sum()

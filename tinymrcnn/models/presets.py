@@ -207,7 +207,7 @@ MODELS: dict[str, type[TwoStage]] = {"mask_rcnn": MaskRCNN, "fcis": FCIS}
 
 
 def make_model(config: Config, seed: int | None = 0) -> Any:
-    """The model of a Config, a MaskRCNN or FCIS. seed: of the weights; None leaves them 0, for a model that is loaded."""
+    """The model of a Config, a MaskRCNN or FCIS. seed: of the weights; None leaves them 0, for one that is loaded."""
     return MODELS[config.model](config, seed)
 
 

@@ -41,11 +41,8 @@ def conv2d(
     _check_convolution(x, weight, bias, window, groups)
     image, filters, size = channels_last(x.data), weight.data, (*x.shape[:1], *x.shape[2:], weight.shape[1])
     parts = list(zip(slices(x.shape[1], groups), slices(len(filters), groups), strict=True))  # of channels, of filters
-    biases = [None if bias is None else bias.data[o] for _, o in parts]
-    of_groups = [
-        correlate(_cut(image, c), filters[o], window, b, relu) for (c, o), b in zip(parts, biases, strict=True)
-    ]
-    out = channels_first(_joined(of_groups))
+    shift = (lambda part: None) if bias is None else bias.data.__getitem__
+    out = channels_first(_joined(correlate(_cut(image, c), filters[o], window, shift(o), relu) for c, o in parts))
     image = image if weight.requires_grad else None
     result = out if relu else None
 
@@ -268,10 +265,8 @@ def conv_transpose2d(
         raise ValueError(f"Impossible stride {stride}.")
     image, filters = channels_last(x.data), weight.data
     (n, h, w, _), (_, channels, *kernel) = image.shape, filters.shape
-    window, shape = (
-        Window(tuple(kernel), stride),
-        (n, (h - 1) * stride + kernel[0], (w - 1) * stride + kernel[1], channels),
-    )
+    window = Window((kernel[0], kernel[1]), stride)
+    shape = n, (h - 1) * stride + kernel[0], (w - 1) * stride + kernel[1], channels
     out = correlate_input_grad(image, filters, shape, window)
     if bias is not None or relu:
         rows, lines = out.reshape(-1, shape[3]), slices(out.size // shape[3])

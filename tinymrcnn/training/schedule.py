@@ -9,7 +9,7 @@ at three quarters). Lesson 10 draws it.
 import bisect
 import math
 
-from tinymrcnn.models.config import TrainConfig
+from tinymrcnn.settings import TrainConfig
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
