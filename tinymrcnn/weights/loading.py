@@ -30,23 +30,26 @@ from tinymrcnn.weights.foreign.public_weights import (
     read_public,
 )
 
+OUR_PREDICTORS = (*PREDICTORS, "roi_heads.maps.cls_seg.")  # with that of FCIS, which no public file has
+
 
 @dataclass(frozen=True)
 class FileOfWeights:
     """What a file holds. family: whose names it uses. weights: {our name: array}, the classes in the family's order.
     conventions: {name of a setting: what the weights were trained with}. names: those of the classes but the
-    background, in order, or None where they are not known."""
+    background, in order, or None where they are not known. classes: how many our own files say that there are."""
 
     path: Path
     family: str
     weights: dict[str, np.ndarray]
     conventions: dict
     names: list[str] | None
+    classes: int = 0
 
     @property
     def num_classes(self) -> int:
         """With the background; 0 where there is no classifier."""
-        return (*np.shape(self.weights.get(CLASSIFIER + "bias", ()))[:1], 0)[0]
+        return self.classes or (*np.shape(self.weights.get(CLASSIFIER + "bias", ()))[:1], 0)[0]
 
     def background_first(self, config) -> dict[str, np.ndarray]:
         """The weights with the classes in our order."""
@@ -141,7 +144,9 @@ def read_weights(path) -> FileOfWeights:
             checkpoint = load_checkpoint(path)
             conventions = {field: value_of(checkpoint.config, field) for field in CONVENTIONS["torchvision"]}
             names = [category["name"] for category in checkpoint.categories] or None
-            return FileOfWeights(path, "tinymrcnn", checkpoint.weights, conventions, names)
+            return FileOfWeights(
+                path, "tinymrcnn", checkpoint.weights, conventions, names, checkpoint.config.num_classes
+            )
         family, weights, conventions = read_public(path)
     except RefusedError as error:
         raise CheckpointError(f"The file of weights '{path}' is refused. {error}") from error
@@ -182,7 +187,7 @@ def fill(model, file: FileOfWeights) -> WeightsReport:
         carried, new = tuple(n for n in ours if n in theirs), tuple(n for n in ours if n not in theirs)
         rows = [(0, 0)] + [(1 + i, 1 + theirs.index(name)) for i, name in enumerate(ours) if name in theirs]
         for name in own:
-            if name.startswith(PREDICTORS):
+            if name.startswith(OUR_PREDICTORS):
                 loaded[name] = _matched(state[name], loaded[name], classes[1], rows)
     model.load_state_dict({**state, **loaded})
     return WeightsReport(
@@ -193,7 +198,7 @@ def fill(model, file: FileOfWeights) -> WeightsReport:
 
 def _with_classes(name: str, shape: tuple[int, ...], in_file: int, in_model: int) -> tuple[int, ...]:
     """The shape that an entry of the model would have with as many classes as the file knows (0: unknown)."""
-    if not name.startswith(PREDICTORS) or not in_file or shape[0] % in_model:  # a class-agnostic mask has one row
+    if not name.startswith(OUR_PREDICTORS) or not in_file or shape[0] % in_model:  # a class-agnostic mask has one row
         return shape
     return (shape[0] // in_model * in_file, *shape[1:])
 
@@ -202,7 +207,7 @@ def _matched(own: np.ndarray, found: np.ndarray, num_classes: int, rows: list[tu
     """A predictor of the model in which the rows of some classes are the file's: (label in the model, in the file)."""
     if len(own) % num_classes:  # a class-agnostic mask belongs to all of them
         return found
-    each, result = len(own) // num_classes, own.copy()  # rows of a class: 1, for boxes 4
+    each, result = len(own) // num_classes, own.copy()  # rows of a class: 1, for boxes 4, of FCIS its maps
     for ours, theirs in rows:
         result[each * ours : each * (ours + 1)] = found[each * theirs : each * (theirs + 1)]
     return result

@@ -1,0 +1,532 @@
+"""FCIS: what is read from constructed maps, votes counted by hand, and that every switch changes what it is for."""
+
+import functools
+import json
+import math
+import operator
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_models import FCIS as TINY_FCIS
+from tiny_models import TINY, batch_of, empty_scene, losses_and_gradients, scene, tiny_model
+
+from tinymrcnn.autograd import Tensor
+from tinymrcnn.bench.watch import counting_operations
+from tinymrcnn.cli import main
+from tinymrcnn.data import ShapesDataset
+from tinymrcnn.data.coco import write_coco
+from tinymrcnn.evaluation import evaluate
+from tinymrcnn.models import FCIS, Samples, TrainConfig, build_model
+from tinymrcnn.models.box_branch import BoxSettings, RoISamples, box_loss
+from tinymrcnn.models.cost import cost_of
+from tinymrcnn.models.fcis_branch import (
+    Candidates,
+    FCISSettings,
+    Reading,
+    ScoreMaps,
+    class_logits,
+    cut_at_half,
+    decode_fcis,
+    fcis_mask_loss,
+    fcis_mask_targets,
+    mask_logits,
+    on_cells,
+    read_rois,
+    refine,
+    vote,
+)
+from tinymrcnn.models.presets import get_config
+from tinymrcnn.nn import AdamW
+from tinymrcnn.training import train
+from tinymrcnn.weights import load_checkpoint, load_model, load_weights, save_checkpoint
+
+FOUR = FCISSettings(group=2, pooled=4, split=1)
+NONE = np.zeros(0, np.int64)
+BATCH = batch_of(scene(1), scene(2, (57, 80), ((30, 10, 60, 50),), (1,)), empty_scene(3))
+
+
+def fcis(**overrides):
+    return tiny_model(**{**TINY_FCIS, **overrides})
+
+
+# Where RoIs lie
+
+
+def test_rois_lie_on_cells():
+    boxes = np.array([[1.9, 2.0, 9.9, 30.0], [0.5, 0.5, 1.5, 1.5], [6, 6, 7, 7], [8, 16, 12, 40]], np.float32)
+    # 4 pixels a cell, halves away from zero: 2 / 4 is 1; at least one cell wide and high
+    expected = [[0, 4, 8, 32], [0, 0, 4, 4], [8, 8, 12, 12], [8, 16, 12, 40]]
+    cells = on_cells(boxes, 1 / 4)
+    assert cells.tolist() == expected and cells.dtype == np.float32
+    np.testing.assert_array_equal(on_cells(cells, 1 / 4), cells)
+    assert on_cells(boxes[:0], 1 / 4).shape == (0, 4)
+
+
+def test_finer_cells_move_rois_less():
+    boxes = np.random.default_rng(0).uniform(0, 100, (50, 4)).astype(np.float32)
+    boxes[:, 2:] += boxes[:, :2] + 8
+    moved = [abs(on_cells(boxes, split / 8) - boxes).max() for split in (1, 2, 4)]
+    assert moved[0] > 3 and moved[1] <= 2 and moved[2] <= 1
+
+
+# Reading constructed maps
+
+
+def test_every_part_reads_its_own_maps():
+    """Every map is full of the number of its channel."""
+    number = np.arange(2 * 3 * 4, dtype=np.float32)
+    scores = Tensor(np.broadcast_to(number[None, :, None, None], (1, 24, 9, 10)).copy())
+    boxes = Tensor(np.broadcast_to(number[None, :16, None, None], (1, 16, 9, 10)).copy())
+    reading = read_rois((scores, boxes), [np.array([[1, 2, 6, 7]], np.float32)], 1.0, FOUR)
+    assert reading.scores.shape == (1, 3, 2, 4, 4)
+    for k in range(3):
+        for inside in (0, 1):
+            first = (k * 2 + inside) * 4
+            upper, lower = [first, first, first + 1, first + 1], [first + 2, first + 2, first + 3, first + 3]
+            assert reading.scores.data[0, k, inside].tolist() == [upper, upper, lower, lower]
+    assert reading.deltas.data.tolist() == [[1.5, 5.5, 9.5, 13.5]]  # means over the four parts
+
+
+@pytest.mark.parametrize(("scale", "box"), [(1.0, (1, 2, 5, 6)), (0.25, (4, 8, 20, 24)), (0.25, (3.2, 8.4, 19, 25))])
+def test_an_roi_reads_the_cells_that_it_lies_on(scale, box):
+    """Every map holds 10 y + x, counted without the rim of one cell; the last rows and columns are read too."""
+    y, x = np.mgrid[-1:7, -1:6].astype(np.float32)
+    maps = tuple(Tensor(np.tile(10 * y + x, (1, channels, 1, 1))) for channels in (16, 16))
+    rois = [np.array([box, (0, 0, 5 / scale, 6 / scale)], np.float32)]
+    reading = read_rois(maps, rois, scale, FOUR)
+    assert reading.rois[0][0].tolist() == [1 / scale, 2 / scale, 5 / scale, 6 / scale]
+    expected = 10 * np.arange(2, 6)[:, None] + np.arange(1, 5)
+    for k, inside in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        np.testing.assert_array_equal(reading.scores.data[0, k, inside], expected)
+    assert reading.scores.data[1, 0, 0, 3, 3] == 10 * 4.5 + 3.5  # the mean of the cells (4, 5) x (3, 4)
+    assert reading.scores.data[1, 0, 0, 0, 0] == 10 * 0.5 + 0.5
+    np.testing.assert_allclose(reading.deltas.data[0], [10 * 3.5 + 2.5] * 4)
+
+
+def test_maps_have_a_rim_and_are_split():
+    settings = FCISSettings(group=2, split=3, channels=4)
+    maps = ScoreMaps(5, 3, settings)
+    maps.initialize(0)
+    x = Tensor(np.random.default_rng(0).normal(size=(2, 5, 4, 6)).astype(np.float32))
+    scores, boxes = maps(x)
+    assert scores.shape == (2, 24, 18, 24) and boxes.shape == (2, 16, 18, 24)
+    hidden = np.maximum(np.einsum("oc,nchw->nohw", maps.conv_new.weight.data[:, :, 0, 0], x.data), 0)
+    plain = np.einsum("oc,nchw->nohw", maps.cls_seg.weight.data[:, :, 0, 0], hidden)
+    inner = scores.data[:, :, 3:-3, 3:-3]
+    for i in range(3):  # every cell three times along each axis
+        np.testing.assert_allclose(inner[:, :, i::3, 2 - i :: 3], plain, atol=1e-6)
+
+
+def test_classes_and_masks_of_scores():
+    scores = np.zeros((2, 2, 2, 1, 2))
+    scores[0, 1, 0], scores[0, 1, 1] = [3, -1], [1, 2]  # outside, then inside
+    assert class_logits(Tensor(scores)).data.tolist() == [[0, 2.5], [0, 0]]  # the mean of 3 and 2
+    found = mask_logits(Tensor(scores), np.array([0, 1, 0]), np.array([1, 1, 0]))
+    assert found.data.tolist() == [[[-2, 3]], [[0, 0]], [[0, 0]]]
+    outside, inside = math.exp(-1), math.exp(2)
+    assert 1 / (1 + math.exp(-3)) == pytest.approx(inside / (inside + outside))  # so it is the softmax of the two
+
+
+# Loss
+
+
+def test_mask_targets_begin_at_a_coverage_of_four_tenths():
+    mask = np.zeros((2, 8, 8), np.uint8)
+    mask[1, :, :5] = 1
+    rois = np.array([[0, 0, 8, 8], [0.2, 0, 8.2, 8], [0.3, 0, 8.3, 8]], np.float32)
+    settings = FCISSettings(pooled=4)
+    targets = fcis_mask_targets(mask, rois, objects=np.array([1, 1, 1]), settings=settings)
+    # the third cell of 2 pixels is covered by 0.5, 0.4 and 0.35
+    assert [target[0].tolist() for target in targets] == [[1, 1, 1, 0], [1, 1, 1, 0], [1, 1, 0, 0]]
+    objects = np.array([0])
+    assert not fcis_mask_targets(mask, rois[:1], objects=objects, settings=settings).any()
+
+
+def test_the_mask_loss_by_hand():
+    """Two images with 2 and 1 RoIs; the positives are the first of each, of the classes 1 and 2."""
+    scores = np.zeros((3, 3, 2, 2, 2))
+    scores[0, 1, 1], scores[0, 1, 0] = 2, 0.5  # inside - outside = 1.5
+    scores[2, 2, 1] = [[1, -1], [0, 3]]
+    scores[1] = 7  # a negative says nothing
+    samples = [
+        RoISamples(np.zeros((2, 4)), np.array([0]), np.array([1, 0])),
+        RoISamples(np.zeros((1, 4)), np.array([0]), np.array([2])),
+    ]
+    targets = [np.ones((1, 2, 2)), np.array([[[1.0, 0.0], [0.0, 1.0]]])]
+    settings = FCISSettings(group=1, pooled=2, mask_weight=10)
+    total, count = fcis_mask_loss(Tensor(scores), samples, targets=targets, settings=settings)
+
+    def loss(inside, target):
+        return math.log(1 + math.exp(-inside if target else inside))
+
+    first = loss(1.5, 1)
+    second = (loss(1, 1) + loss(-1, 0) + loss(0, 0) + loss(3, 1)) / 4
+    assert count == 3 and total.item() == pytest.approx(10 * (first + second), rel=1e-12)
+
+
+def test_box_corrections_for_all_classes_alike():
+    samples = [RoISamples(np.array([[0, 0, 10, 20.0], [5, 5, 9, 9]]), np.array([0]), np.array([2, 0]))]
+    truth, settings = [np.array([[1.0, 2, 9, 22]])], BoxSettings(weights=(5, 5, 2, 2), beta=0.0)
+    deltas = np.array([[0.5, 0, 0, 0], [9, 9, 9, 9]])
+    sums = box_loss(Tensor(np.zeros((2, 3))), Tensor(deltas), gt_boxes=truth, samples=samples, settings=settings)
+    # dx = 5 (5 - 5) / 10, dy = 5 (12 - 10) / 20, dw = 2 log(8 / 10), dh = 0
+    assert sums["loss_box_reg"][0].item() == pytest.approx(0.5 + 0.5 - 2 * math.log(0.8))
+
+
+# Inference
+
+
+def reading_of(rois, deltas):
+    rois = np.array(rois, np.float32).reshape(-1, 4)
+    return Reading([rois], Tensor(np.zeros((len(rois), 2, 2, 1, 1), np.float32)), Tensor(np.array(deltas, np.float32)))
+
+
+def test_refined_boxes():
+    reading = reading_of([[0, 0, 10, 20], [4, 4, 8, 8], [2, 2, 6, 6]], [[1, 0, 0, 0], [0] * 4, [0, np.nan, 0, 0]])
+    (boxes,) = refine(reading, [(30, 11)], BoxSettings(weights=(5, 5, 2, 2)))
+    np.testing.assert_allclose(boxes, [[2, 0, 11, 20], [4, 4, 8, 8], [2, 2, 6, 6]], atol=1e-5)  # clipped at 11
+    (none,) = refine(reading_of([], np.zeros((0, 4))), [(30, 11)], BoxSettings())
+    assert none.shape == (0, 4)
+
+
+LEFT, ALL = np.tile(np.float32([0.9, 0.9, 0.1, 0.1]), (4, 1)), np.full((4, 4), 0.7, np.float32)
+
+
+def candidates(*rows):
+    """rows: (box, scores of the classes 1 and 2, mask)."""
+    boxes = np.array([row[0] for row in rows], np.float32).reshape(-1, 4)
+    scores = np.array([[1 - sum(row[1]), *row[1]] for row in rows], np.float32).reshape(-1, 3)
+    masks = np.array([row[2] for row in rows], np.float32).reshape(-1, 4, 4)
+    return Candidates(boxes, boxes.copy(), scores, masks)
+
+
+@pytest.mark.parametrize(
+    ("weights", "box"),
+    [((0.2, 0.6), (2, 3, 6, 7)), ((0.6, 0.2), (2, 3, 4, 7)), ((0.3, 0.2), (2, 3, 6, 7)), ((0.31, 0.2), (2, 3, 4, 7))],
+)
+def test_votes_by_hand(weights, box):
+    """Two candidates for one place: one says that the left half is the object, the other that all is. The right half
+    has the share of the second's score, which must reach 0.4."""
+    place, far = (2, 3, 6, 7), (8, 3, 12, 7)
+    found = candidates((place, (weights[0], 0), LEFT), (place, (weights[1], 0), ALL), (far, (0.9, 0), ALL))
+    boxes, masks = vote(found, 0, 1, (10, 14), FOUR)
+    assert boxes.tolist() == [list(box)] and masks.shape == (1, 8, 8)
+    shares = np.float32([1, 1, weights[1] / sum(weights), weights[1] / sum(weights)])[: box[2] - 2]
+    np.testing.assert_allclose(masks[0][4, [2, 5]], [1, shares[-1]], atol=1e-6)
+
+
+def test_who_votes():
+    """Those that overlap the detection enough; the weights are the scores for the detection's class."""
+    place, near, less = (0, 0, 4, 4), (0, 0, 4, 2), (0, 0, 4, 1)  # IoU 1, 0.5, 0.25
+    none = np.zeros((4, 4), np.float32)
+    found = candidates((place, (0.2, 0.2), ALL), (near, (0.3, 0.1), none), (less, (0.9, 0.0), none))
+    assert len(vote(found, 0, 1, (6, 6), FOUR)[0]) == 1  # 0.2 / (0.2 + 0.3) is 0.4
+    stricter = FCISSettings(group=2, pooled=4, voting_iou=0.51)
+    np.testing.assert_allclose(vote(found, 0, 1, (6, 6), stricter)[1], 1, atol=1e-6)
+    everyone = FCISSettings(group=2, pooled=4, voting_iou=0.2)
+    boxes, masks = vote(found, 0, 1, (6, 6), everyone)
+    assert boxes.shape == (0, 4) and masks.shape == (0, 8, 8)  # 0.2 / 1.4: nothing is left
+    assert len(vote(found, 0, 2, (6, 6), everyone)[0]) == 1  # for class 2 it is 0.2 / 0.3
+
+
+def test_detections_with_and_without_votes():
+    place, near, other = (2, 2, 6, 6), (2, 2, 6, 5.5), (8, 2, 12, 6)
+    found = candidates((place, (0.7, 0.1), LEFT), (near, (0.5, 0.0), ALL), (other, (0.01, 0.3), ALL))
+    box = BoxSettings(nms=0.3, score_threshold=0.05)
+    settings = FCISSettings(group=2, pooled=4, voting=False)
+    plain = decode_fcis(found, image_size=(10, 14), settings=settings, box=box)
+    # the second is a duplicate of the first for class 1; the first is there once more for class 2
+    assert plain["labels"].tolist() == [1, 2, 2] and plain["labels"].dtype == np.int64
+    np.testing.assert_allclose(plain["scores"], [0.7, 0.3, 0.1])
+    assert plain["boxes"].tolist() == [list(place), list(other), list(place)]
+    assert plain["masks"].shape == (3, 8, 8) and plain["masks"].dtype == np.float32
+    half = cut_at_half(LEFT, 0.4)
+    np.testing.assert_allclose(plain["masks"][0][:, [0, 7]], np.tile(half[0, [0, 3]], (8, 1)), atol=1e-6)
+    np.testing.assert_array_equal(plain["masks"][0], plain["masks"][2])  # both have the mask of the best class
+    voted = decode_fcis(found, image_size=(10, 14), settings=FOUR, box=box)
+    assert voted["labels"].tolist() == [1, 2, 2]
+    assert voted["boxes"].tolist() == [[2, 2, 6, 6], list(other), [2, 2, 4, 6]]  # 5 / 12 of class 1 vote for the right
+    one = BoxSettings(nms=0.3, score_threshold=0.05, max_detections=1)
+    assert decode_fcis(found, image_size=(10, 14), settings=FOUR, box=one)["labels"].tolist() == [1]
+    large = BoxSettings(nms=0.3, min_box_size=3.8)
+    loose = BoxSettings(nms=0.999, min_box_size=3.8)
+    assert len(decode_fcis(found, image_size=(10, 14), settings=settings, box=large)["scores"]) == 3
+    assert len(decode_fcis(found, image_size=(10, 14), settings=settings, box=loose)["scores"]) == 3  # not the near one
+
+
+def test_masks_follow_from_where_they_were_read_to_the_box():
+    """The mask lies over the RoI on cells (0, 0, 8, 8), and is wanted over the box (4, 0, 8, 8): its right half."""
+    mask = np.tile(np.float32([0.1, 0.1, 0.9, 0.9]), (4, 1))
+    found = candidates(((4, 0, 8, 8), (0.9, 0), mask))._replace(rois=np.float32([[0, 0, 8, 8]]))
+    settings = FCISSettings(group=2, pooled=4, voting=False)
+    (result,) = decode_fcis(found, image_size=(8, 8), settings=settings, box=BoxSettings())["masks"]
+    np.testing.assert_allclose(result[:, 2:], cut_at_half(np.float32(0.9), 0.4), atol=1e-6)
+    assert (result[:, 0] < result[:, 2]).all()  # the bilinear sample next to the other half
+
+
+def test_what_is_not_finite_is_dropped():
+    place = (2, 2, 6, 6)
+    found = candidates((place, (0.7, 0.1), ALL), (place, (0.8, 0.0), ALL), (place, (0.9, 0.0), ALL))
+    found.scores[1, 2], found.masks[2, 0, 0] = np.nan, np.nan
+    for settings in (FOUR, FCISSettings(group=2, pooled=4, voting=False)):
+        result = decode_fcis(found, image_size=(8, 8), settings=settings, box=BoxSettings())
+        np.testing.assert_allclose(result["scores"], [0.7, 0.1])
+        assert result["boxes"].tolist() == [list(place)] * 2 and np.isfinite(result["masks"]).all()
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.4, 0.8])
+def test_probabilities_are_cut_at_half(threshold):
+    probabilities = np.linspace(0, 1, 101)
+    mapped = cut_at_half(probabilities, threshold)
+    assert mapped[0] == 0 and mapped[-1] == 1 and (np.diff(mapped) > 0).all()
+    assert cut_at_half(np.float64(threshold), threshold) == pytest.approx(0.5)
+    assert ((mapped > 0.5) == (probabilities > threshold + 1e-9)).all()
+
+
+# The whole
+
+
+def test_the_model():
+    model = build_model("shapes_fcis")
+    assert type(model) is FCIS and model.config.strides == [8] and model.scale == 1 / 4
+    assert 0.9e6 < sum(parameter.size for parameter in model.parameters()) < 1.3e6
+    blocks = [getattr(model.backbone.body, f"layer{i}")[0] for i in (1, 2, 3)] + [model.roi_heads.layer4[0]]
+    assert [block.conv1.stride for block in blocks] == [1, 2, 1, 1]
+    assert [block.conv2.dilation for block in blocks] == [1, 1, 2, 4]
+    assert build_model("shapes_fcis", 3).roi_heads.maps.cls_seg.weight.shape[0] == 2 * 3 * 49
+    full = get_config("paper_resnet101_fcis")
+    assert full.strides == [16] and full.resnet.map_stride(3) == 16 and full.resnet.dilation(3) == 2
+    with pytest.raises(ValueError, match="FCIS has the backbone 'c4'"):
+        build_model("shapes_fcis", masks=False)
+    with pytest.raises(ValueError, match="FCIS has the backbone 'c4'"):
+        build_model("shapes", model="fcis")
+    with pytest.raises(ValueError, match="Each level of an FPN halves"):
+        build_model("shapes", strides=(1, 2, 1, 1))
+    with pytest.raises(ValueError, match="one of 'mask_rcnn', 'fcis'"):
+        build_model("shapes", model="yolo")
+
+
+def test_samples_are_taken_of_rois_on_cells():
+    model = fcis()
+    drawn = model.draw_samples(*BATCH)
+    for rois in drawn.rois:
+        assert len(rois.boxes) and np.array_equal(rois.boxes % 4, 0 * rois.boxes)
+    off = Samples(drawn.anchors, [RoISamples(s.boxes + 1, s.objects, s.labels) for s in drawn.rois])
+    values = [losses_and_gradients(model, BATCH, samples)[0] for samples in (drawn, off)]
+    assert values[0] == values[1]  # a pixel further an RoI lies on the same cells
+
+
+def test_no_loss_reaches_what_it_does_not_depend_on():
+    model = fcis(norm="frozen")
+    samples = model.draw_samples(*BATCH)
+    for name, heads in (
+        ("loss_classifier", {"conv_new", "cls_seg"}), ("loss_mask", {"conv_new", "cls_seg"}),
+        ("loss_box_reg", {"conv_new", "bbox"}), ("loss_objectness", set()),
+    ):  # fmt: skip
+        for parameter in model.parameters():
+            parameter.grad = None
+        model.losses(*BATCH, samples=samples)[name].backward()
+        maps = model.roi_heads.maps
+        touched = {head for head in ("conv_new", "cls_seg", "bbox") if getattr(maps, head).weight.grad is not None}
+        assert {head for head in touched if getattr(maps, head).weight.grad.any()} == heads, name
+        assert (model.roi_heads.layer4[0].conv1.weight.grad is not None) == bool(heads)
+        assert model.backbone.body.conv1.weight.grad.any()
+
+
+def test_the_loss_counts_all_sampled_rois():
+    model = fcis()
+    samples = model.draw_samples(*BATCH)
+    sums, _ = model.loss_sums(*BATCH, samples=samples)
+    rois = sum(len(s.labels) for s in samples.rois)
+    assert [sums[name][1] for name in ("loss_classifier", "loss_box_reg", "loss_mask")] == [rois] * 3
+    assert rois > sum(len(s.objects) for s in samples.rois) > 0
+
+
+def test_switches_of_training():
+    samples = fcis().draw_samples(*BATCH)
+
+    def losses(**overrides):
+        return losses_and_gradients(fcis(**overrides), BATCH, samples)[0]
+
+    before, others = losses(), {"loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg"}
+    doubled = losses(**{"fcis.mask_weight": 20.0})
+    assert doubled["loss_mask"] == pytest.approx(2 * before["loss_mask"])
+    targets = losses(**{"fcis.mask_threshold": 0.9})
+    assert targets["loss_mask"] != before["loss_mask"]
+    for changed in (doubled, targets, losses(**{"fcis.second_pass": False, "fcis.voting": False})):
+        assert all(changed[name] == before[name] for name in others)
+    assert losses(**{"fcis.split": 1})["loss_classifier"] != before["loss_classifier"]
+    for name, value in (("group", 2), ("pooled", 9), ("channels", 6)):
+        assert losses(**{f"fcis.{name}": value}) != before
+
+
+def test_switches_of_inference(monkeypatch):
+    """Of one set of weights, whose RoIs and masks are watched on their way into decode_fcis."""
+    images, seen = BATCH[0][:1], []
+
+    def detect(**overrides):
+        def watched(found, **settings):
+            seen.append(found)
+            return decode_fcis(found, **settings)
+
+        monkeypatch.setattr("tinymrcnn.models.fcis.decode_fcis", watched)
+        (result,) = fcis(post_nms_test=20, score_threshold=0.1, **overrides).eval().detect(images)
+        return result
+
+    whole, once = detect(), detect(**{"fcis.second_pass": False})
+    assert [len(found.boxes) for found in seen] == [40, 20]
+    np.testing.assert_array_equal(seen[0].boxes[:20], seen[1].boxes)
+    assert not np.array_equal(seen[0].boxes[20:], seen[1].boxes)  # refined
+    assert len(whole["scores"]) and len(once["scores"])
+    plain = detect(**{"fcis.voting": False})
+    np.testing.assert_array_equal(seen[2].boxes, seen[0].boxes)  # the same RoIs, but
+    assert {tuple(box) for box in plain["boxes"].tolist()} <= {tuple(box) for box in seen[0].boxes.tolist()}
+    assert whole["boxes"].tolist() != plain["boxes"].tolist()
+    assert all(float(side).is_integer() for side in whole["boxes"].ravel())  # drawn around pixels
+    alone = detect(**{"fcis.voting_iou": 1.0})
+    assert alone["masks"].shape != whole["masks"].shape or not np.array_equal(alone["masks"], whole["masks"])
+    assert detect(**{"fcis.pooled": 9, "fcis.voting": False})["masks"].shape[1:] == (18, 18)
+
+
+def test_detections_lie_in_the_image_and_masks_in_their_boxes():
+    model = fcis().eval()
+    images = BATCH[0]
+    for result, image in zip(model(images), images, strict=True):
+        height, width = image.shape[1:]
+        assert len(result["scores"]) and (np.diff(result["scores"]) <= 0).all()
+        assert (result["boxes"] >= 0).all() and (result["boxes"] <= [width, height] * 2).all()
+        assert result["masks"].shape == (len(result["scores"]), height, width)
+        for mask, (x1, y1, x2, y2) in zip(result["masks"] >= 0.5, result["boxes"].astype(int), strict=True):
+            inside = np.zeros_like(mask)
+            inside[y1:y2, x1:x2] = True
+            assert mask.any() and not (mask & ~inside).any()
+
+
+def test_no_proposals_of_a_wrong_model_are_refined_beyond_all_bounds():
+    model = fcis().eval()
+    model.roi_heads.maps.bbox.bias.data[...] = np.nan
+    (result,) = model.detect(BATCH[0][:1])
+    assert len(result["scores"]) and np.isfinite(result["boxes"]).all()
+    model.roi_heads.maps.cls_seg.bias.data[...] = np.nan
+    (result,) = model.detect(BATCH[0][:1])
+    assert result["boxes"].shape == (0, 4) and result["masks"].shape == (0, 12, 12)
+
+
+def test_the_counted_cost_is_that_of_a_run():
+    model = fcis().eval()
+    cost = cost_of(model.config, (64, 96))
+    with counting_operations() as count:
+        model.detect([scene(1)[0]])
+    assert cost.operations == count() and (cost.mask_operations, cost.mask_parameters) == (0, 0)
+    assert cost.parameters == sum(parameter.size for parameter in model.parameters())
+
+
+def test_the_models_command_has_no_faster_half(capsys):
+    assert main(["models"]) == 0
+    row = next(line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("shapes_fcis"))
+    assert row[2] == row[4] == "-" and float(row[1]) == pytest.approx(1.10, abs=0.01)
+
+
+# Files and runs
+
+SMALL = {**{name: TINY[name] for name in ("depths", "widths", "stem_width", "rpn_channels")},
+         **{"fcis.channels": 8, "fcis.group": 3, "fcis.pooled": 6}}  # fmt: skip
+RUN = TrainConfig(steps=4, batch_size=2, warmup_steps=1, checkpoint_every=2, preview_every=4, seed=5)
+
+
+def test_a_checkpoint_keeps_the_model(tmp_path):
+    model = build_model("shapes_fcis", seed=3, **SMALL)
+    save_checkpoint(tmp_path / "a.npz", model)
+    back = load_model(tmp_path / "a.npz", device="cpu")
+    assert type(back) is FCIS and back.config == model.config
+    expected = model.eval().detect(BATCH[0][:1])[0]
+    for name, array in back.detect(BATCH[0][:1])[0].items():
+        np.testing.assert_array_equal(array, expected[name])
+    other = build_model("shapes_fcis", seed=4, **SMALL)
+    load_weights(other, tmp_path / "a.npz")
+    for name, array in model.state_dict().items():
+        np.testing.assert_array_equal(other.state_dict()[name], array)
+
+
+def test_classes_are_carried_over_by_name(tmp_path):
+    """The maps of a class are 2 x 3 x 3 rows of the last convolution."""
+    model = build_model("shapes_fcis", num_classes=3, seed=3, **SMALL)
+    model.categories = [{"label": 1, "name": "cup", "id": 1}, {"label": 2, "name": "jug", "id": 2}]
+    save_checkpoint(tmp_path / "a.npz", model)
+    other = build_model("shapes_fcis", num_classes=4, seed=4, **SMALL)
+    other.categories = [{"label": i, "name": name, "id": i} for i, name in ((1, "jug"), (2, "pan"), (3, "cup"))]
+    before = other.roi_heads.maps.cls_seg.weight.data.copy()
+    report = load_weights(other, tmp_path / "a.npz")
+    assert report.classes == (3, 4) and report.carried == ("jug", "cup") and report.new == ("pan",)
+    theirs = model.roi_heads.maps.cls_seg.weight.data.reshape(3, 18, 8)
+    after = other.roi_heads.maps.cls_seg.weight.data.reshape(4, 18, 8)
+    np.testing.assert_array_equal(after[[0, 1, 3]], theirs[[0, 2, 1]])
+    np.testing.assert_array_equal(after[2], before.reshape(4, 18, 8)[2])
+    np.testing.assert_array_equal(other.roi_heads.maps.bbox.weight.data, model.roi_heads.maps.bbox.weight.data)
+
+
+def test_an_interrupted_run_ends_where_a_whole_one_does(tmp_path):
+    dataset, held_out = ShapesDataset(8, (32, 48), seed=100), ShapesDataset(2, (32, 48), seed=101)
+
+    class Stops(ShapesDataset):
+        def __getitem__(self, index):
+            if len(asked) == 6:
+                raise KeyboardInterrupt
+            asked.append(index)
+            return super().__getitem__(index)
+
+    def started():
+        return build_model("shapes_fcis", seed=5, **SMALL)
+
+    metrics = train(started(), dataset, RUN, tmp_path / "whole", held_out)
+    assert {"bbox/AP", "segm/AP"} <= metrics.keys()
+    asked = []
+    with pytest.raises(KeyboardInterrupt):
+        train(started(), Stops(8, (32, 48), seed=100), RUN, tmp_path / "cut", held_out)
+    assert load_checkpoint(tmp_path / "cut" / "checkpoint.npz").step == 2
+    again = train(started(), dataset, RUN, tmp_path / "cut", held_out, resume=True)
+    assert again == metrics
+    weights = [load_checkpoint(tmp_path / name / "model.npz").weights for name in ("whole", "cut")]
+    assert all(np.array_equal(array, weights[1][name]) for name, array in weights[0].items())
+
+
+def test_one_batch_is_learned():
+    """Forty steps on two pictures with three objects: class and mask become certain."""
+    model = build_model("shapes_fcis", seed=0, **{**SMALL, "widths": (8, 16, 16, 32)})
+    batch = batch_of(scene(1), scene(2))
+    optimizer = AdamW(model.parameters(), lr=1e-2)
+    first = {name: loss.item() for name, loss in model(*batch).items()}
+    for step in range(40):
+        for parameter in model.parameters():
+            parameter.grad = None
+        losses = model(*batch, step=step)
+        functools.reduce(operator.add, losses.values()).backward()
+        optimizer.step()
+    assert losses["loss_classifier"].item() < 0.3 * first["loss_classifier"]
+    assert losses["loss_mask"].item() < 0.5 * first["loss_mask"]
+
+
+def test_evaluation_of_a_tiny_one():
+    metrics = evaluate(fcis().eval(), ShapesDataset(3, (32, 48), seed=1), progress=False)
+    assert set(metrics) >= {"bbox/AP", "segm/AP"} and all(-1 <= value <= 1 for value in metrics.values())
+
+
+def test_the_command_line_trains_evaluates_and_predicts(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_coco(ShapesDataset(2, (32, 48), seed=100), tmp_path / "set")
+    data = ["set/images", "set/annotations.json"]
+    settings = [part for name, value in SMALL.items() for part in ("--set", f"{name}={value}".replace(" ", ""))]
+    run = ["train", "--device", "cpu", "--preset", "shapes_fcis", "--steps", "2", "--batch-size", "1"]
+    assert main([*run, *settings, "--data", *data, "--val", *data, "--out", "run"]) == 0
+    assert load_checkpoint("run/model.npz").config.model == "fcis"
+    assert main(["train", "--device", "cpu", "--resume", "run"]) == 0
+    model = ["run/model.npz", "--device", "cpu"]
+    assert main(["evaluate", *model, "--data", *data, "--out", "metrics.json"]) == 0
+    assert "segm/AP" in json.loads((tmp_path / "metrics.json").read_text())
+    tune = ["train", "--device", "cpu", "--weights", "run/model.npz", "--steps", "1", "--out", "tuned"]
+    assert main([*tune, "--data", *data, "--val", *data]) == 0
+    assert type(load_model("tuned/model.npz", device="cpu")) is FCIS
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)).save("photo.png")
+    assert main(["predict", "photo.png", "--checkpoint", *model, "--threshold", "0.01"]) == 0
+    assert "photo_predicted.png" in capsys.readouterr().out
