@@ -10,9 +10,9 @@ from tiny_models import BACKBONES, TINY, batch_of, empty_scene, scene, tiny_mode
 
 from tinymrcnn.boxes import box_iou, paste_masks
 from tinymrcnn.models import build_model
-from tinymrcnn.models.cost import without_drawing
 from tinymrcnn.models.rpn import rpn_loss
 from tinymrcnn.nn import AdamW
+from tinymrcnn.nn.init import without_drawing
 
 LOSSES = ["loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_mask"]
 TV_KEYS = Path(__file__).parents[2] / "shared/reference/state_dicts/torchvision_maskrcnn_r50fpn_keys.txt"

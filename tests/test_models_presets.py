@@ -10,10 +10,11 @@ from tinymrcnn.boxes import paste_masks
 from tinymrcnn.cli import main
 from tinymrcnn.commands import models as models_command
 from tinymrcnn.models import Config, build_model, list_presets
-from tinymrcnn.models.cost import cost_of, without_drawing
+from tinymrcnn.models.cost import cost_of
 from tinymrcnn.models.pooler import PoolerSettings, assign_levels
 from tinymrcnn.models.presets import ANY_SIZE, PUBLIC_FILES, get_config
 from tinymrcnn.models.transform import make_batch, resized_size
+from tinymrcnn.nn.init import without_drawing
 from tinymrcnn.settings import find_field, flatten, replace, value_of
 
 FULL_SIZE = [name for name in list_presets() if not name.startswith("shapes")]

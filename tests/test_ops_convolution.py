@@ -441,7 +441,7 @@ def test_the_gradients_of_a_1x1_convolution_of_many_pixels(wanted, dtype):
 
 
 def test_on_a_device_the_threads_of_the_host_cut_nothing(fake_device, monkeypatch):
-    monkeypatch.setattr(convolution.numba, "get_num_threads", lambda: 64)
+    monkeypatch.setattr(convolution, "get_num_threads", lambda: 64)
     image = np.zeros((1, 40, 50, 4))
     arguments = (40, 50), Window((3, 3), padding=1), 8
     assert convolution._windows(image, *arguments)[0] > 1

@@ -22,7 +22,7 @@ def evaluate_command(
     dataset = CocoDataset(data[0], data[1], masks=model.config.masks) if data else ShapesDataset(images, seed=1)
     map_categories(model.categories, dataset.categories)
     metrics = evaluate(model, dataset)
-    print_metrics(metrics, len(dataset), model.config.max_detections)
+    print_metrics(metrics, len(dataset), model.config.box.max_detections)
     if out:
         with replacing(out) as file:
             file.write((json.dumps(metrics, indent=2) + "\n").encode())

@@ -79,7 +79,7 @@ def _interleave(parts: list[Tensor], rows: list[Array]) -> Tensor:
     for part, r in zip(parts, rows, strict=True):
         result[r] = channels_last(part.data)
 
-    def backward(grad, needs):
+    def backward(grad: Array, needs: tuple[bool, ...]) -> tuple[Array | None, ...]:
         grad = channels_last(grad)
         return tuple(channels_first(grad[r]) if need else None for r, need in zip(rows, needs, strict=True))
 
