@@ -176,8 +176,8 @@ def _scale_target(
 def _nearest(before: int, after: int) -> np.ndarray:
     """Which of `before` pixels each of `after` reads: floor(i before / after), in float32 as torch rounds it."""
     step = np.float32(before) / np.float32(after)
-    nearest: np.ndarray = np.floor(np.arange(after, dtype=np.float32) * step).astype(np.int64)
-    return np.minimum(nearest, before - 1, out=nearest)
+    nearest: np.ndarray = np.minimum(np.floor(np.arange(after, dtype=np.float32) * step).astype(np.int64), before - 1)
+    return nearest
 
 
 def check_images(images: Any) -> None:
@@ -223,7 +223,8 @@ def check_target(target: Any, i: int, size: tuple[int, int], *, num_classes: int
         raise ValueError(f"{where}: boxes must be floats of shape (G, 4), not {boxes.dtype} {boxes.shape}.")
     if labels.shape != (len(boxes),) or labels.dtype.kind not in "iu":
         raise ValueError(f"{where}: labels must be {len(boxes)} integers, not {labels.dtype} {labels.shape}.")
-    if np.shape(target.get("iscrowd", labels)) != labels.shape:
+    crowd: Any = target.get("iscrowd", labels)
+    if len(np.atleast_1d(crowd)) != len(boxes):
         raise ValueError(f"{where}: iscrowd must have one entry for each of the {len(boxes)} boxes.")
     corners = boxes.astype(np.float32)  # in which a sliver that float64 tells apart has no size
     corner1, corner2, corner = corners[:, :2], corners[:, 2:], np.array([width, height])

@@ -20,7 +20,7 @@ import numpy as np
 
 from tinymrcnn import __version__
 from tinymrcnn.archives import RefusedError, open_zip
-from tinymrcnn.files import replacing
+from tinymrcnn.files import SHIPPED_MODEL, replacing
 from tinymrcnn.models import Config, MaskRCNN, TrainConfig
 from tinymrcnn.nn.layers import at_most
 from tinymrcnn.settings import from_dict
@@ -92,9 +92,10 @@ def load_checkpoint(path) -> Checkpoint:
     return _load(Path(path))[0]
 
 
-def load_model(path, device: str = "auto") -> MaskRCNN:
-    """The model that a checkpoint holds, in eval mode, with its Config and categories, on `device` ("cpu",
-    "cuda" or "auto"). Weights of another precision are rounded to float32. Raises as load_checkpoint does."""
+def load_model(path=SHIPPED_MODEL, device: str = "auto") -> MaskRCNN:
+    """The model that a checkpoint holds, by default the trained toy model that comes with the package; in eval mode, with
+    its Config and categories, on `device` ("cpu", "cuda" or "auto"). Weights of another precision are rounded to float32.
+    Raises as load_checkpoint does."""
     checkpoint, model = _load(Path(path))
     model.load_state_dict(checkpoint.weights)
     model.categories = checkpoint.categories or None
