@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from tinymrcnn.boxes import crop_masks, paste_masks
-from tinymrcnn.boxes.masks import tap
 
 HEIGHT, WIDTH = 96, 140
 
@@ -157,12 +156,6 @@ def test_paste_as_defined(box, dtype, tolerance):
     pasted = paste_masks(mask[None], row(*box, dtype=dtype), size)
     assert pasted.dtype == dtype
     np.testing.assert_allclose(pasted[0], paste_reference(mask, row(*box, dtype=dtype)[0], size), atol=tolerance)
-
-
-def test_a_pixel_at_the_end_of_the_rim_reads_the_rim():
-    """Here rounding puts the centre of pixel 9, just inside of the box and half a cell, on the outermost cell's centre:
-    below it is the last cell of the mask, above it the rim; there is no cell beyond."""
-    assert tap(9, 0.49857303500175476, 9.342080228684242, 28) == (28, 1.0)
 
 
 @pytest.mark.parametrize(
