@@ -178,6 +178,16 @@ def test_paste_no_masks_or_no_image():
     assert paste_masks(np.ones((1, 7, 7), np.float32), row(0, 0, 4, 4), (0, 11)).shape == (1, 0, 11)
 
 
+def test_paste_over_whole_pixels_by_hand():
+    """The box (2, 3, 6, 5) of 2 x 2 cells grows by a cell on each side to (0, 2, 8, 6), and covers the pixels 0 to 8
+    and 2 to 6, the last ones included, all symmetric about pixel (4, 4); at its border the rim is 0."""
+    (pasted,) = paste_masks(np.ones((1, 2, 2), np.float32), np.float32([[2, 3, 6, 5]]), (9, 12), whole_pixels=True)
+    assert np.flatnonzero(pasted.any(axis=0)).tolist() == [1, 2, 3, 4, 5, 6, 7]
+    assert np.flatnonzero(pasted.any(axis=1)).tolist() == [3, 4, 5] and pasted[4, 4] == 1
+    np.testing.assert_allclose(pasted[:, :9], pasted[:, 8::-1], atol=1e-6)
+    np.testing.assert_allclose(pasted[2:7], pasted[6:1:-1], atol=1e-6)
+
+
 def test_paste_one_at_a_time_is_the_same():
     rng = np.random.default_rng(1)
     masks = rng.random((6, 14, 14), dtype=np.float32)
