@@ -93,9 +93,9 @@ def load_checkpoint(path) -> Checkpoint:
 
 
 def load_model(path=SHIPPED_MODEL, device: str = "auto") -> MaskRCNN:
-    """The model that a checkpoint holds, by default the trained toy model that comes with the package; in eval mode, with
-    its Config and categories, on `device` ("cpu", "cuda" or "auto"). Weights of another precision are rounded to float32.
-    Raises as load_checkpoint does."""
+    """The model that a checkpoint holds, by default the trained toy model that comes with the package; in eval mode,
+    with its Config and categories, on `device` ("cpu", "cuda" or "auto"). Weights of another precision are rounded to
+    float32. Raises as load_checkpoint does."""
     checkpoint, model = _load(Path(path))
     model.load_state_dict(checkpoint.weights)
     model.categories = checkpoint.categories or None
