@@ -19,6 +19,8 @@ from tinymrcnn.autograd import Tensor
 from tinymrcnn.backend import Array, channels_first, to_device
 from tinymrcnn.settings import Positive, Range, Settings
 
+# Shapes below: N images of H x W pixels, G ground-truth objects of an image
+
 Size = Annotated[int, Range(1, 65_536)]
 Images = list[Array]  # (3, H, W) floats in 0..1, of any sizes
 Targets = list[dict[str, Any]]  # what check_target asks for, of every image

@@ -35,6 +35,9 @@ from tinymrcnn.nn import Module
 from tinymrcnn.nn.init import without_drawing
 from tinymrcnn.randomness import Purpose, generator
 
+# Shapes below: N images, A anchors of all levels, R RoIs (R_i of image i), P proposals, G ground-truth objects, D
+# detections, C channels, levels of H_l x W_l cells, masks of m x m cells
+
 STRIDES = {"fpn": (4, 8, 16, 32, 64), "c4": (16,), "c5": (32,)}  # pixels per cell of the levels
 NUM_ROI_LEVELS = 4  # RoIs are cut from P2 to P5; P6 is for the RPN only
 
