@@ -6,8 +6,7 @@
 
 It holds no pickle, so that opening a stranger's file runs nothing, and reading it takes memory in proportion to the
 file. It appears whole or not at all: a crash while it is written leaves the file that was there before. Files of older
-versions are brought up to date by migrations.py. Lesson 10 tells what a resumed run
-repeats.
+versions are brought up to date by migrations.py. Lesson 10 tells what a resumed run repeats.
 """
 
 import dataclasses
