@@ -191,7 +191,9 @@ def test_data_that_changed_are_noticed_when_a_run_goes_on(interrupted_run, capsy
     ["", "[]", "{}", '{"data": "x", "val": null}', '{"data": ["a"], "val": ["b"], "test_images": 1}',
      '{"data": null, "val": null, "test_images": "many"}',
      '{"data": null, "val": null, "test_images": 1, "freeze_at": null}',
-     '{"data": null, "val": null, "test_images": 1, "found": {"data": 3, "val": null}}'],
+     '{"data": null, "val": null, "test_images": 1, "found": {"data": 3, "val": null}}',
+     '{"data": null, "val": null, "test_images": 1, "found": {"val": null, "data": '
+     '{"images": 1, "classes": 299, "annotations": "a"}}}'],
 )  # fmt: skip
 def test_a_damaged_note_of_the_data(tmp_path, content):
     (tmp_path / "data.json").write_text(content)
