@@ -63,6 +63,7 @@ def pytest_xdist_auto_num_workers(config):
     return min(os.cpu_count() or 1, MAX_PROCESSES)
 
 
+@pytest.hookimpl(tryfirst=True)  # before those without a mark are left out
 def pytest_collection_modifyitems(items):
     for item in items:
         slow = any(item.get_closest_marker(name) for name in ("cuda", "exhaustive", "fuzz", "lessons", "parity"))

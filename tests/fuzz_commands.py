@@ -18,6 +18,7 @@ from weight_files import tensors, write_legacy
 from tinymrcnn.cli import main
 from tinymrcnn.data import ShapesDataset
 from tinymrcnn.models import Config, TrainConfig, list_presets
+from tinymrcnn.settings import field_names
 from tinymrcnn.weights import save_checkpoint
 
 
@@ -100,7 +101,7 @@ PATHS = st.sampled_from([
     "\udcff", "x" * 300, ".", "..",
 ])  # fmt: skip
 COUNTS = st.sampled_from(["0", "1", "2", "-1", "5", "1000000000", "9" * 25, "1.5", "nan", "abc", ""])
-NAMES = {*Config.__dataclass_fields__, *TrainConfig.__dataclass_fields__, "rpn.nms", "no_such", ""}
+NAMES = {*field_names(Config), *field_names(TrainConfig), "rpn", "nms", "roi_op", "mask_loss", "no_such", ""}
 FIELDS = st.sampled_from(sorted(NAMES))
 SETTINGS = st.sampled_from([
     "0", "1", "-1", "2", "0.5", "1e9", "10**9", "1000000000", "nan", "inf", "None", "true", "()", "(1,)", "(0,0,0,0)",

@@ -86,7 +86,8 @@ def run_tests(folder: Path, tests: str, cache: Path) -> tuple[int, str]:
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-n0", "--no-header", "--tb=no", "-p", "no:cacheprovider"]
     try:
         done = subprocess.run(
-            [*command, *tests.split()], cwd=folder / "tests", env=variables, capture_output=True, text=True,
+            [*command, *(f"tests/{part}" if part.endswith(".py") else part for part in tests.split())],
+            cwd=folder, env=variables, capture_output=True, text=True,
             encoding="utf-8", errors="replace", timeout=SECONDS,
         )  # fmt: skip
     except subprocess.TimeoutExpired:

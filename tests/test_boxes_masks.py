@@ -159,12 +159,6 @@ def test_paste_as_defined(box, dtype, tolerance):
     np.testing.assert_allclose(pasted[0], paste_reference(mask, row(*box, dtype=dtype)[0], size), atol=tolerance)
 
 
-def test_a_pixel_at_the_end_of_the_rim_reads_the_rim():
-    """Here rounding puts the centre of pixel 9, just inside of the box and half a cell, on the outermost cell's centre:
-    below it is the last cell of the mask, above it the rim; there is no cell beyond."""
-    assert tap(9, 0.49857303500175476, 9.342080228684242, 28) == (28, 1.0)
-
-
 @pytest.mark.parametrize(
     "box",
     [(5, 5, 5, 9), (5, 5, 9, 5), (9, 9, 5, 5), (-20, 2, -10, 8), (200, 2, 260, 8), (3, 90, 8, 99), (1e30, 0, 2e30, 9)],
@@ -183,6 +177,16 @@ def test_paste_over_everything():
 def test_paste_no_masks_or_no_image():
     assert paste_masks(np.zeros((0, 28, 28), np.float32), np.zeros((0, 4), np.float32), (9, 11)).shape == (0, 9, 11)
     assert paste_masks(np.ones((1, 7, 7), np.float32), row(0, 0, 4, 4), (0, 11)).shape == (1, 0, 11)
+
+
+def test_paste_over_whole_pixels_by_hand():
+    """The box (2, 3, 6, 5) of 2 x 2 cells grows by a cell on each side to (0, 2, 8, 6), and covers the pixels 0 to 8
+    and 2 to 6, the last ones included, all symmetric about pixel (4, 4); at its border the rim is 0."""
+    (pasted,) = paste_masks(np.ones((1, 2, 2), np.float32), np.float32([[2, 3, 6, 5]]), (9, 12), whole_pixels=True)
+    assert np.flatnonzero(pasted.any(axis=0)).tolist() == [1, 2, 3, 4, 5, 6, 7]
+    assert np.flatnonzero(pasted.any(axis=1)).tolist() == [3, 4, 5] and pasted[4, 4] == 1
+    np.testing.assert_allclose(pasted[:, :9], pasted[:, 8::-1], atol=1e-6)
+    np.testing.assert_allclose(pasted[2:7], pasted[6:1:-1], atol=1e-6)
 
 
 def test_paste_one_at_a_time_is_the_same():

@@ -15,11 +15,12 @@ import pytest
 from tinymrcnn.autograd import Tensor
 from tinymrcnn.data import ShapesDataset
 from tinymrcnn.files import SHIPPED_MODEL
-from tinymrcnn.models import TrainConfig, build_model
+from tinymrcnn.models import Config, TrainConfig, build_model
 from tinymrcnn.models.presets import get_config
 from tinymrcnn.nn import AdamW, Linear
 from tinymrcnn.nn.layers import at_most
 from tinymrcnn.ops import winograd
+from tinymrcnn.settings import find_field
 from tinymrcnn.weights import (
     CheckpointError,
     environment,
@@ -154,10 +155,13 @@ def test_a_field_that_is_missing_or_unknown_is_refused(saved):
     path = saved[0]
     whole = path.read_bytes()
     for change, message in (
-        (lambda m: m["config"].pop("box_nms"), "Config lacks the field box_nms"),
-        (lambda m: m["train_config"].pop("flip"), "TrainConfig lacks the field flip"),
-        (lambda m: m["config"].pop("norm_eps"), "Config lacks the field norm_eps"),  # only format 1 may lack it
-        (lambda m: m["config"].update(warp_drive=9, box_nms=0.1), "Config has no field warp_drive"),
+        (lambda m: m["config"]["box"].pop("nms"), "BoxSettings lacks the field 'nms'"),
+        (lambda m: m["train_config"].pop("flip"), "TrainConfig lacks the field 'flip'"),
+        (
+            lambda m: m["config"]["resnet"].pop("norm_eps"),
+            "ResNetSettings lacks the field 'norm_eps'",
+        ),
+        (lambda m: m["config"].update(warp_drive=9, masks=False), "Config has no field 'warp_drive'"),
     ):
         path.write_bytes(whole)
         with pytest.raises(CheckpointError, match=rf"c\.npz.*written by version .*{message}"):
@@ -207,15 +211,26 @@ def test_the_environment_knows_the_code(tmp_path, monkeypatch):
     code_hash.cache_clear()
     assert code_hash(tmp_path) in hashes
     monkeypatch.setattr(winograd, "enabled", not winograd.enabled)
-    assert environment()["winograd"] is winograd.enabled and environment()["threading_layer"]
+    assert environment()["winograd"] is winograd.enabled
 
 
 # What contradicts itself
 
 
+def configured(**settings):
+    """A change of the metadata: other settings of the model."""
+
+    def change(metadata):
+        for name, value in settings.items():
+            stage, _, field = find_field(Config, name).rpartition(".")
+            (metadata["config"][stage] if stage else metadata["config"])[field] = value
+
+    return change
+
+
 def no_names(**settings):
     """A change of the metadata: other settings, and no categories that would contradict them."""
-    return lambda metadata: (metadata["config"].update(settings), metadata.update(categories=[]))
+    return lambda metadata: (configured(**settings)(metadata), metadata.update(categories=[]))
 
 
 @pytest.mark.parametrize(
@@ -240,7 +255,9 @@ def no_names(**settings):
     ids=str,
 )
 def test_settings_that_do_not_fit_the_arrays(saved, little_memory, settings):
-    with pytest.raises(CheckpointError, match=r"c\.npz' cannot be used.*(belong together|more weights than)"):
+    with pytest.raises(
+        CheckpointError, match=r"c\.npz' cannot be used.*(belong together|more weights than|it must be)"
+    ):
         load_checkpoint(rewritten(saved[0], no_names(**settings)))
 
 
@@ -256,19 +273,22 @@ def test_a_limited_number_of_layers_and_of_their_weights():
 
 def test_no_limit_is_left_behind(saved):
     load_model(saved[0], "cpu")
-    assert build_model("shapes", **{**TINY, "box_hidden": 64}).config.box_hidden == 64
+    assert build_model("shapes", **{**TINY, "box_hidden": 64}).config.box.hidden == 64
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        lambda metadata: metadata["config"].update(backbone="transformer"),
-        lambda metadata: metadata["config"].update(depths="abc"),
-        lambda metadata: metadata["config"].update(widths=None),
-        lambda metadata: metadata["config"].update(widths=[4, 8]),
-        lambda metadata: metadata["config"].update(mask_layers={"a": 1}),
-        lambda metadata: metadata["config"].update(num_classes="6"),
-        lambda metadata: metadata["config"].update(fpn_channels=float("nan")),
+        configured(backbone="transformer"),
+        configured(depths="abc"),
+        configured(widths=None),
+        configured(widths=[4, 8]),
+        configured(size_divisible=0),
+        configured(sampling_ratio=2000.0),
+        configured(max_detections=-1),
+        configured(mask_layers={"a": 1}),
+        configured(num_classes="6"),
+        configured(fpn_channels=float("nan")),
         lambda metadata: metadata["train_config"].update(steps="many"),
         lambda metadata: metadata["train_config"].update(optimizer=[]),
         lambda metadata: metadata.update(train_config=3),

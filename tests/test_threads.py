@@ -14,7 +14,7 @@ from tinymrcnn.autograd import Tensor
 from tinymrcnn.backend import to_device, to_numpy
 from tinymrcnn.boxes import batched_nms, paste_masks
 from tinymrcnn.ops import max_pool2d
-from tinymrcnn.ops.im2col import col2im
+from tinymrcnn.ops.im2col import Window, col2im
 from tinymrcnn.threads import (
     column_sums,
     get_num_threads,
@@ -332,7 +332,7 @@ def test_the_number_of_threads_changes_no_bit_of_a_kernels_result(threads, monke
         pooled = max_pool2d(leaf, 3, 2, 1)
         pooled.backward(np.cos(np.arange(pooled.size)).reshape(pooled.shape))
         summed = np.zeros((2, 9, 7, 20))
-        col2im(columns, summed, (4, 3), (3, 3), 2, 0, 1)
+        col2im(columns, summed, (4, 3), Window((3, 3), 2))
         kept = batched_nms(boxes, scores, groups, 0.3)
         return [kept, paste_masks(masks, boxes, (20, 25)), pooled.data, leaf.grad, summed]
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from tinymrcnn.data import ShapesDataset
 from tinymrcnn.data.loader import batch_indices
-from tinymrcnn.models import TrainConfig, build_model
+from tinymrcnn.models import Samples, TrainConfig, build_model
 from tinymrcnn.nn import SGD, AdamW, Module, Parameter
 from tinymrcnn.training import learning_rate, make_optimizer, read_log, train, trainer, training_step
 from tinymrcnn.training import run as run_module
@@ -266,7 +266,7 @@ def test_a_run_is_not_overwritten_nor_resumed_as_another(whole, tmp_path):
         train(tiny_model(), shapes(), CONFIG, tmp_path / "new", resume=True)
     with pytest.raises(ValueError, match="another TrainConfig: steps was 6 and is 9"):
         train(tiny_model(), shapes(), replace(CONFIG, steps=9), folder, resume=True)
-    with pytest.raises(ValueError, match="another Config: box_nms was 0.5 and is 0.4"):
+    with pytest.raises(ValueError, match="another Config: box.nms was 0.5 and is 0.4"):
         train(tiny_model(box_nms=0.4), shapes(), CONFIG, folder, resume=True)
     os.makedirs(tmp_path / "finished")
     os.link(folder / "model.npz", tmp_path / "finished" / "checkpoint.npz")
@@ -309,10 +309,10 @@ class Root(Module):
 
     def __init__(self):
         super().__init__()
-        self.weight, self.counts = Parameter(np.zeros(1, np.float32)), {}
+        self.weight = Parameter(np.zeros(1, np.float32))
 
-    def forward(self, images, targets):
-        return {"loss": (self.weight**0.5).sum()}
+    def loss_sums(self, images, targets, *, step):
+        return {"loss": ((self.weight**0.5).sum(), 1)}, Samples([], [])
 
 
 def test_a_gradient_that_is_not_finite_changes_no_weight():
@@ -326,8 +326,8 @@ def test_a_gradient_that_is_not_finite_changes_no_weight():
 
 def test_gradients_are_clipped_unless_the_norm_is_zero():
     class Steep(Root):
-        def forward(self, images, targets):
-            return {"loss": (self.weight * 300).sum()}
+        def loss_sums(self, images, targets, *, step):
+            return {"loss": ((self.weight * 300).sum(), 1)}, Samples([], [])
 
     plain = TrainConfig(optimizer="sgd", lr=1.0, warmup_steps=0, momentum=0.0, weight_decay=0.0)
     moved = {}

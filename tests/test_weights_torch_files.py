@@ -139,6 +139,8 @@ def test_what_is_no_storage(saved):
     refused(saved({"a": Call(Global("torch._utils", "_rebuild_tensor_v2"))}), "damaged")
     twice = [Storage(np.zeros(4, kind), "0") for kind in (np.float32, np.float64)]
     refused(saved({"a": twice}), "described twice|not those that it lists")
+    twice = [Storage(np.zeros(count, np.float32), "0") for count in (4, 2)]
+    refused(saved({"a": twice}), "described twice|has only 8 bytes")
 
 
 @pytest.mark.parametrize("identity", ["x", ("module", 1, 2, 3, 4), ("storage", "f4", "0", "cpu", 1), ("storage",),

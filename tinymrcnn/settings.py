@@ -131,10 +131,13 @@ def _conform(value: Any, hint: Any, name: str) -> Any:
     """The value as `hint` declares it. Raises ValueError, beginning with `name`, where it does not fit."""
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        value = _conform(value, parts[0], name)
-        if not parts[1].least <= value <= parts[1].most:
-            raise ValueError(f"{name} is {value!r}; it must be {_described(hint)}.")
-        return value
+        try:
+            value = _conform(value, parts[0], name)
+            if parts[1].least <= value <= parts[1].most:
+                return value
+        except ValueError:
+            pass
+        raise ValueError(f"{name} is {value!r}; it must be {_described(hint)}.")
     if origin in UNIONS:  # "X | None"
         return None if value is None else _conform(value, parts[0], name)
     if origin is tuple and isinstance(value, (tuple, list)):

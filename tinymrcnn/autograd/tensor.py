@@ -356,11 +356,8 @@ class Tensor:
             gradient = gradients.pop(node, None)
             if node.backward is None:
                 if gradient is not None:  # "positive": a copy in the same memory order
-                    node.grad = (
-                        elementwise("positive", gradient)
-                        if node.grad is None
-                        else elementwise("add", node.grad, gradient)
-                    )
+                    before = [] if node.grad is None else [node.grad]
+                    node.grad = elementwise("add" if before else "positive", *before, gradient)
                 continue
             if gradient is not None:
                 needs = tuple(parent is not None for parent in node.parents)

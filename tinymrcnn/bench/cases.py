@@ -10,7 +10,7 @@ moved, inputs read and outputs written once.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,7 +34,7 @@ class Case:
     name: str
     amount: float
     unit: str
-    sides: dict[str, Callable[[], object]]
+    sides: Mapping[str, Callable[[], object]]
     note: str = ""
 
 
@@ -190,7 +190,8 @@ def paste_cases(setting: Setting) -> Iterator[Case]:
     count, size = (5, (60, 80)) if setting.quick else (100, (800, 1088))
     rng = np.random.default_rng(0)
     masks, boxes = rng.random((count, 28, 28), np.float32), random_boxes(rng, count, size, 8, size[0] / 2)
-    sides = {"ours": functools.partial(paste_masks, setting.ours(masks), setting.ours(boxes), size)}
+    sides: dict[str, Callable[[], object]] = {}
+    sides["ours"] = functools.partial(paste_masks, setting.ours(masks), setting.ours(boxes), size)
     if setting.torch:
         from torchvision.models.detection.roi_heads import paste_masks_in_image
 

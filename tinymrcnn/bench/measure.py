@@ -124,7 +124,7 @@ def time_sides(sides: dict, setting: Setting, seconds: float = ROW_SECONDS) -> d
     round_seconds = sum(read_clock(work, setting) for work in sides.values())
     least, most = REPEATS
     wanted = 0 if setting.quick else math.ceil(seconds / round_seconds)
-    readings = {name: [] for name in sides}
+    readings: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(max(least, min(most, wanted))):
         for name, work in sides.items():
             readings[name].append(read_clock(work, setting))
@@ -168,7 +168,8 @@ def ceilings(setting: Setting) -> dict[str, float]:
     if setting.torch:
         their_a, their_b = setting.theirs(matrix), setting.theirs(vector)
         their_product, their_copy = setting.torch.empty_like(their_a), setting.torch.empty_like(their_b)
-        products["torch"] = lambda: setting.torch.mm(their_a, their_a, out=their_product)
+        mm = setting.torch.mm
+        products["torch"] = lambda: mm(their_a, their_a, out=their_product)
         copies["torch"] = lambda: their_copy.copy_(their_b)
     fastest = [
         min(timing.fastest for timing in time_sides(sides, setting, seconds=4).values()) for sides in (products, copies)

@@ -12,6 +12,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from tinymrcnn.bench.cases import Case
 from tinymrcnn.bench.measure import Setting
@@ -150,7 +151,7 @@ def count_rois(model) -> dict[str, int]:
 
 
 def _their_side(network: Network, setting: Setting):
-    torch = setting.torch
+    torch: Any = setting.torch
     ours = build_ours(network)
     model = build_theirs(network.config, network.size)
     state = {name: torch.from_numpy(array) for name, array in ours.state_dict().items()}

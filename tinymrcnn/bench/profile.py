@@ -21,7 +21,7 @@ from tinymrcnn.bench.networks import Network, build_ours
 from tinymrcnn.bench.watch import replaced
 from tinymrcnn.data import batches
 from tinymrcnn.draw import COLORS
-from tinymrcnn.models import mask_rcnn, two_stage
+from tinymrcnn.models import TrainConfig, mask_rcnn, two_stage
 from tinymrcnn.training import trainer
 
 FORWARD, BACKWARD, REST = "forward", "backward", "rest"
@@ -42,7 +42,8 @@ class Laps:
 
     def restart(self) -> None:
         """Forget everything and start from now."""
-        self.seconds, self.calls = defaultdict(float), Counter()
+        self.seconds: defaultdict[tuple[str, str], float] = defaultdict(float)
+        self.calls: Counter[tuple[str, str]] = Counter()
         self.synchronize()
         self.started = self.last = time.perf_counter()
 
@@ -147,7 +148,8 @@ def rows_of(laps: Laps, steps: int) -> list[ProfileRow]:
 def profile_training(network: Network, setting: Setting, steps: int) -> list[ProfileRow]:
     """Train for some steps, with the reading ahead of a real run, and say what a step's time is made of."""
     model = build_ours(network).to(setting.device)
-    optimizer, config = trainer.make_optimizer(model, network.train), network.train
+    config = network.train or TrainConfig()
+    optimizer = trainer.make_optimizer(model, config)
     laps = Laps(setting.synchronize)
     feed = batches(network.dataset, config.batch_size, 0, WARM_UP + steps, config.seed, config.flip)
     with contextlib.closing(feed), timed_training(laps, model, optimizer):

@@ -115,9 +115,10 @@ def table_lines(row: dict) -> Iterator[str]:
         yield _line("", "", f"{_amount(row, side)}", "", "", "", "", "", f"({side})")
 
 
-def _line(name, ours, theirs, rate, share, ratio, must, aim, end) -> str:
-    cells = f"{name:<66}{ours:>15}{theirs:>16}{rate:>15}{share:>8}{ratio:>8}{must:>6}{aim:>6}  {end}"
-    return cells.rstrip()
+def _line(*cells: str) -> str:
+    name, ours, theirs, rate, share, ratio, must, aim, end = cells
+    line = f"{name:<66}{ours:>15}{theirs:>16}{rate:>15}{share:>8}{ratio:>8}{must:>6}{aim:>6}  {end}"
+    return line.rstrip()
 
 
 def _amount(row: dict, side: str) -> str:

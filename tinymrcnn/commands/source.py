@@ -42,14 +42,23 @@ def read_source(path: Path) -> dict:
             (all(map(_is_pair, pairs)) or pairs == [None, None])
             and isinstance(source["test_images"], int)
             and isinstance(source.setdefault("freeze_at", 0), int)
-            and all(noted[name] is None or noted[name].keys() >= {"images", "classes", "annotations"} for name in noted)
             and noted.keys() == {"data", "val"}
+            and all(noted[name] is None or _is_known_again(noted[name]) for name in noted)
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"'{printable(path)}' should tell which data the run uses: {error}") from error
     if not right:
         raise ValueError(f"'{printable(path)}' should tell which data the run uses, and is damaged.")
     return source
+
+
+def _is_known_again(value) -> bool:
+    """Whether it is what found() returned."""
+    return (
+        value.keys() >= {"images", "classes", "annotations"}
+        and isinstance(value["classes"], list)
+        and all(isinstance(name, str) for name in value["classes"])
+    )
 
 
 def _is_pair(value) -> bool:

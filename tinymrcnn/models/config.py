@@ -52,9 +52,6 @@ class Config(Settings):
             raise ValueError("FCIS has the backbone 'c4', and classes, boxes and masks from the same maps: masks=True.")
         if self.backbone == "fpn" and self.resnet.strides[1:] != (2, 2, 2):
             raise ValueError(f"Each level of an FPN halves the one before; resnet.strides is {self.resnet.strides}.")
-        levels = len(self.strides)
-        if len(self.rpn.anchor_sizes) != levels:
-            raise ValueError(
-                f"The backbone {self.backbone!r} has {levels} levels, but anchor_sizes names "
-                f"{len(self.rpn.anchor_sizes)}."
-            )
+        levels, named = len(self.strides), len(self.rpn.anchor_sizes)
+        if named != levels:
+            raise ValueError(f"The backbone {self.backbone!r} has {levels} levels, but anchor_sizes names {named}.")

@@ -6,7 +6,9 @@ are those of watch.counting_operations; a test compares the two.
 
 import contextlib
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -30,7 +32,7 @@ class Cost:
     mask_operations: int
 
 
-def cost_of(config: Config, size=SIZE) -> Cost:
+def cost_of(config: Config, size: tuple[int, int] = SIZE) -> Cost:
     """What a model costs on one image (h, w), with as many proposals and detections as its Config allows.
 
     The convolutions and the fully connected layers are counted. Without the masks' share it is Faster R-CNN's; in FCIS
@@ -57,40 +59,41 @@ def cost_of(config: Config, size=SIZE) -> Cost:
 
 
 @contextlib.contextmanager
-def _counting():
+def _counting() -> Iterator[Callable[[], int]]:
     """Within this block the operators compute nothing. Yields a function that returns the operations since it was
     last called."""
     total = 0
 
-    def nothing(*shape) -> Tensor:
+    def nothing(*shape: int) -> Tensor:
         return Tensor(np.broadcast_to(np.float32(0), shape))
 
-    def sides(x, weight, stride, padding, dilation):
-        lengths = zip(x.shape[2:], weight.shape[2:], strict=True)
+    def sides(x: Tensor, kernel: Any, stride: int, padding: int, dilation: int) -> list[int]:
+        lengths = zip(x.shape[2:], kernel, strict=True)
         return [(n + 2 * padding - dilation * (k - 1) - 1) // stride + 1 for n, k in lengths]
 
-    def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, *, relu=False, groups=1):
+    def conv2d(
+        x: Tensor, weight: Tensor, bias: Any = None, stride: int = 1, padding: int = 0, dilation: int = 1, **_: Any
+    ) -> Tensor:
         nonlocal total
-        out = nothing(len(x), len(weight), *sides(x, weight, stride, padding, dilation))
+        out = nothing(len(x), len(weight), *sides(x, weight.shape[2:], stride, padding, dilation))
         total += 2 * out.size * math.prod(weight.shape[1:])
         return out
 
-    def conv_transpose2d(x, weight, bias=None, stride=1, *, relu=False):
+    def conv_transpose2d(x: Tensor, weight: Tensor, bias: Any = None, stride: int = 1, **_: Any) -> Tensor:
         nonlocal total
         total += 2 * x.size * math.prod(weight.shape[1:])
         lengths = zip(x.shape[2:], weight.shape[2:], strict=True)
         return nothing(len(x), weight.shape[1], *((n - 1) * stride + k for n, k in lengths))
 
-    def linear(x, weight, bias=None):
+    def linear(x: Tensor, weight: Tensor, bias: Any = None) -> Tensor:
         nonlocal total
         total += 2 * len(x) * weight.size
         return nothing(len(x), len(weight))
 
-    def max_pool2d(x, kernel_size, stride=None, padding=0):
-        kernel = np.empty((1, 1, kernel_size, kernel_size))
-        return nothing(*x.shape[:2], *sides(x, kernel, stride or kernel_size, padding, 1))
+    def max_pool2d(x: Tensor, kernel_size: int, stride: int | None = None, padding: int = 0) -> Tensor:
+        return nothing(*x.shape[:2], *sides(x, (kernel_size, kernel_size), stride or kernel_size, padding, 1))
 
-    stand_ins = {
+    stand_ins: dict[str, Callable[..., Tensor]] = {
         "conv2d": conv2d,
         "conv_transpose2d": conv_transpose2d,
         "linear": linear,

@@ -12,6 +12,8 @@ from tinymrcnn.nn import Conv2d, Module, Sequential
 from tinymrcnn.nn.init import xavier_uniform
 from tinymrcnn.settings import Settings, Width
 
+# Shapes below: N images, C channels of a level, maps of H x W cells
+
 
 @dataclass(frozen=True)
 class FPNSettings(Settings):
@@ -31,7 +33,7 @@ class FPN(Module):
         )
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """Backbone maps C2..C5 to the levels P2..P5 (and P6), finest first."""
+        """Backbone maps C2..C5, (N, C_i, H_i, W_i), to the levels P2..P5 (and P6), (N, C, H_i, W_i), finest first."""
         lateral = [block(x) for block, x in zip(self.inner_blocks, maps, strict=True)]
         merged = lateral[-1]
         levels = [self.layer_blocks[-1](merged)]

@@ -66,7 +66,8 @@ class MaskPredictor(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(R, C, pool, pool) -> (R, num_masks, 2 pool, 2 pool) logits."""
-        return self.mask_fcn_logits(self.conv5_mask(x))
+        logits: Tensor = self.mask_fcn_logits(self.conv5_mask(x))
+        return logits
 
 
 # Targets

@@ -24,20 +24,21 @@ class MaskRCNN(TwoStage):
     def make_roi_heads(self) -> Module:
         """Figure 4. Right (FPN, and C5): a head for each branch. Left (C4): the last stage of the ResNet runs on every
         RoI, and both branches read its result."""
-        config, heads = self.config, Module()
+        config = self.config
+        heads: dict[str, Module] = {}
         if config.backbone == "c4":
-            heads.layer4 = make_stage(self.channels, 3, config.resnet.roi_stage_stride, config.resnet)
+            heads["layer4"] = make_stage(self.channels, 3, config.resnet.roi_stage_stride, config.resnet)
             box_channels = mask_channels = config.resnet.out_channels[3]
         else:
-            heads.box_head = BoxHead(self.channels, config.box)
+            heads["box_head"] = BoxHead(self.channels, config.box)
             box_channels, mask_channels = config.box.hidden, (self.channels, *config.mask.layers)[-1]
-        heads.box_predictor = BoxPredictor(box_channels, config.num_classes)
+        heads["box_predictor"] = BoxPredictor(box_channels, config.num_classes)
         if config.masks:
             if config.backbone != "c4":
-                heads.mask_head = MaskHead(self.channels, config.mask)
+                heads["mask_head"] = MaskHead(self.channels, config.mask)
             num_masks = 1 if config.mask.class_agnostic_masks else config.num_classes
-            heads.mask_predictor = MaskPredictor(mask_channels, num_masks, config.mask)
-        return heads
+            heads["mask_predictor"] = MaskPredictor(mask_channels, num_masks, config.mask)
+        return Module(**heads)
 
     def roi_features(self, features: list[Tensor], rois: list[Array], size: int) -> Tensor:
         """What the branches read of every RoI, (R, C, size, size); for C4 the last stage has run on it."""
@@ -48,9 +49,10 @@ class MaskRCNN(TwoStage):
 
     def box_branch(self, roi_features: Tensor) -> tuple[Tensor, Tensor]:
         """Class logits (R, K) and box corrections (R, 4K) of every RoI."""
-        if self.config.backbone == "c4":
-            return self.roi_heads.box_predictor(roi_features.mean((2, 3)))
-        return self.roi_heads.box_predictor(self.roi_heads.box_head(roi_features))
+        c4 = self.config.backbone == "c4"
+        hidden = roi_features.mean((2, 3)) if c4 else self.roi_heads.box_head(roi_features)  # (R, F)
+        logits, deltas = self.roi_heads.box_predictor(hidden)
+        return logits, deltas
 
     def box_losses(self, roi_features: Tensor, batch: Batch, samples: list[RoISamples]) -> LossSums:
         """The (sum, count) of loss_classifier and loss_box_reg on the sampled RoIs."""
@@ -79,7 +81,8 @@ class MaskRCNN(TwoStage):
     def mask_logits(self, roi_features: Tensor) -> Tensor:
         """(R, C, size, size) -> (R, K, m, m), m twice the size."""
         hidden = roi_features if self.config.backbone == "c4" else self.roi_heads.mask_head(roi_features)
-        return self.roi_heads.mask_predictor(hidden)
+        logits: Tensor = self.roi_heads.mask_predictor(hidden)
+        return logits
 
     def mask_losses(self, logits: Tensor, batch: Batch, samples: list[RoISamples]) -> LossSums:
         """The (sum, count) of loss_mask, from the mask logits of all positives (P, K, m, m)."""

@@ -54,7 +54,9 @@ def make_norm(channels: int, settings: ResNetSettings) -> Module:
     """The normalisation layer of the settings: "batch", "frozen" or "group" (groups of 8 channels)."""
     if settings.norm == "group":
         return GroupNorm(max(1, channels // 8), channels, settings.norm_eps)
-    return {"batch": BatchNorm2d, "frozen": FrozenBatchNorm2d}[settings.norm](channels, settings.norm_eps)
+    if settings.norm == "frozen":
+        return FrozenBatchNorm2d(channels, settings.norm_eps)
+    return BatchNorm2d(channels, settings.norm_eps)
 
 
 def conv_norm(x: Tensor, conv: Conv2d, norm: Module, relu: ReLU | None = None) -> Tensor:
@@ -65,7 +67,7 @@ def conv_norm(x: Tensor, conv: Conv2d, norm: Module, relu: ReLU | None = None) -
         scale, shift = norm.scale_and_shift()
         filters = conv.weight * scale.reshape(-1, 1, 1, 1)
         return ops.conv2d(x, filters, Tensor(shift), conv.stride, conv.padding, conv.dilation, relu=relu is not None)
-    out = norm(conv(x))
+    out: Tensor = norm(conv(x))
     return out if relu is None else relu(out)
 
 
@@ -115,7 +117,7 @@ class Bottleneck(Module):
         return ops.add_relu(out, x if self.downsample is None else conv_norm(x, *self.downsample))
 
 
-BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
+BLOCKS: dict[str, type[BasicBlock] | type[Bottleneck]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
 
 
 def make_shortcut(in_channels: int, out_channels: int, stride: int, settings: ResNetSettings) -> Sequential | None:

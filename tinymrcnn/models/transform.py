@@ -19,6 +19,8 @@ from tinymrcnn.autograd import Tensor
 from tinymrcnn.backend import Array, channels_first, to_device
 from tinymrcnn.settings import Positive, Range, Settings
 
+# Shapes below: N images of H x W pixels, G ground-truth objects of an image
+
 Size = Annotated[int, Range(1, 65_536)]
 Images = list[Array]  # (3, H, W) floats in 0..1, of any sizes
 Targets = list[dict[str, Any]]  # what check_target asks for, of every image
@@ -124,10 +126,12 @@ def resized_size(
     if rounded:  # in two steps, as detectron2 computes it
         sides = [scale * side for side in size]
         shrunk = 1.0 if max_size is None or max(sides) <= max_size else max_size / max(sides)
-        return tuple(max(1, int(side * shrunk + 0.5)) for side in sides)
+        height, width = (max(1, int(side * shrunk + 0.5)) for side in sides)
+        return height, width
     if max_size is not None:
         scale = min(scale, max_size / max(size))
-    return tuple(max(1, int(side * scale)) for side in size)
+    height, width = (max(1, int(side * scale)) for side in size)
+    return height, width
 
 
 def _resize(image: Array, size: tuple[int, int]) -> Array:
@@ -174,7 +178,8 @@ def _scale_target(
 def _nearest(before: int, after: int) -> np.ndarray:
     """Which of `before` pixels each of `after` reads: floor(i before / after), in float32 as torch rounds it."""
     step = np.float32(before) / np.float32(after)
-    return np.minimum(np.floor(np.arange(after, dtype=np.float32) * step).astype(np.int64), before - 1)
+    nearest: np.ndarray = np.minimum(np.floor(np.arange(after, dtype=np.float32) * step).astype(np.int64), before - 1)
+    return nearest
 
 
 def check_images(images: Any) -> None:
@@ -220,7 +225,8 @@ def check_target(target: Any, i: int, size: tuple[int, int], *, num_classes: int
         raise ValueError(f"{where}: boxes must be floats of shape (G, 4), not {boxes.dtype} {boxes.shape}.")
     if labels.shape != (len(boxes),) or labels.dtype.kind not in "iu":
         raise ValueError(f"{where}: labels must be {len(boxes)} integers, not {labels.dtype} {labels.shape}.")
-    if len(np.atleast_1d(target.get("iscrowd", labels))) != len(boxes):
+    crowd: Any = target.get("iscrowd", labels)
+    if len(np.atleast_1d(crowd)) != len(boxes):
         raise ValueError(f"{where}: iscrowd must have one entry for each of the {len(boxes)} boxes.")
     corners = boxes.astype(np.float32)  # in which a sliver that float64 tells apart has no size
     corner1, corner2, corner = corners[:, :2], corners[:, 2:], np.array([width, height])

@@ -26,6 +26,9 @@ from tinymrcnn.nn import Module
 from tinymrcnn.nn.init import without_drawing
 from tinymrcnn.randomness import Purpose, generator
 
+# Shapes below: N images, A anchors of all levels, R RoIs (R_i of image i), P proposals, G ground-truth objects, D
+# detections, C channels, levels of H_l x W_l cells, masks of m x m cells
+
 NUM_ROI_LEVELS = 4  # RoIs are cut from P2 to P5; P6 is for the RPN only
 
 LossSums = dict[str, tuple[Tensor, int]]  # name -> (sum, count): the loss is their quotient
@@ -63,10 +66,11 @@ class TwoStage(Module):
         with without_drawing():  # initialize() draws
             body = ResNet(config.resnet, 3 if config.backbone == "c4" else 4)
             self.channels = body.out_channels[-1]  # of the maps that the RPN and the branches read
-            self.backbone = Module(body=body)
             if config.backbone == "fpn":
-                self.backbone.fpn = FPN(body.out_channels, config.fpn)
                 self.channels = config.fpn.channels
+                self.backbone = Module(body=body, fpn=FPN(body.out_channels, config.fpn))
+            else:
+                self.backbone = Module(body=body)
             num_anchors = self.anchor_generator.num_anchors_per_cell[0]
             self.rpn = Module(head=rpn.RPNHead(self.channels, config.rpn.channels, num_anchors))
             self.roi_heads = self.make_roi_heads()
@@ -119,8 +123,10 @@ class TwoStage(Module):
 
     def features(self, batch: Batch) -> list[Tensor]:
         """The feature maps (N, C, H_l, W_l) that the branches read, finest first: P2..P5 or the one of C4 or C5."""
-        maps = self.backbone.body(batch.images)
-        return self.backbone.fpn(maps) if self.config.backbone == "fpn" else maps[-1:]
+        maps: list[Tensor] = self.backbone.body(batch.images)
+        if self.config.backbone == "fpn":
+            maps = self.backbone.fpn(maps)
+        return maps if self.config.backbone == "fpn" else maps[-1:]
 
     def run_rpn(self, features: list[Tensor], batch: Batch) -> rpn.RPNOutputs:
         """What the RPN says of every anchor of every level."""
@@ -130,8 +136,9 @@ class TwoStage(Module):
     def all_anchors(self, features: list[Tensor], batch: Batch) -> rpn.Anchors:
         """The anchors of all levels, on the model's device."""
         strides = self.config.strides if self.config.rpn.nominal_strides else None
-        sizes = [feature.shape[2:] for feature in features]
-        anchors = self.anchor_generator(sizes, batch.images.shape[2:], strides)
+        sizes: Any = [feature.shape[2:] for feature in features]
+        image_size: Any = batch.images.shape[2:]  # of the padded batch
+        anchors = self.anchor_generator(sizes, image_size, strides)
         joined = np.concatenate(anchors).astype(np.dtype(features[0].dtype))
         return rpn.Anchors(to_device(joined, self.device), [len(level) for level in anchors])
 

@@ -23,7 +23,7 @@ _allowance: ContextVar[tuple[int, int] | None] = ContextVar("allowance", default
 
 
 @contextlib.contextmanager
-def at_most(layers: int, numbers: int):
+def at_most(layers: int, numbers: int) -> Iterator[None]:
     """Within this block so many layers with weights can be made, with so many numbers in all: what a file describes is
     not to take more memory than the file. One more raises ValueError, before memory is taken for it."""
     token = _allowance.set((layers, numbers))

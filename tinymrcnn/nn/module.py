@@ -5,7 +5,7 @@ order in which the attributes were set, under the attribute's name.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -43,6 +43,10 @@ class Module:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.forward(*args, **kwargs)
+
+    if TYPE_CHECKING:  # a child is an attribute, and type checkers do not know which there are
+
+        def __getattr__(self, name: str) -> Any: ...
 
     def _names(self) -> list[str]:
         return [name for name, _ in self.named_children()]

@@ -10,6 +10,7 @@ from tinymrcnn.data.categories import listed
 from tinymrcnn.files import printable, quoted, told
 from tinymrcnn.models import TrainConfig
 from tinymrcnn.nn import SGD, AdamW
+from tinymrcnn.settings import flatten
 from tinymrcnn.stopping import Stop
 from tinymrcnn.weights import Checkpoint, environment, load_checkpoint, load_weights, save_checkpoint
 
@@ -81,9 +82,9 @@ def resume_run(run: Run) -> int:
     checkpoint, model, out = load_run(run.out), run.model, printable(run.out)
     for name, then, now in (
         ("Config", checkpoint.config, model.config),
-        ("TrainConfig", checkpoint.train_config, run.config),
+        ("TrainConfig", checkpoint.train_config or TrainConfig(), run.config),
     ):
-        if changed := _differences(vars(then), vars(now)):
+        if changed := _differences(flatten(then), flatten(now)):
             raise ValueError(f"The run in '{out}' cannot be resumed with another {name}: {changed}.")
     names_then, names_now = ([category["name"] for category in c] for c in (checkpoint.categories, model.categories))
     if names_then != names_now:

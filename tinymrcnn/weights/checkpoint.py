@@ -6,7 +6,7 @@
 
 It holds no pickle, so that opening a stranger's file runs nothing, and reading it takes memory in proportion to the
 file. It appears whole or not at all: a crash while it is written leaves the file that was there before. Files of older
-versions are brought up to date by migrations.py. Lesson 10 saves and resumes with it.
+versions are brought up to date by migrations.py. Lesson 10 tells what a resumed run repeats.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ import numpy as np
 
 from tinymrcnn import __version__
 from tinymrcnn.archives import RefusedError, open_zip
-from tinymrcnn.files import replacing
+from tinymrcnn.files import SHIPPED_MODEL, replacing
 from tinymrcnn.models import Config, TrainConfig, TwoStage, make_model
 from tinymrcnn.nn.layers import at_most
 from tinymrcnn.settings import from_dict
@@ -92,9 +92,10 @@ def load_checkpoint(path) -> Checkpoint:
     return _load(Path(path))[0]
 
 
-def load_model(path, device: str = "auto") -> TwoStage:
-    """The model that a checkpoint holds, in eval mode, with its Config and categories, on `device` ("cpu",
-    "cuda" or "auto"). Weights of another precision are rounded to float32. Raises as load_checkpoint does."""
+def load_model(path=SHIPPED_MODEL, device: str = "auto") -> TwoStage:
+    """The model that a checkpoint holds, by default the trained toy model that comes with the package; in eval mode,
+    with its Config and categories, on `device` ("cpu", "cuda" or "auto"). Weights of another precision are rounded to
+    float32. Raises as load_checkpoint does."""
     checkpoint, model = _load(Path(path))
     model.load_state_dict(checkpoint.weights)
     model.categories = checkpoint.categories or None

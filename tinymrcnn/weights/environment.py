@@ -43,6 +43,6 @@ def environment() -> dict:
         "blas": f"{blas.get('internal_api', 'unknown')} {blas.get('version', '')}".strip(),
         "blas_kernels": blas.get("architecture", "unknown"),
         "blas_threads": blas.get("num_threads", 0),
-        "threads": threads.get_num_threads(),
+        "numba_threads": threads.get_num_threads(),
         "winograd": winograd.enabled,
     }
