@@ -31,7 +31,7 @@ from tinymrcnn.models.fcis_branch import (
     fcis_mask_loss,
     fcis_mask_targets,
     mask_logits,
-    on_cells,
+    on_pixels,
     read_rois,
     refine,
     vote,
@@ -41,7 +41,7 @@ from tinymrcnn.nn import AdamW
 from tinymrcnn.training import train
 from tinymrcnn.weights import load_checkpoint, load_model, load_weights, save_checkpoint
 
-FOUR = FCISSettings(group=2, pooled=4, split=1)
+FOUR = FCISSettings(group=2, pooled=4)
 NONE = np.zeros(0, np.int64)
 BATCH = batch_of(scene(1), scene(2, (57, 80), ((30, 10, 60, 50),), (1,)), empty_scene(3))
 
@@ -53,21 +53,14 @@ def fcis(**overrides):
 # Where RoIs lie
 
 
-def test_rois_lie_on_cells():
-    boxes = np.array([[1.9, 2.0, 9.9, 30.0], [0.5, 0.5, 1.5, 1.5], [6, 6, 7, 7], [8, 16, 12, 40]], np.float32)
-    # 4 pixels a cell, halves away from zero: 2 / 4 is 1; at least one cell wide and high
-    expected = [[0, 4, 8, 32], [0, 0, 4, 4], [8, 8, 12, 12], [8, 16, 12, 40]]
-    cells = on_cells(boxes, 1 / 4)
-    assert cells.tolist() == expected and cells.dtype == np.float32
-    np.testing.assert_array_equal(on_cells(cells, 1 / 4), cells)
-    assert on_cells(boxes[:0], 1 / 4).shape == (0, 4)
-
-
-def test_finer_cells_move_rois_less():
-    boxes = np.random.default_rng(0).uniform(0, 100, (50, 4)).astype(np.float32)
-    boxes[:, 2:] += boxes[:, :2] + 8
-    moved = [abs(on_cells(boxes, split / 8) - boxes).max() for split in (1, 2, 4)]
-    assert moved[0] > 3 and moved[1] <= 2 and moved[2] <= 1
+def test_rois_lie_on_pixels():
+    boxes = np.array([[1.4, 2.5, 9.5, 30.0], [0.5, 0.4, 1.4, 0.3], [6, 6, 5, 7], [8, 16, 12, 40]], np.float32)
+    # halves away from zero; at least one pixel wide and high
+    expected = [[1, 3, 10, 30], [1, 0, 2, 1], [6, 6, 7, 7], [8, 16, 12, 40]]
+    pixels = on_pixels(boxes)
+    assert pixels.tolist() == expected and pixels.dtype == np.float32
+    np.testing.assert_array_equal(on_pixels(pixels), pixels)
+    assert on_pixels(boxes[:0]).shape == (0, 4)
 
 
 # Reading constructed maps
@@ -78,7 +71,7 @@ def test_every_part_reads_its_own_maps():
     number = np.arange(2 * 3 * 4, dtype=np.float32)
     scores = Tensor(np.broadcast_to(number[None, :, None, None], (1, 24, 9, 10)).copy())
     boxes = Tensor(np.broadcast_to(number[None, :16, None, None], (1, 16, 9, 10)).copy())
-    reading = read_rois((scores, boxes), [np.array([[1, 2, 6, 7]], np.float32)], 1.0, FOUR)
+    reading = read_rois((scores, boxes), [np.array([[1, 2, 6, 7]], np.float32)], 1, FOUR)
     assert reading.scores.shape == (1, 3, 2, 4, 4)
     for k in range(3):
         for inside in (0, 1):
@@ -88,34 +81,46 @@ def test_every_part_reads_its_own_maps():
     assert reading.deltas.data.tolist() == [[1.5, 5.5, 9.5, 13.5]]  # means over the four parts
 
 
-@pytest.mark.parametrize(("scale", "box"), [(1.0, (1, 2, 5, 6)), (0.25, (4, 8, 20, 24)), (0.25, (3.2, 8.4, 19, 25))])
-def test_an_roi_reads_the_cells_that_it_lies_on(scale, box):
+@pytest.mark.parametrize(("stride", "box"), [(1, (1, 2, 5, 6)), (4, (4, 8, 20, 24)), (4, (3.6, 8.4, 19.5, 24.2))])
+def test_an_roi_reads_the_cells_that_it_lies_on(stride, box):
     """Every map holds 10 y + x, counted without the rim of one cell; the last rows and columns are read too."""
     y, x = np.mgrid[-1:7, -1:6].astype(np.float32)
     maps = tuple(Tensor(np.tile(10 * y + x, (1, channels, 1, 1))) for channels in (16, 16))
-    rois = [np.array([box, (0, 0, 5 / scale, 6 / scale)], np.float32)]
-    reading = read_rois(maps, rois, scale, FOUR)
-    assert reading.rois[0][0].tolist() == [1 / scale, 2 / scale, 5 / scale, 6 / scale]
+    rois = [np.array([box, (0, 0, 5 * stride, 6 * stride)], np.float32)]
+    reading = read_rois(maps, rois, stride, FOUR)
+    assert reading.rois[0][0].tolist() == [stride, 2 * stride, 5 * stride, 6 * stride]
     expected = 10 * np.arange(2, 6)[:, None] + np.arange(1, 5)
     for k, inside in ((0, 0), (0, 1), (1, 0), (1, 1)):
         np.testing.assert_array_equal(reading.scores.data[0, k, inside], expected)
-    assert reading.scores.data[1, 0, 0, 3, 3] == 10 * 4.5 + 3.5  # the mean of the cells (4, 5) x (3, 4)
-    assert reading.scores.data[1, 0, 0, 0, 0] == 10 * 0.5 + 0.5
+    corners = reading.scores.data[1, 0, 0, [0, 3], [0, 3]]
+    if stride == 1:
+        np.testing.assert_allclose(corners, [10 * 0.5 + 0.5, 10 * 4.5 + 3.5])  # bins of 1.25 x 1.5 cells, outwards
+    else:
+        # of 5 x 6 pixels: all of a cell and a part of the next, 4 and 1 pixels, 4 and 2
+        np.testing.assert_allclose(corners, [10 * 2 / 6 + 1 / 5, 10 * (5 - 2 / 6) + 4 - 1 / 5], rtol=1e-6)
     np.testing.assert_allclose(reading.deltas.data[0], [10 * 3.5 + 2.5] * 4)
 
 
-def test_maps_have_a_rim_and_are_split():
-    settings = FCISSettings(group=2, split=3, channels=4)
+def test_an_roi_between_cells_reads_parts_of_them():
+    """Columns of 0 and 8, 4 pixels a cell: bins of 2 pixels from pixel 1 on lie in the first, over both, in the second
+    and over the second and the rim."""
+    columns = np.array([0, 0, 8, 8], np.float32)  # with the rim
+    maps = tuple(Tensor(np.tile(columns, (1, channels, 3, 1))) for channels in (16, 16))
+    reading = read_rois(maps, [np.array([[1, 0, 9, 4]], np.float32)], 4, FOUR)
+    assert reading.scores.data[0, 1, 1, 0].tolist() == [0, 4, 8, 8]
+    assert reading.scores.data[0, 1, 1, 3].tolist() == [0, 4, 8, 8]
+
+
+def test_maps_have_a_rim():
+    settings = FCISSettings(group=2, channels=4)
     maps = ScoreMaps(5, 3, settings)
     maps.initialize(0)
     x = Tensor(np.random.default_rng(0).normal(size=(2, 5, 4, 6)).astype(np.float32))
     scores, boxes = maps(x)
-    assert scores.shape == (2, 24, 18, 24) and boxes.shape == (2, 16, 18, 24)
+    assert scores.shape == (2, 24, 6, 8) and boxes.shape == (2, 16, 6, 8)
     hidden = np.maximum(np.einsum("oc,nchw->nohw", maps.conv_new.weight.data[:, :, 0, 0], x.data), 0)
     plain = np.einsum("oc,nchw->nohw", maps.cls_seg.weight.data[:, :, 0, 0], hidden)
-    inner = scores.data[:, :, 3:-3, 3:-3]
-    for i in range(3):  # every cell three times along each axis
-        np.testing.assert_allclose(inner[:, :, i::3, 2 - i :: 3], plain, atol=1e-6)
+    np.testing.assert_allclose(scores.data[:, :, 1:-1, 1:-1], plain, atol=1e-6)
 
 
 def test_classes_and_masks_of_scores():
@@ -289,7 +294,7 @@ def test_probabilities_are_cut_at_half(threshold):
 
 def test_the_model():
     model = build_model("shapes_fcis")
-    assert type(model) is FCIS and model.config.strides == [8] and model.scale == 1 / 4
+    assert type(model) is FCIS and model.config.strides == [8] and model.config.resnet.map_stride(3) == 8
     assert 0.9e6 < sum(parameter.size for parameter in model.parameters()) < 1.3e6
     blocks = [getattr(model.backbone.body, f"layer{i}")[0] for i in (1, 2, 3)] + [model.roi_heads.layer4[0]]
     assert [block.conv1.stride for block in blocks] == [1, 2, 1, 1]
@@ -307,14 +312,14 @@ def test_the_model():
         build_model("shapes", model="yolo")
 
 
-def test_samples_are_taken_of_rois_on_cells():
+def test_samples_are_taken_of_rois_on_pixels():
     model = fcis()
     drawn = model.draw_samples(*BATCH)
     for rois in drawn.rois:
-        assert len(rois.boxes) and np.array_equal(rois.boxes % 4, 0 * rois.boxes)
-    off = Samples(drawn.anchors, [RoISamples(s.boxes + 1, s.objects, s.labels) for s in drawn.rois])
+        assert len(rois.boxes) and np.array_equal(rois.boxes % 1, 0 * rois.boxes)
+    off = Samples(drawn.anchors, [RoISamples(s.boxes + 0.3, s.objects, s.labels) for s in drawn.rois])
     values = [losses_and_gradients(model, BATCH, samples)[0] for samples in (drawn, off)]
-    assert values[0] == values[1]  # a pixel further an RoI lies on the same cells
+    assert values[0] == values[1]  # a little further an RoI lies on the same pixels
 
 
 def test_no_loss_reaches_what_it_does_not_depend_on():
@@ -356,7 +361,6 @@ def test_switches_of_training():
     assert targets["loss_mask"] != before["loss_mask"]
     for changed in (doubled, targets, losses(**{"fcis.second_pass": False, "fcis.voting": False})):
         assert all(changed[name] == before[name] for name in others)
-    assert losses(**{"fcis.split": 1})["loss_classifier"] != before["loss_classifier"]
     for name, value in (("group", 2), ("pooled", 9), ("channels", 6)):
         assert losses(**{f"fcis.{name}": value}) != before
 

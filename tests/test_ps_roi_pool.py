@@ -124,9 +124,24 @@ def test_results_do_not_depend_on_the_number_of_threads():
         np.testing.assert_array_equal(result[1], results[0][1])
 
 
-def test_contract(check_contract):
+@pytest.mark.parametrize("split", [1, 2, 3])
+def test_split_cells_are_those_of_an_enlarged_map(split):
+    features, upstream = normal(2, 12, 7, 10), normal(len(AWKWARD_ROIS), 2, 4, 6)
+    large = features.repeat(split, axis=2).repeat(split, axis=3)
+    settings = (4, 6), 0.5 * split, (2, 3)
+    expected, gradient = pool_and_gradient(large, AWKWARD_ROIS, upstream, *settings)
+    leaf = Tensor(features, requires_grad=True)
+    out = ps_roi_pool_unchecked(leaf, AWKWARD_ROIS, *settings, split)
+    out.backward(upstream)
+    np.testing.assert_allclose(out.data, expected, rtol=1e-13, atol=1e-14)
+    parts = gradient.reshape(2, 12, 7, split, 10, split).sum((3, 5))
+    np.testing.assert_allclose(leaf.grad, parts, rtol=1e-13, atol=1e-14)
+
+
+@pytest.mark.parametrize("split", [1, 3])
+def test_contract(check_contract, split):
     def pool(x):
-        return ps_roi_pool_unchecked(x, like(AWKWARD_ROIS, x.data), (4, 3), 0.5, (2, 3))
+        return ps_roi_pool_unchecked(x, like(AWKWARD_ROIS, x.data), (4, 3), 0.5, (2, 3), split)
 
     check_contract(pool, [normal(2, 12, 7, 10)])
 

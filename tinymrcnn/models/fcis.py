@@ -1,9 +1,9 @@
 """FCIS: the last stage of the backbone and the position-sensitive maps run once on the image, and RoIs only read them.
 
 Li et al. (2017), section 2.3 and figure 3. What comes before is in two_stage.py, the branch in fcis_branch.py. The
-differences from the authors' code: RoIs lie on (split) cells of the maps, see on_cells; the RoIs of a training step are
-drawn at random as everywhere here, where the authors take those with the largest losses (OHEM); the box maps have no
-second set for the background.
+differences from the authors' code: how bins are rounded, see read_rois; the RoIs of a training step are drawn at random
+as everywhere here, where the authors take those with the largest losses (OHEM); the box maps have no second set for the
+background.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from tinymrcnn.models.fcis_branch import (
     decode_fcis,
     fcis_mask_loss,
     fcis_mask_targets,
-    on_cells,
+    on_pixels,
     read_rois,
     refine,
 )
@@ -42,11 +42,6 @@ class FCIS(TwoStage):
         maps = ScoreMaps(resnet.out_channels[3], self.config.num_classes, self.config.fcis)
         return Module(layer4=stage, maps=maps)
 
-    @property
-    def scale(self) -> float:
-        """The cells of the score maps per pixel."""
-        return self.config.fcis.split / self.config.resnet.map_stride(3)
-
     def score_maps(self, features: list[Tensor]) -> tuple[Tensor, Tensor]:
         """The score maps and the box maps of all images, see ScoreMaps."""
         scores, boxes = self.roi_heads.maps(self.roi_heads.layer4(features[0]))
@@ -54,12 +49,12 @@ class FCIS(TwoStage):
 
     def read(self, maps: tuple[Tensor, Tensor], rois: list[Array]) -> Reading:
         """What the maps say of RoIs, per image (R_i, 4)."""
-        return read_rois(maps, rois, self.scale, self.config.fcis)
+        return read_rois(maps, rois, self.config.resnet.map_stride(3), self.config.fcis)
 
     def sample(self, proposals: list[Array], batch: Batch) -> list[RoISamples]:
-        """As of every model, but of RoIs as they lie on the cells: with that class, box and mask are learned."""
-        samples = super().sample([on_cells(boxes, self.scale) for boxes in proposals], batch)
-        return [dataclasses.replace(s, boxes=on_cells(s.boxes, self.scale)) for s in samples]
+        """As of every model, but of RoIs on whole pixels, as they are read: class, box and mask are theirs."""
+        samples = super().sample([on_pixels(boxes) for boxes in proposals], batch)
+        return [dataclasses.replace(s, boxes=on_pixels(s.boxes)) for s in samples]
 
     def branch_losses(self, features: list[Tensor], batch: Batch, samples: list[RoISamples]) -> LossSums:
         """loss_classifier, loss_box_reg and loss_mask on the sampled RoIs."""

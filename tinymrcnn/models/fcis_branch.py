@@ -38,7 +38,6 @@ class FCISSettings(Settings):
     channels: Width = 96  # of the 1x1 convolution before the maps
     group: PoolSize = 7  # the parts of an RoI along each axis, with maps of their own
     pooled: PoolSize = 21  # the cells of an RoI's grid, along each axis
-    split: Annotated[int, Range(1, 16)] = 2  # so many places in a cell, along each axis, where an RoI can begin
     mask_weight: NotNegative = 10.0  # of the mask loss
     mask_threshold: Annotated[float, Range(0.01, 0.99)] = 0.4  # on a target's coverage, and a mask's probability
     second_pass: bool = True  # the refined boxes are read from the maps as well
@@ -55,28 +54,25 @@ class ScoreMaps(Module):
 
     def __init__(self, in_channels: int, num_classes: int, settings: FCISSettings) -> None:
         super().__init__()
-        self.split = settings.split
         self.conv_new = Conv2d(in_channels, settings.channels, 1, padding=1, relu=True)
         self.cls_seg = Conv2d(settings.channels, 2 * num_classes * settings.group**2, 1, init=normal(0.01))
         self.bbox = Conv2d(settings.channels, 4 * settings.group**2, 1, init=normal(0.01))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, C, H, W) -> scores (N, 2 K group^2, h, w) and boxes (N, 4 group^2, h, w), h = (H + 2) split: around the
-        map is a rim of one cell, for ps_roi_pool never reads the last row and column.
+        """(N, C, H, W) -> scores (N, 2 K group^2, H + 2, W + 2) and boxes (N, 4 group^2, H + 2, W + 2): around the map
+        is a rim of one cell, for ps_roi_pool never reads the last row and column.
 
         Channel ((class * 2 + inside) * group + row) * group + column, and (coordinate * group + row) * group + column.
         """
         hidden = self.conv_new(x)
-        size = self.split * hidden.shape[2], self.split * hidden.shape[3]
-        scores, boxes = (ops.interpolate(conv(hidden), size=size) for conv in (self.cls_seg, self.bbox))
-        return scores, boxes
+        return self.cls_seg(hidden), self.bbox(hidden)
 
 
 # Reading
 
 
 class Reading(NamedTuple):
-    """What the maps say of RoIs. rois: per image (R_i, 4), as they lie on the maps' cells. scores: (R, K, 2, m, m),
+    """What the maps say of RoIs. rois: per image (R_i, 4), on whole pixels. scores: (R, K, 2, m, m),
     outside and inside. deltas: (R, 4), the corrections of the boxes."""
 
     rois: list[Array]
@@ -84,26 +80,25 @@ class Reading(NamedTuple):
     deltas: Tensor
 
 
-def on_cells(boxes: Array, scale: float) -> Array:
-    """Boxes (R, 4) with their corners on those of cells, at least one wide and high: what ps_roi_pool reads of them.
-    scale: cells per pixel.
-
-    The authors' kernels keep the fractions of cells. Here RoIs are moved before anything is said of them, so that
+def on_pixels(boxes: Array) -> Array:
+    """Boxes (R, 4) with their corners on those of pixels, at least one wide and high: what is read of them, so that
     class, box and mask are those of what has been read."""
     xp = array_module(boxes)
-    corners = boxes * scale
-    whole = xp.trunc(corners)
-    whole = whole + xp.trunc(2 * (corners - whole))  # halves away from zero
+    whole = xp.trunc(boxes)
+    whole = whole + xp.trunc(2 * (boxes - whole))  # halves away from zero
     low = whole[:, :2]
-    return xp.concatenate([low, xp.maximum(whole[:, 2:], low + 1)], axis=1) / boxes.dtype.type(scale)
+    return xp.concatenate([low, xp.maximum(whole[:, 2:], low + 1)], axis=1)
 
 
-def read_rois(maps: tuple[Tensor, Tensor], rois: list[Array], scale: float, settings: FCISSettings) -> Reading:
-    """Read RoIs, per image (R_i, 4), from the maps that ScoreMaps makes, with `scale` cells per pixel."""
-    rois = [on_cells(boxes, scale) for boxes in rois]
-    rim = settings.split / scale  # in pixels
-    joined, (size, group) = boxes_to_rois([boxes + rim for boxes in rois]), (settings.pooled, settings.group)
-    scores, deltas = (ps_roi_pool_unchecked(each, joined, size, scale, group) for each in maps)
+def read_rois(maps: tuple[Tensor, Tensor], rois: list[Array], stride: int, settings: FCISSettings) -> Reading:
+    """Read RoIs, per image (R_i, 4), from the maps that ScoreMaps makes, whose cells are `stride` pixels wide.
+
+    The corners of RoIs are rounded to pixels, as in the authors' code, and not to the maps' cells, as ps_roi_pool would
+    round them; and so are the bins, of which the authors' are rounded outwards to cells."""
+    rois = [on_pixels(boxes) for boxes in rois]
+    joined = boxes_to_rois([boxes + stride for boxes in rois])  # the maps' rim is a cell
+    size, group = settings.pooled, settings.group
+    scores, deltas = (ps_roi_pool_unchecked(each, joined, size, 1.0, group, split=stride) for each in maps)
     return Reading(rois, scores.reshape(len(joined), scores.shape[1] // 2, 2, size, size), deltas.mean((2, 3)))
 
 

@@ -35,15 +35,27 @@ def group_of(index: int, bins: int, groups: int) -> int:
     return index * groups // bins
 
 
+@scalar
+def cells_of(first: int, end: int, split: int) -> tuple[int, int]:
+    """The cells [first, end) that hold the parts [first, end), of which a cell has `split`."""
+    return first // split, -(-end // split)
+
+
+@scalar
+def parts_of(cell: int, first: int, end: int, split: int) -> int:
+    """How many of a cell's parts are among [first, end)."""
+    return max(min((cell + 1) * split, end) - max(cell * split, first), 0)
+
+
 # Forward
 
 
 @cpu_kernel
 def ps_roi_pool_forward_cpu(
-    thread: int, threads: int, features: Array, rois: Array, spatial_scale: float, out: Array
+    thread: int, threads: int, features: Array, rois: Array, spatial_scale: float, split: int, out: Array
 ) -> None:
     """features (N, group rows, group columns, H, W, C) and rois (R, 5) to out (R, h, w, C), C-contiguous, all of one
-    float dtype, which is spatial_scale's too."""
+    float dtype, which is spatial_scale's too; split: int, so many parts of a cell along each axis are told apart."""
     T = type(spatial_scale)
     group_rows, group_columns, height, width, channels = features.shape[1:]
     bins_h, bins_w = out.shape[1:3]
@@ -52,24 +64,25 @@ def ps_roi_pool_forward_cpu(
         image = int(rois[r, 0])
         top, bin_h = roi_bins(rois[r, 2], rois[r, 4], spatial_scale, bins_h)
         left, bin_w = roi_bins(rois[r, 1], rois[r, 3], spatial_scale, bins_w)
-        y_first, y_end = bin_cells(top, bin_h, ph, height - 1)
+        y_first, y_end = bin_cells(top, bin_h, ph, height * split - 1)
         for pw in range(bins_w):
-            x_first, x_end = bin_cells(left, bin_w, pw, width - 1)
+            x_first, x_end = bin_cells(left, bin_w, pw, width * split - 1)
             area = T(max((y_end - y_first) * (x_end - x_first), 1))
             cells = features[image, group_of(ph, bins_h, group_rows), group_of(pw, bins_w, group_columns)]
             mean = out[r, ph, pw]
             mean[:] = T(0)
-            for y in range(y_first, y_end):
-                for x in range(x_first, x_end):
-                    here = cells[y, x]
+            for y in range(*cells_of(y_first, y_end, split)):
+                rows = parts_of(y, y_first, y_end, split)
+                for x in range(*cells_of(x_first, x_end, split)):
+                    here, weight = cells[y, x], T(rows * parts_of(x, x_first, x_end, split))
                     for c in range(channels):
-                        mean[c] += here[c]
+                        mean[c] += weight * here[c]
             for c in range(channels):
                 mean[c] /= area
 
 
 @cuda_kernel
-def ps_roi_pool_forward_cuda(features: Array, rois: Array, spatial_scale: float, out: Array) -> None:
+def ps_roi_pool_forward_cuda(features: Array, rois: Array, spatial_scale: float, split: int, out: Array) -> None:
     """As ps_roi_pool_forward_cpu."""
     T = type(spatial_scale)
     group_rows, group_columns, height, width = features.shape[1:5]
@@ -79,14 +92,15 @@ def ps_roi_pool_forward_cuda(features: Array, rois: Array, spatial_scale: float,
         image = int(rois[r, 0])
         top, bin_h = roi_bins(rois[r, 2], rois[r, 4], spatial_scale, bins_h)
         left, bin_w = roi_bins(rois[r, 1], rois[r, 3], spatial_scale, bins_w)
-        y_first, y_end = bin_cells(top, bin_h, ph, height - 1)
-        x_first, x_end = bin_cells(left, bin_w, pw, width - 1)
+        y_first, y_end = bin_cells(top, bin_h, ph, height * split - 1)
+        x_first, x_end = bin_cells(left, bin_w, pw, width * split - 1)
         area = T(max((y_end - y_first) * (x_end - x_first), 1))
         row, column = group_of(ph, bins_h, group_rows), group_of(pw, bins_w, group_columns)
         total = T(0)
-        for y in range(y_first, y_end):
-            for x in range(x_first, x_end):
-                total += features[image, row, column, y, x, c]
+        for y in range(*cells_of(y_first, y_end, split)):
+            rows = parts_of(y, y_first, y_end, split)
+            for x in range(*cells_of(x_first, x_end, split)):
+                total += T(rows * parts_of(x, x_first, x_end, split)) * features[image, row, column, y, x, c]
         out[r, ph, pw, c] = total / area
 
 
@@ -95,7 +109,7 @@ def ps_roi_pool_forward_cuda(features: Array, rois: Array, spatial_scale: float,
 
 @cpu_kernel
 def ps_roi_pool_backward_cpu(
-    thread: int, threads: int, grad: Array, rois: Array, spatial_scale: float, grad_features: Array
+    thread: int, threads: int, grad: Array, rois: Array, spatial_scale: float, split: int, grad_features: Array
 ) -> None:
     """Add the gradient grad (R, h, w, C) of forward's result to grad_features (N, group rows, group columns, H, W, C),
     zeros at first; the rest as in forward."""
@@ -108,23 +122,24 @@ def ps_roi_pool_backward_cpu(
         top, bin_h = roi_bins(rois[r, 2], rois[r, 4], spatial_scale, bins_h)
         left, bin_w = roi_bins(rois[r, 1], rois[r, 3], spatial_scale, bins_w)
         for ph in range(bins_h):
-            y_first, y_end = bin_cells(top, bin_h, ph, height - 1)
+            y_first, y_end = bin_cells(top, bin_h, ph, height * split - 1)
             for pw in range(bins_w):
-                x_first, x_end = bin_cells(left, bin_w, pw, width - 1)
+                x_first, x_end = bin_cells(left, bin_w, pw, width * split - 1)
                 area = T(max((y_end - y_first) * (x_end - x_first), 1))
                 cells = grad_features[image, group_of(ph, bins_h, group_rows), group_of(pw, bins_w, group_columns)]
                 g = grad[r, ph, pw]
-                for y in range(y_first, y_end):
+                for y in range(*cells_of(y_first, y_end, split)):
                     if y % threads != thread:
                         continue
-                    for x in range(x_first, x_end):
-                        here = cells[y, x]
+                    rows = parts_of(y, y_first, y_end, split)
+                    for x in range(*cells_of(x_first, x_end, split)):
+                        here, weight = cells[y, x], T(rows * parts_of(x, x_first, x_end, split))
                         for c in range(channels):
-                            here[c] += g[c] / area
+                            here[c] += weight * g[c] / area
 
 
 @cuda_kernel
-def ps_roi_pool_backward_cuda(grad: Array, rois: Array, spatial_scale: float, grad_features: Array) -> None:
+def ps_roi_pool_backward_cuda(grad: Array, rois: Array, spatial_scale: float, split: int, grad_features: Array) -> None:
     """As ps_roi_pool_backward_cpu."""
     T = type(spatial_scale)
     group_rows, group_columns, height, width = grad_features.shape[1:5]
@@ -134,13 +149,15 @@ def ps_roi_pool_backward_cuda(grad: Array, rois: Array, spatial_scale: float, gr
         image = int(rois[r, 0])
         top, bin_h = roi_bins(rois[r, 2], rois[r, 4], spatial_scale, bins_h)
         left, bin_w = roi_bins(rois[r, 1], rois[r, 3], spatial_scale, bins_w)
-        y_first, y_end = bin_cells(top, bin_h, ph, height - 1)
-        x_first, x_end = bin_cells(left, bin_w, pw, width - 1)
+        y_first, y_end = bin_cells(top, bin_h, ph, height * split - 1)
+        x_first, x_end = bin_cells(left, bin_w, pw, width * split - 1)
         area = T(max((y_end - y_first) * (x_end - x_first), 1))
         row, column = group_of(ph, bins_h, group_rows), group_of(pw, bins_w, group_columns)
-        for y in range(y_first, y_end):
-            for x in range(x_first, x_end):
-                cuda.atomic.add(grad_features, (image, row, column, y, x, c), grad[r, ph, pw, c] / area)
+        for y in range(*cells_of(y_first, y_end, split)):
+            rows = parts_of(y, y_first, y_end, split)
+            for x in range(*cells_of(x_first, x_end, split)):
+                weight = T(rows * parts_of(x, x_first, x_end, split))
+                cuda.atomic.add(grad_features, (image, row, column, y, x, c), weight * grad[r, ph, pw, c] / area)
 
 
 # The operator
@@ -184,8 +201,12 @@ def ps_roi_pool_unchecked(
     output_size: OutputSize,
     spatial_scale: float = 1.0,
     group_size: OutputSize | None = None,
+    split: int = 1,
 ) -> Tensor:
-    """ps_roi_pool for RoIs that are known to be an (R, 5) array of finite numbers on the features' device."""
+    """ps_roi_pool for RoIs that are known to be an (R, 5) array of finite numbers on the features' device.
+
+    split: as if every cell of the map were split x split equal cells, of which spatial_scale then tells: so RoIs and
+    bins are rounded to parts of a cell."""
     data, xp = features.data, array_module(features.data)
     rois = xp.ascontiguousarray(rois, data.dtype)
     scale = data.dtype.type(spatial_scale)
@@ -197,13 +218,13 @@ def ps_roi_pool_unchecked(
     grouped = data.reshape(images, channels, rows, columns, height, width)
     grouped = xp.ascontiguousarray(grouped.transpose(0, 2, 3, 4, 5, 1))
     out = xp.empty(output_shape(grouped[:, 0, 0], rois, output_size), data.dtype)
-    run(ps_roi_pool_forward_cpu, ps_roi_pool_forward_cuda, out.size, grouped, rois, scale, out)
+    run(ps_roi_pool_forward_cpu, ps_roi_pool_forward_cuda, out.size, grouped, rois, scale, split, out)
     shape = grouped.shape
 
     def backward(grad: Array, needs: Sequence[bool]) -> tuple[Any, ...]:
         grad_grouped = xp.zeros(shape, grad.dtype)
         grad = channels_last(grad)
-        run(ps_roi_pool_backward_cpu, ps_roi_pool_backward_cuda, grad.size, grad, rois, scale, grad_grouped)
+        run(ps_roi_pool_backward_cpu, ps_roi_pool_backward_cuda, grad.size, grad, rois, scale, split, grad_grouped)
         grad_features = xp.ascontiguousarray(grad_grouped.transpose(0, 3, 4, 5, 1, 2))
         return (channels_first(grad_features.reshape(images, height, width, all_channels)),)
 

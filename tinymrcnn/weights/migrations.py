@@ -84,7 +84,7 @@ def from_format_1(metadata: dict) -> dict:
 
 # What FCIS reads its maps with: no model of format 2 has any
 FCIS = {
-    "channels": 96, "group": 7, "pooled": 21, "split": 2, "mask_weight": 10.0, "mask_threshold": 0.4,
+    "channels": 96, "group": 7, "pooled": 21, "mask_weight": 10.0, "mask_threshold": 0.4,
     "second_pass": True, "voting": True, "voting_iou": 0.5,
 }  # fmt: skip
 
