@@ -140,7 +140,7 @@ def test_mask_targets_begin_at_a_coverage_of_four_tenths():
     mask = np.zeros((2, 8, 8), np.uint8)
     mask[1, :, :5] = 1
     rois = np.array([[0, 0, 8, 8], [0.2, 0, 8.2, 8], [0.3, 0, 8.3, 8]], np.float32)
-    settings = FCISSettings(pooled=4)
+    settings = FCISSettings(group=2, pooled=4)
     targets = fcis_mask_targets(mask, rois, objects=np.array([1, 1, 1]), settings=settings)
     # the third cell of 2 pixels is covered by 0.5, 0.4 and 0.35
     assert [target[0].tolist() for target in targets] == [[1, 1, 1, 0], [1, 1, 1, 0], [1, 1, 0, 0]]
@@ -308,6 +308,8 @@ def test_the_model():
         build_model("shapes", model="fcis")
     with pytest.raises(ValueError, match="Each level of an FPN halves"):
         build_model("shapes", strides=(1, 2, 1, 1))
+    with pytest.raises(ValueError, match="of 8 x 8 parts of an RoI"):
+        build_model("shapes_fcis", **{"fcis.group": 8, "fcis.pooled": 7})
     with pytest.raises(ValueError, match="one of 'mask_rcnn', 'fcis'"):
         build_model("shapes", model="yolo")
 

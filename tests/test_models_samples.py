@@ -58,8 +58,9 @@ def test_samples_depend_on(change):
     assert not same(before[:2], after[:2]) and not same(before[3:4], after[3:4])
 
 
-def test_frozen_samples_repeat_the_step():
-    model = tiny_model(**FEW)
+@pytest.mark.parametrize("name", DETECTORS)
+def test_frozen_samples_repeat_the_step(name):
+    model = tiny_model(**FEW, **DETECTORS[name])
     batch = batch_of(scene(5), scene(6, (50, 70), ((3, 3, 30, 30),)))
     samples = model.draw_samples(*batch, step=3)
     free, _ = losses_and_gradients(model, batch, step=3)

@@ -23,7 +23,7 @@ class Config(Settings):
     """The model. Lengths are in pixels of the (resized) image."""
 
     preset: str = "shapes"
-    model: Literal["mask_rcnn", "fcis"] = "mask_rcnn"
+    model: Literal["mask_rcnn", "fcis"] = "mask_rcnn"  # which of presets.MODELS it is
     num_classes: Annotated[int, Range(2, 65_536)] = 6  # the background, class 0, included
     # Which maps the branches read: "fpn" P2 to P5; "c4" that of the third stage, the fourth runs on RoIs (FCIS: on the
     # map); "c5" that of the fourth

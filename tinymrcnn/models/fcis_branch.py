@@ -44,6 +44,14 @@ class FCISSettings(Settings):
     voting: bool = True  # masks are means over all RoIs that overlap a detection
     voting_iou: Fraction = 0.5  # by how much they do
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.group > self.pooled:
+            raise ValueError(
+                f"FCISSettings: of {self.group} x {self.group} parts of an RoI, group, a grid of {self.pooled} x "
+                f"{self.pooled} cells, pooled, would read some only."
+            )
+
 
 # The head
 
