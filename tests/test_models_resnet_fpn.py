@@ -116,6 +116,28 @@ def test_stages():
 # ResNet
 
 
+@pytest.mark.parametrize("block", ["basic", "bottleneck"])
+@pytest.mark.parametrize(
+    ("strides", "cells", "dilations"),
+    [
+        ((1, 2, 2, 2), (4, 8, 16, 32), (1, 1, 1, 1)),
+        ((1, 2, 2, 1), (4, 8, 16, 16), (1, 1, 1, 2)),
+        ((1, 2, 1, 1), (4, 8, 8, 8), (1, 1, 2, 4)),
+        ((2, 2, 1, 2), (8, 16, 16, 32), (1, 1, 2, 2)),
+    ],
+)
+def test_stages_that_do_not_stride_are_dilated(block, strides, cells, dilations):
+    settings = ResNetSettings(block=block, depths=(1, 2, 1, 2), widths=(2, 2, 2, 2), stem_width=2, strides=strides)
+    assert tuple(settings.map_stride(stage) for stage in range(4)) == cells
+    body = ResNet(settings)
+    maps = body(Tensor(np.zeros((1, 3, 64, 96), np.float32)))
+    assert [feature.shape[2:] for feature in maps] == [(64 // cell, 96 // cell) for cell in cells]
+    for stage, dilation in enumerate(dilations):
+        for part in getattr(body, f"layer{stage + 1}"):
+            assert (part.conv2.dilation, part.conv2.padding) == (dilation, dilation)
+            assert part.conv1.dilation == (dilation if block == "basic" else 1)
+
+
 @pytest.mark.parametrize("norm", ["batch", "frozen", "group"])
 @pytest.mark.parametrize(("block", "factor"), [("basic", 1), ("bottleneck", 4)])
 def test_sizes(block, factor, norm):
