@@ -2,7 +2,7 @@
 
 RoIPool rounds twice and RoIAlign not at all; roi_pool.py and roi_align.py have the same sections in the same
 order, so that a diff of the two shows what the Mask R-CNN paper changed. RoIWarp lies between them. The names
-ending in `_unchecked` are for callers whose RoIs are clean already, such as the network.
+ending in `_unchecked` are for callers whose RoIs are valid already, such as the network.
 """
 
 from tinymrcnn.roi.roi_align import roi_align, roi_align_unchecked
