@@ -35,14 +35,15 @@ def told(argv) -> str | None:
     text = errors.getvalue()
     if code in (None, 0, 130):
         return None
-    last = (text.strip().splitlines() or [""])[-1]
+    told = [line for line in text.splitlines() if "error: " in line or "skipped" in line]  # a table may follow
+    last = (told or text.splitlines() or [""])[-1]
     if "memory does not suffice" in text:
         raise MemoryError(last)
-    sentence = ("error: " in text or "skipped" in text) and len(last.split()) >= 5
+    sentence = told and len(last.split()) >= 5
     # a Ctrl-C that comes within a destructor is printed as "Exception ignored in"
     unexpected = "Traceback" in text and "Exception ignored in" not in text
     if code not in (1, 2) or unexpected or "Something unexpected" in text or not sentence:
-        raise AssertionError(f"exit code {code}, and the last line is {last!a:.200}")
+        raise AssertionError(f"exit code {code}, and what is told is {last!a:.200}")
     return text
 
 

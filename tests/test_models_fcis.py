@@ -18,15 +18,12 @@ from tinymrcnn.evaluation import evaluate
 from tinymrcnn.models import FCIS, Samples, TrainConfig, build_model
 from tinymrcnn.models.box_branch import RoISamples
 from tinymrcnn.models.cost import cost_of
-from tinymrcnn.models.fcis_branch import (
-    decode_fcis,
-)
+from tinymrcnn.models.fcis_branch import decode_fcis
 from tinymrcnn.models.presets import get_config
 from tinymrcnn.nn import AdamW
 from tinymrcnn.training import train
 from tinymrcnn.weights import load_checkpoint, load_model, load_weights, save_checkpoint
 
-NONE = np.zeros(0, np.int64)
 BATCH = batch_of(scene(1), scene(2, (57, 80), ((30, 10, 60, 50),), (1,)), empty_scene(3))
 
 

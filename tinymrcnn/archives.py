@@ -7,8 +7,8 @@ from pathlib import Path
 
 
 class RefusedError(ValueError):
-    """Something in a file that is not read. Its text is a few sentences about the file, "It ...", which belong behind
-    the file's name."""
+    """A file holds something that we refuse to read. The text is a few sentences about the file, "It ...", to be put
+    behind the file's name."""
 
 
 @contextlib.contextmanager

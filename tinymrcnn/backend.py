@@ -2,7 +2,7 @@
 
 Everything above this file computes with `xp = array_module(x)`, so that the same lines run on the CPU
 and on the GPU. This is the one file that imports CuPy, and it does so only when a GPU is asked for or
-an array of CuPy's is met.
+a CuPy array is given.
 """
 
 import functools
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-Array: TypeAlias = Any  # an array of NumPy's or of CuPy's, which have no common type
+Array: TypeAlias = Any  # a NumPy or a CuPy array; the two have no common type
 
 
 class Backend(NamedTuple):
@@ -38,9 +38,9 @@ def _import_cupy() -> None:
     BACKENDS["cuda"] = Backend("cuda", cupy.ndarray, cupy, cupy.asnumpy, None)
 
 
-@functools.cache  # the question waits for the GPU
+@functools.cache  # each call would wait for the GPU
 def cuda_problem() -> str | None:
-    """Why no GPU can be used, in a sentence, or None when one can."""
+    """A sentence that says why no GPU can be used, or None when one can."""
     try:
         _import_cupy()
     except ImportError as error:
@@ -68,11 +68,11 @@ def resolve_device(device: str) -> str:
 def backend_of(*arrays: Array) -> Backend:
     """The one library that all these arrays belong to.
 
-    Raises TypeError, naming both, when they belong to different ones, when one is no array, or there is none."""
+    Raises TypeError when they belong to different ones (naming both), when one is not an array, or none is given."""
     found: Backend | None = None
     for array in arrays:
         backend = next((b for b in BACKENDS.values() if isinstance(array, b.array_type)), None)
-        if isinstance(array, np.generic):  # what NumPy makes of arrays without dimensions
+        if isinstance(array, np.generic):  # NumPy turns arrays without dimensions into these
             backend = BACKENDS["cpu"]
         if backend is None and type(array).__module__.partition(".")[0] == "cupy" and "cupy" in sys.modules:
             _import_cupy()
@@ -170,7 +170,7 @@ def _result_of(arrays: list[Array], *shapes: tuple[int, ...]) -> Array:
 
 
 def channels_last(array: Array) -> Array:
-    """A (N, C, H, W) array as a C-contiguous (N, H, W, C) one: a view where its memory is so already."""
+    """A (N, C, H, W) array as a C-contiguous (N, H, W, C) one: a view where its memory has this order already."""
     return array_module(array).ascontiguousarray(array.transpose(0, 2, 3, 1))
 
 

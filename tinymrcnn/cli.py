@@ -2,7 +2,7 @@
 
 Heavy modules are imported when a command runs, so that --help is quick and BLAS's kernels can be chosen before NumPy is
 loaded. Exit codes: 0; 1 where something failed on the way; 2 for bad input; 128 plus its number after a signal: 130 for
-Ctrl-C, 143 for SIGTERM, 129 for SIGHUP, 141 where nobody reads what a command prints and it does nothing else.
+Ctrl-C, 143 for SIGTERM, 129 for SIGHUP, 141 if a command that only prints has lost its reader.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _sentence(error: Exception) -> str:
-    """What an error says, and its kind where that is none of those that are raised on purpose."""
+    """An error's text, and its type too unless it is a type that is raised on purpose."""
     if isinstance(error, (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError)):
         return told(error)
     return f"Something unexpected went wrong; --traceback shows where. {type(error).__name__}: {told(error)}"

@@ -29,7 +29,7 @@ def printable(text: object) -> str:
 
 
 def told(error: BaseException) -> str:
-    """What an error says, to a person: of the system's own, the file and the reason; the line breaks are its own."""
+    """An error's text for a person; for errors of the system, the file and the reason. Its line breaks are kept."""
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"'{printable(error.filename)}': {error.strerror}."
     text = "\n".join(printable(line) for line in str(error).split("\n"))
@@ -40,10 +40,10 @@ def told(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def replacing(path):
-    """A new binary file that takes the place of `path` when the block has ended well, and not before.
+    """A new binary file that replaces `path` when the block has ended without an error, not before.
 
-    It has a name of its own until then, so that two processes do not write into one file; nothing of it is left where
-    the block fails. Raises OSError, naming `path`, where it cannot be written."""
+    Until then it has a name of its own, so that two processes do not write into one file; it is removed if the block
+    fails. Raises OSError, naming `path`, where it cannot be written."""
     path, outer = Path(path), sys.exception()
     partial = path.with_name(f".{path.name[:40]}.{uuid.uuid4().hex[:12]}{PARTIAL}")
     try:
@@ -64,8 +64,8 @@ def replacing(path):
 
 
 def _first_cause(error: BaseException, outer: BaseException | None) -> BaseException:
-    """The error that a full disk or Ctrl-C began with: numpy.savez, which is left in the middle then, cannot close its
-    archive and raises a ValueError instead. outer: what was being handled before."""
+    """The original error of a full disk or Ctrl-C: numpy.savez, when it is interrupted, cannot close its archive and
+    raises a ValueError instead. outer: the error that was being handled before."""
     cause: BaseException | None = error
     while cause is not None and cause is not outer:
         if isinstance(cause, (OSError, KeyboardInterrupt)):
@@ -76,7 +76,7 @@ def _first_cause(error: BaseException, outer: BaseException | None) -> BaseExcep
 
 def check_output(path, is_ours: Callable[[object], bool], what: str) -> None:
     """Make the folder of an output file, and raise OSError where the file cannot be written there or would replace
-    something else: called before the work that ends with it.
+    something else. Call it before the work whose result the file holds.
 
     is_ours: whether the content of a JSON file, parsed, is what this command writes. what: its name, as "metrics"."""
     path = Path(path)
@@ -108,8 +108,8 @@ def make_folder(folder) -> Path:
 
 @contextlib.contextmanager
 def locked(folder):
-    """Keep every other run out of a folder while the block lasts. The system itself takes the lock from a process that
-    ends, in whatever way; and what a killed one left half written is removed.
+    """Keep every other run out of a folder while the block lasts. The system releases the lock when a process
+    ends, in whatever way; half-written files of a killed process are removed.
 
     Raises RuntimeError, naming the process that has the folder, where another run is in it."""
     path = Path(folder) / LOCK
@@ -120,7 +120,7 @@ def locked(folder):
         yield
     finally:
         if os.name != "nt":
-            path.unlink(missing_ok=True)  # before it is given back: nobody else can hold it
+            path.unlink(missing_ok=True)  # before the lock is released: nobody else can hold it
         file.close()
 
 
@@ -142,7 +142,7 @@ def _take_lock(path: Path) -> BinaryIO:
             ) from None
         except OSError as error:
             logger.warning("'%s' cannot be locked (%s): let no second run write into it.", path.parent, error)
-        # whoever held it before may have removed it in between
+        # the previous holder can have removed the file in between
         if os.name == "nt" or (path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino):
             break
         file.close()

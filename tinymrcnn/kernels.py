@@ -5,18 +5,18 @@ This is the one file that imports numba.cuda. A kernel family is written as
 - scalar functions in plain Python, decorated with `@scalar`: the arithmetic itself, written once. They
   take their float type from an argument (`T = type(x)`) and wrap every constant in it (`T(0.5)`), so that
   the float32 kernel on a GPU holds no float64 instruction;
-- a CPU kernel (`@cpu_kernel`) and a CUDA kernel (`@cuda_kernel`) around them. Both are written for one thread of many,
-  which takes every so-manieth element: `range(thread, elements, threads)`, where `thread` of `threads` are the first
-  arguments of a CPU kernel, and `range(cuda.grid(1), elements, cuda.gridsize(1))`. No two threads write to the same
-  element, and the order of a sum does not depend on their number. run() calls the one or the other.
+- a CPU kernel (`@cpu_kernel`) and a CUDA kernel (`@cuda_kernel`) around them. Each is the work of one thread, which
+  strides over the elements: `range(thread, elements, threads)` in a CPU kernel, whose first arguments are `thread` and
+  `threads`, and `range(cuda.grid(1), elements, cuda.gridsize(1))` in a CUDA kernel. No two threads write to the same
+  element, and the order of a sum does not depend on the number of threads. run() calls one of the two.
 
-A `@piece_kernel` is the work of one thread on one piece, and called by work that threads.spread() hands out.
+A `@piece_kernel` is the work of one thread on one piece; functions that run under threads.spread() call it.
 
 Arrays are channels-last, so the innermost loop of a CPU kernel and neighbouring threads of a CUDA kernel
 read neighbouring channels.
 
-Kernels are compiled once and kept on disk: beside the package, or in the user's cache, or where NUMBA_CACHE_DIR says;
-where none of them can be written, in a folder of this user's among the system's temporary files.
+Kernels are compiled once and kept on disk: in the package's folder, in the user's cache, or in NUMBA_CACHE_DIR. Where
+none of these can be written, they are kept in this user's own folder in the system's temporary folder.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 @contextlib.contextmanager
 def _row_stack() -> Iterator[None]:
-    """numba-cuda 0.30 asks NumPy for row_stack, which NumPy 2.5 has no longer: it is there within this context."""
+    """numba-cuda 0.30 uses NumPy's row_stack, which NumPy 2.5 no longer has: it exists within this context."""
     missing = not hasattr(np, "row_stack")
     if missing:
         vars(np)["row_stack"] = np.vstack
@@ -57,16 +57,16 @@ def _row_stack() -> Iterator[None]:
 with _row_stack():
     from numba import cuda
 
-    # Only numba-cuda has it; what else it misses in NumPy it tells when a CUDA kernel is compiled: the CPU needs it not
+    # Only numba-cuda has this module. Its errors show again when a CUDA kernel is compiled; the CPU does not need it
     with contextlib.suppress(ImportError, AttributeError):
         importlib.import_module("numba.cuda.np.arrayobj")
 
 __all__ = ["cpu_kernel", "cuda", "cuda_kernel", "launch", "launch_size", "numba", "piece_kernel", "run", "scalar"]
 
 THREADS_PER_BLOCK = 256
-LEAST_BLOCKS = 128  # Numba warns of fewer, and those that find nothing to do end at once
-MAX_BLOCKS = 4096  # the kernels stride over the grid, so more blocks bring nothing
-SECONDS_PER_ELEMENT = 2e-9  # what a CPU kernel takes for an element of its result, roughly
+LEAST_BLOCKS = 128  # Numba warns about fewer; blocks without work end at once
+MAX_BLOCKS = 4096  # the kernels stride over the grid, so more blocks gain nothing
+SECONDS_PER_ELEMENT = 2e-9  # roughly what a CPU kernel takes for one element of its result
 
 
 # Compiling
@@ -78,7 +78,7 @@ def scalar(function: Function) -> Function:
 
 
 def _compiled(function: Function) -> Function:
-    """For the CPU, letting go of Python's lock, and kept on disk where that is possible."""
+    """Compile for the CPU; the function releases Python's lock (the GIL), and is kept on disk where possible."""
     compiled = functools.partial(numba.njit, nogil=True, error_model="numpy")
     with contextlib.suppress(RuntimeError):  # Numba finds no folder that it can write to
         return cast(Function, compiled(cache=True)(function))
@@ -91,14 +91,14 @@ def _compiled(function: Function) -> Function:
 
 @functools.cache
 def _temporary_cache() -> str:
-    """A folder for compiled kernels among the system's temporary files, or "" where there is none; says so, once."""
-    own = os.getuid() if hasattr(os, "getuid") else None  # None on Windows, where every user has his own to begin with
+    """A folder for compiled kernels in the system's temporary folder, or "" if none can be used; logs this once."""
+    own = os.getuid() if hasattr(os, "getuid") else None  # None on Windows: temporary folders are per user
     try:
         folder = Path(tempfile.gettempdir()) / f"tinymrcnn-kernels-{own}"
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()
         if own is not None and (found.st_uid != own or not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o077):
-            raise PermissionError(f"'{folder}' is not this user's alone")  # what lies there is run
+            raise PermissionError(f"'{folder}' is not this user's alone")  # its files are executed
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         log.warning("Compiled kernels can be kept nowhere (%s): every process compiles them anew.", error)
@@ -113,7 +113,7 @@ def cache_place(kernel: Callable[..., Any]) -> str | None:
 
 
 def cpu_kernel(function: Function) -> Function:
-    """A decorator: a kernel kernel(thread, threads, *args) for run(), the share of one thread of many."""
+    """A decorator: a kernel (thread, threads, *args) that does the share of one thread; for run()."""
     return _compiled(function)
 
 
@@ -128,8 +128,8 @@ def cuda_kernel(function: Function) -> Any:
 
 
 def compile_to_ptx(kernel: Any, signature: Any, capability: tuple[int, int] = (8, 0)) -> str:
-    """What a CUDA kernel becomes for devices of a compute capability; needs numba-cuda, but no GPU. Kernels that call
-    @scalar functions ask the driver, too.
+    """The PTX code of a CUDA kernel for a compute capability. This needs numba-cuda, but no GPU; for kernels that call
+    @scalar functions Numba also asks the driver.
 
     signature: Numba's types of the arguments, void(...)."""
     ptx, _ = cuda.compile(kernel.py_func, signature, device=False, abi="numba", output="ptx", cc=capability)

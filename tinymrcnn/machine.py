@@ -21,10 +21,10 @@ def cpu_info(cpuinfo: str = "/proc/cpuinfo") -> tuple[str, set[str]]:
 
 
 def choose_blas_kernels(environ: MutableMapping[str, str] = os.environ) -> None:
-    """Have OpenBLAS use its AVX-512 kernels where the CPU can run them; it may pick AVX2 ones, half as fast.
+    """Have OpenBLAS use its AVX-512 kernels if the CPU can run them; by itself it can pick AVX2 ones, half as fast.
 
-    Works before NumPy is first imported in the process, and does nothing afterwards, nor where the user has
-    chosen, nor on another CPU or system."""
+    Works only before NumPy is first imported in the process. It does nothing afterwards, or if the user has chosen
+    kernels, or on another CPU or system."""
     if "numpy" not in sys.modules and "OPENBLAS_CORETYPE" not in environ and AVX512 <= cpu_info()[1]:
         environ["OPENBLAS_CORETYPE"] = "SKYLAKEX"
 
@@ -34,7 +34,7 @@ def keep_freed_memory() -> bool:
     the same few hundred megabytes, and fresh pages cost about a tenth of its time. Does nothing on other systems.
     Returns whether it did.
 
-    It is for the whole process, so not done by an import, but when threads.py first starts its threads."""
+    It changes the whole process, so no import does it: threads.py does, when it first starts its threads."""
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if libc is None or not hasattr(libc, "mallopt"):
         return False

@@ -1,6 +1,6 @@
 """Where random numbers come from: always from the host, always from (seed, purpose, step, image).
 
-No generator is handed along, so the order of workers, their number, a resume or a GPU change nothing.
+No generator is passed around, so the order and number of workers, a resume or a GPU change nothing.
 """
 
 import enum

@@ -1,7 +1,8 @@
 """Settings: small frozen dataclasses whose fields are checked when they are made, and found by name.
 
 The type of a field says what it may hold: `nms: Fraction = 0.7` refuses 2.0 and "a lot". Every stage of the model
-keeps its settings beside it (RPNSettings in rpn.py, ...), and Config is made of them. Those of training are at the end.
+has its settings in its own file (RPNSettings in rpn.py, ...), and Config is made of them. TrainConfig, at the end,
+holds those of training.
 """
 
 import dataclasses
@@ -15,7 +16,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 
 class Range(NamedTuple):
-    """What a number may be, both ends included."""
+    """The range of a number, both ends included."""
 
     least: float
     most: float
@@ -41,7 +42,7 @@ class Settings:
     def __post_init__(self) -> None:
         for name, hint in hints(type(self)).items():
             value = _conform(getattr(self, name), hint, f"{type(self).__name__}: {name}")
-            object.__setattr__(self, name, value)  # the way into a frozen dataclass
+            object.__setattr__(self, name, value)  # how a frozen dataclass sets its own field
 
 
 S = TypeVar("S", bound=Settings)
@@ -58,7 +59,7 @@ def replace(settings: S, **overrides: Any) -> S:
     For the names see find_field. Raises ValueError for a name that is unknown or ambiguous, and for a bad value."""
     top: dict[str, Any] = {}
     stages: dict[str, dict[str, Any]] = {}
-    for name, value in overrides.items():  # all at once: one alone may contradict another
+    for name, value in overrides.items():  # all at once, since one alone can contradict another field
         stage, _, field = find_field(type(settings), name).rpartition(".")
         (stages.setdefault(stage, {}) if stage else top)[field] = value
     for stage, fields in stages.items():

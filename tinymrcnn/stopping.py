@@ -27,8 +27,8 @@ class RunStopped(RuntimeError):
 def handling(handler: Callable, signals=tuple(ENDING)) -> Iterator[None]:
     """Have handler(signum, frame) called on these signals while the block lasts.
 
-    A signal that is ignored stays so (nohup does that), Ctrl-C apart. In another thread than the main one signals
-    cannot be caught, and nothing happens."""
+    An ignored signal stays ignored (as SIGHUP under nohup), except Ctrl-C. Outside the main thread signals cannot be
+    caught, and this does nothing."""
     before = {}
     if threading.current_thread() is threading.main_thread():
         for number in signals:
@@ -47,8 +47,8 @@ def interrupt(signum: int, frame) -> None:
 
 
 class Stop:
-    """The handler of a run. The first `patience` signals are only remembered, so that no step is torn; later ones raise
-    Interrupted at once, but never while something is written: then when it is written.
+    """The handler of a run. The first `patience` signals are only remembered, so that every step is completed; later
+    ones raise Interrupted at once or, while something is written, as soon as it is written.
 
     signum: the first signal that came, or None."""
 
@@ -64,7 +64,7 @@ class Stop:
             self.raise_if_due()
 
     def raise_if_due(self) -> None:
-        """Raise Interrupted where more signals came than there is patience for."""
+        """Raise Interrupted if more than `patience` signals have come."""
         if self._count > self.patience:
             raise Interrupted(signum=self.signum or signal.SIGINT)
 

@@ -1,9 +1,9 @@
 """Work in pieces on all cores, safe from any number of Python threads.
 
-NumPy's matrix products and Numba's kernels let go of Python's lock, so plain threads run them side by side. Each
-thread carries a piece of a convolution from its first step to its last (gather, multiply, scatter) in the cache of its
-own core. While they work BLAS is held to one thread (one_blas_thread): its own ones would wait for each other after
-every product, and spin in between, on cores that others need.
+NumPy's matrix products and Numba's kernels release Python's lock (the GIL), so plain threads run them in parallel. Each
+thread takes a piece of a convolution through all its steps (gather, multiply, scatter) in the cache of its own core.
+Meanwhile BLAS is limited to one thread (one_blas_thread): BLAS's own threads would wait for each other after every
+product, and spin while they wait, on cores that other threads need.
 """
 
 import contextlib
@@ -23,21 +23,21 @@ from threadpoolctl import ThreadpoolController
 from tinymrcnn.backend import Array, array_module
 from tinymrcnn.machine import keep_freed_memory
 
-# What a core does in a second, roughly, and how much work is worth the waking of another thread
+# Roughly what a core does in a second, and from how many seconds of work on it pays to wake another thread
 FLOPS, BYTES = 1e11, 1e10
 LEAST_SECONDS = 4e-4
 
-# A pass over the memory, or a sum, is cut into so many parts: not into as many as there are threads, so that their
-# number changes no rounding
+# A pass over the memory, or a sum, is cut into this many parts. The number of threads does not change it, so that the
+# rounding is always the same
 PARTS = 4
 
 _num_threads: contextvars.ContextVar[int | None] = contextvars.ContextVar("num_threads", default=None)
-_within: contextvars.ContextVar[bool] = contextvars.ContextVar("within", default=False)  # a piece of spread's work
+_within: contextvars.ContextVar[bool] = contextvars.ContextVar("within", default=False)  # inside spread's work
 
 
 def get_num_threads() -> int:
-    """On how many threads the work of this Python thread runs: the cores, or what NUMBA_NUM_THREADS says, or
-    set_num_threads()."""
+    """The number of threads on which the work of this Python thread runs: the number of cores, unless NUMBA_NUM_THREADS
+    or set_num_threads() gives another."""
     return _num_threads.get() or int(numba.config.NUMBA_NUM_THREADS)
 
 
@@ -49,8 +49,8 @@ def set_num_threads(count: int) -> None:
 
 
 def threads_for(flops: float = math.inf, bytes: float = 0) -> int:
-    """How many threads shall share work on NumPy arrays that computes and moves so much: one where it is little, or
-    is itself a piece of such work."""
+    """How many threads should share work on NumPy arrays with so many operations and so many bytes moved: one if the
+    work is small, or is itself a piece of such work."""
     if _within.get() or flops / FLOPS + bytes / BYTES < LEAST_SECONDS:
         return 1
     return get_num_threads()
@@ -60,8 +60,8 @@ def threads_for(flops: float = math.inf, bytes: float = 0) -> int:
 
 
 class _OneBlasThread:
-    """A context that holds BLAS to one thread, in the whole process, until the last Python thread has left it. Every
-    product of ours is computed in it: so its bits do not depend on what the other Python threads do."""
+    """A context that limits BLAS to one thread, in the whole process, until the last Python thread has left it. All our
+    products are computed in it, so that their bits do not depend on what the other Python threads do."""
 
     def __init__(self) -> None:
         self._lock, self._inside = threading.Lock(), 0
@@ -92,14 +92,14 @@ class _OneBlasThread:
     @staticmethod
     def _set(wanted: list[tuple[Any, int]]) -> None:
         for library, threads in wanted:
-            # threadpoolctl 3.8 lets only the thread that was first set OpenBLAS's number, until it gives that right up
+            # in threadpoolctl 3.8 only the thread that first set OpenBLAS's number can set it, until it gives that up
             give_up = getattr(library, "clear_controlling_thread", lambda force: None)
             give_up(force=True)
             library.set_num_threads(threads)
             give_up(force=True)
 
     def after_fork(self) -> None:
-        """In the child the threads that were inside are no more, and nobody lets go of what they held."""
+        """The threads that were inside do not exist in the child process, so they cannot release what they held."""
         self._restore()
         self._lock, self._inside = threading.Lock(), 0
 
@@ -112,7 +112,7 @@ one_blas_thread = _OneBlasThread()
 
 @functools.cache
 def _pool(workers: int) -> ThreadPoolExecutor:
-    keep_freed_memory()  # as the command line has it; here for notebooks and scripts
+    keep_freed_memory()  # the command line does it earlier; this is for notebooks and scripts
     return ThreadPoolExecutor(workers, thread_name_prefix="tinymrcnn")
 
 
@@ -122,11 +122,11 @@ if hasattr(os, "register_at_fork"):  # threads do not survive a fork
 
 
 def spread(work: Callable[[int], object], count: int, array: Array, flops: float = math.inf, bytes: float = 0) -> None:
-    """Call work(0), ..., work(count - 1), in any order: on all threads where `array` is NumPy's, else one by one, as a
-    GPU takes them anyway. Its first error is raised here. What work spreads in its turn, it does alone.
+    """Call work(0), ..., work(count - 1), in any order: on all threads if `array` is a NumPy array, else one by one,
+    because a GPU runs them one by one anyway. Raises the first error of work. A spread() within work uses one thread.
 
-    flops, bytes: how much all of them compute in matrix products, during which BLAS is held to one thread, and move;
-    where it is little this thread does it alone."""
+    flops, bytes: the operations of all matrix products together (unless 0, BLAS is limited to one thread meanwhile),
+    and the bytes moved. If both are small, this thread does all the work."""
     if not isinstance(array, np.ndarray):
         for index in range(count):
             work(index)
@@ -134,7 +134,7 @@ def spread(work: Callable[[int], object], count: int, array: Array, flops: float
     lock, indices = threading.Lock(), iter(range(count))
 
     def next_index() -> int | None:
-        with lock:  # an iterator alone may give one index twice, where Python has no lock of its own
+        with lock:  # in free-threaded Python two threads could else get the same index
             return next(indices, None)
 
     def take() -> None:
@@ -143,7 +143,7 @@ def spread(work: Callable[[int], object], count: int, array: Array, flops: float
             for index in iter(next_index, None):
                 work(index)
         except BaseException:
-            for _ in iter(next_index, None):  # the others need not go on
+            for _ in iter(next_index, None):  # the other threads get no more work
                 pass
             raise
         finally:
@@ -152,13 +152,13 @@ def spread(work: Callable[[int], object], count: int, array: Array, flops: float
     helpers: list[Future[None]] = []
     with one_blas_thread if flops else contextlib.nullcontext():
         try:
-            with contextlib.suppress(RuntimeError):  # the interpreter ends and starts no threads: this one does it
+            with contextlib.suppress(RuntimeError):  # a Python that is ending starts no threads: this one works
                 wanted = min(threads_for(flops, bytes), count) - 1
-                while len(helpers) < wanted:  # in the caller's context: numpy.errstate lives there
+                while len(helpers) < wanted:  # in the caller's context, which holds numpy.errstate
                     helpers.append(_pool(wanted).submit(contextvars.copy_context().run, take))
             take()
         finally:
-            # one that still waits for a thread, behind another caller's work, is not waited for: nothing is left to do
+            # a helper that still waits for a thread, behind another caller's work, is cancelled: no work is left for it
             helpers = [helper for helper in helpers if not helper.cancel()]
             wait(helpers)
     for helper in helpers:
@@ -166,7 +166,7 @@ def spread(work: Callable[[int], object], count: int, array: Array, flops: float
 
 
 def slices(count: int, parts: int = PARTS) -> list[slice]:
-    """range(count) cut into `parts` even pieces; into fewer where there are not so many."""
+    """range(count) cut into `parts` even pieces, or into fewer if count is smaller."""
     parts = max(1, min(parts, count))
     return [slice(count * part // parts, count * (part + 1) // parts) for part in range(parts)]
 
@@ -178,7 +178,7 @@ def matmul(a: Array, b: Array, out: Array | None = None, *, accumulate: bool = F
     if out is None:
         out = xp.empty((m, n), a.dtype)
 
-    # the longer side of the result is cut; a GPU shares one product among its cores itself
+    # the longer side of the result is cut; a GPU spreads one product over its cores itself
     cuts = slices(max(m, n), 2 * get_num_threads() if xp is np and 2 * m * n * k > FLOPS * LEAST_SECONDS else 1)
 
     def product(part: int) -> None:
@@ -211,8 +211,8 @@ _own = threading.local()
 
 
 def workspace(name: str, shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
-    """An uninitialised NumPy array that the same thread gets again under the same name, while it lasts: fresh memory
-    costs more than most of what is done in it."""
+    """An uninitialised NumPy array. A thread gets the same memory again for the same name, because new memory costs
+    more than most of the work that is done in it."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     buffers = _own.__dict__
     if name not in buffers or buffers[name].size < size:

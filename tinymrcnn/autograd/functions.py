@@ -23,7 +23,7 @@ def where(condition: Array, a: Operand, b: Operand) -> Tensor:
 
 
 def cat(tensors: Iterable[Tensor], dim: int = 0) -> Tensor:
-    """Tensors of equal shape but for `dim`, joined along it.
+    """Tensors, joined along `dim`; all other axes must be equal.
 
     Raises ValueError when there are none or their shapes do not fit, TypeError when their dtypes differ."""
     return apply(operators.cat, *_several("cat", tensors), dim=dim)

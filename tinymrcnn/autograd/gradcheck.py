@@ -29,7 +29,7 @@ class GradcheckError(AssertionError):
 
 
 class NondifferentiableError(GradcheckError):
-    """The function has a kink (as ReLU at 0) within the step of the difference, so nothing can be said here."""
+    """The function has a kink (as ReLU at 0) within the step of the difference, so the gradient cannot be checked."""
 
 
 def gradcheck(fn: Function, inputs: Iterable[Any], *, rtol: float = 1e-6, full: bool = False, seed: int = 0) -> bool:
@@ -132,7 +132,7 @@ def _backward(fn: Function, inputs: Sequence[Any], upstream: list[np.ndarray]) -
 def _check_strided(
     fn: Function, inputs: Sequence[Any], upstream: list[np.ndarray], gradients: list[Any], rtol: float, floor: float
 ) -> None:
-    """The same inputs, lying in memory in another order and with gaps, must give the same gradients."""
+    """The same inputs in another memory order and with gaps must give the same gradients."""
     strided = [Tensor(_strided(x.data), x.requires_grad) if isinstance(x, Tensor) else x for x in inputs]
     for i, (a, b) in enumerate(zip(gradients, _backward(fn, strided, upstream), strict=True)):
         if a is not None and a.size and np.abs(a - b).max() > rtol * max(np.abs(a).max(), floor):
@@ -149,7 +149,7 @@ def _strided(array: Array) -> Array:
 
 
 def _direction(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Random, with no element so small that it would go untested."""
+    """A random direction; every element is large enough to be tested."""
     return np.asarray(rng.uniform(0.5, 1.5, shape) * rng.choice([-1, 1], shape))
 
 
@@ -181,7 +181,7 @@ def _element_by_element(phi: Phi, x: np.ndarray, gradient: np.ndarray, rtol: flo
         f"The gradient of input {i} at index {index} is {gradient[at]:.9g} by backward() and {numeric[at]:.9g} by "
         f"central differences (relative error {relative.max():.1e}, allowed {rtol:.0e})."
     )
-    # At a kink the slopes on its two sides lie twice the error apart; elsewhere only the curvature parts them.
+    # At a kink the slopes of its two sides differ by twice the error; elsewhere they differ by the curvature only.
     if kink[at] > errors[at]:
         raise NondifferentiableError(message + " The function has a kink there.")
     raise GradcheckError(message)

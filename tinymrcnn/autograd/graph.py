@@ -32,8 +32,8 @@ class Node:
         self.is_leaf = backward is None
 
 
-# Both belong to a thread (and to a task of asyncio), so that an evaluation in one thread cannot stop the training in
-# another. A new thread starts with the values given here.
+# Every thread (and every asyncio task) has its own value of both, so that an evaluation in one thread cannot stop the
+# training in another. A new thread starts with the defaults given here.
 recording: ContextVar[bool] = ContextVar("recording", default=True)
 observers: ContextVar[tuple[Callable[..., Any], ...]] = ContextVar("observers", default=())
 

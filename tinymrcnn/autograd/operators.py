@@ -1,9 +1,9 @@
-"""The basic operators: arithmetic, reductions and changes of shape, each with its gradients beside it.
+"""The basic operators: arithmetic, reductions and changes of shape, each next to its gradients.
 
 An operator is a function of arrays. It returns its result and, for each array, a function that turns the gradient of
-the result into the gradient of that array. Such a function captures exactly the arrays that it needs; the Tensor, which
-calls the operator, keeps it only where that gradient will be asked for, and sums what comes out over the axes along
-which the operand was broadcast.
+the result into the gradient of that array. Such a function captures exactly the arrays that it needs. The Tensor calls
+the operator, keeps such a function only where its gradient is needed, and sums its result over the axes along which
+the operand was broadcast.
 
 Operands of the arithmetic may be Python numbers, and stay Python numbers, so that float32 stays float32.
 Lesson 01 derives the gradients.
@@ -106,7 +106,7 @@ def div(x: Array, y: Array) -> Result:
 def pow(x: Array, *, exponent: int | float) -> Result:
     """x ** exponent for a Python number. The gradient of x ** 0 is 0, at x = 0 too.
 
-    Raises TypeError for another exponent, and for a root or a negative power of integers."""
+    Raises TypeError for an exponent of another type, and for a root or a negative power of integers."""
     if not isinstance(exponent, (int, float)) or isinstance(exponent, np.generic):
         raise TypeError(f"The exponent must be a Python number, not {type(exponent).__name__}.")
     if isinstance(exponent, float) or exponent < 0:
@@ -258,7 +258,7 @@ def _extreme(x: Array, name: str, dim: int | tuple[int, ...] | None, keepdim: bo
     kept = extreme.shape
 
     def grad_x(grad: Array) -> Array:
-        taken = (x == extreme) | (x != x)  # a NaN is the result wherever there is one
+        taken = (x == extreme) | (x != x)  # where there is a NaN, the result is NaN
         share = elementwise("divide", grad.reshape(kept), taken.sum(axis=over, keepdims=True).astype(x.dtype))
         return select(taken, _spread(share, x.shape, memory_order(x)), 0)
 
@@ -294,8 +294,8 @@ def permute(x: Array, *, dims: tuple[int, ...]) -> Result:
 
 
 def getitem(x: Array, *, index: Any) -> Result:
-    """x[index] for slices, integers and index arrays, by NumPy's rules (which order the axes otherwise than PyTorch's
-    where a slice stands between an integer and an array); an element taken twice gets both gradients."""
+    """x[index] for slices, integers and index arrays, by NumPy's rules (the order of axes differs from
+    PyTorch's where a slice stands between an integer and an array); an element taken twice gets both gradients."""
     index = tuple(index) if isinstance(index, tuple) else (index,)
     index = tuple(np.zeros(0, np.int64) if isinstance(part, list) and not part else part for part in index)
     index = tuple(like(part, x) if isinstance(part, (list, np.ndarray)) else part for part in index)
@@ -315,7 +315,7 @@ def getitem(x: Array, *, index: Any) -> Result:
 
 
 def cat(*arrays: Array, dim: int) -> Result:
-    """Arrays of equal shape but for `dim`, joined along it. Raises ValueError when their shapes do not fit."""
+    """Arrays, joined along `dim`; all other axes must be equal. Raises ValueError when their shapes do not fit."""
     first, xp, shapes = arrays[0], array_module(*arrays), [array.shape for array in arrays]
     (axis,) = normalize_axis_tuple(dim, first.ndim)
     if len({(len(shape), shape[:axis] + shape[axis + 1 :]) for shape in shapes}) > 1:

@@ -47,7 +47,7 @@ def record(data: Array, parents: tuple[Any, ...], backward: Backward, name: str)
 
 
 class _Constant:
-    node = None  # stands among the parents for an operand that is no Tensor
+    node = None  # takes the place of an operand that is not a Tensor
 
 
 def apply(operator: Callable[..., operators.Result], *operands: Operand, **settings: Any) -> "Tensor":
@@ -82,11 +82,11 @@ class Tensor:
     data: a NumPy or CuPy array, whose dtype is kept, or numbers and lists of them, which become float32.
     requires_grad: makes the Tensor a leaf whose `.grad` the backward pass fills.
 
-    Raises TypeError when requires_grad is asked of anything but floats.
+    Raises TypeError when requires_grad is set and the data are not floats.
     """
 
     __slots__ = ("data", "node")
-    __array_ufunc__ = None  # array + Tensor comes to Tensor.__radd__
+    __array_ufunc__ = None  # array + Tensor calls Tensor.__radd__
 
     def __init__(self, data: Any, requires_grad: bool = False) -> None:
         if isinstance(data, Tensor):
@@ -129,7 +129,7 @@ class Tensor:
 
     @property
     def is_leaf(self) -> bool:
-        """Whether no operator made it, or none that was recorded."""
+        """Whether no recorded operator made it."""
         return self.node is None or self.node.is_leaf
 
     @property
@@ -147,7 +147,7 @@ class Tensor:
         return len(self.data)
 
     def __bool__(self) -> bool:
-        return bool(self.data)  # of one element only, as NumPy says
+        return bool(self.data)  # for one element only, as in NumPy
 
     def __repr__(self) -> str:
         made_by = "" if self.node is None else ", requires_grad=True" if self.is_leaf else f", from={self.node.name}"
@@ -299,7 +299,7 @@ class Tensor:
         return self.reshape(self.shape[:axis] + (1,) + self.shape[axis:])
 
     def squeeze(self, dim: Dims = None) -> "Tensor":
-        """Without those axes among `dim` that have the length 1."""
+        """Without the axes among `dim` that have length 1."""
         dims = operators.axes(dim, self.ndim)
         return self.reshape(tuple(n for axis, n in enumerate(self.shape) if axis not in dims or n != 1))
 

@@ -1,10 +1,10 @@
-"""The benchmarks: how fast this package is, beside torch and torchvision where they are installed.
+"""The benchmarks: how fast this package is, next to torch and torchvision where they are installed.
 
 measure.py   the clock: both sides turn by turn in one process, on the same threads; the machine's ceilings
 cases.py     the operators: RoI features, suppression, convolution, pasting
 networks.py  whole networks, and torchvision's with the same layers and weights
 memory.py    peak memory, in a fresh process for every side
-watch.py     looking over the engine's shoulder: which operators run, and how many operations they do
+watch.py     watching the engine: which operators run, and how many operations they do
 profile.py   where the time of a training step goes, operator by operator
 report.py    the numbers to reach, the table and the JSON
 The command is in commands/bench.py.

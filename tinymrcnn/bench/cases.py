@@ -5,8 +5,8 @@ closure that it recorded here, torch.autograd.grad there; neither side adds anyt
 has a choice of memory layouts (convolution) both are measured, and ours is compared with the faster one.
 
 What counts as work: for a convolution the operations of its definition (2 for a multiplication and an addition),
-however few an algorithm does, so that Winograd may exceed the ceiling; for the others the least that must be
-moved, inputs read and outputs written once.
+even if an algorithm needs fewer, so that Winograd can exceed the ceiling; for other operators the least bytes that
+must be moved: inputs read and outputs written once.
 """
 
 import functools

@@ -21,7 +21,7 @@ def measure_memory(row: str, side: str, setting: Setting, threads: int) -> dict 
     """{"peak": bytes above what the imports hold, "after_imports": bytes}; None where the system does not tell
     (outside of Linux). On a GPU it is the GPU's memory that the side's allocator holds, and after_imports is 0.
 
-    row: a name of networks(). side: "ours" or "torchvision". Raises RuntimeError with the child's own words where
+    row: a name of networks(). side: "ours" or "torchvision". Raises RuntimeError with the child's error text if
     it failed."""
     if setting.device == "cpu" and not STATUS.exists():
         return None

@@ -1,4 +1,4 @@
-"""Whole networks: R50-FPN, and the `shapes` model, each beside torchvision's Mask R-CNN with the same layers.
+"""Whole networks: R50-FPN, and the `shapes` model, each next to torchvision's Mask R-CNN with the same layers.
 
 So that both sides do the same work they have the same weights (our random ones: the parameter names agree), the
 same image in its own size, and a learning rate so small that no step changes what the next one has to do. Both

@@ -58,7 +58,7 @@ def verdict(ratio: float | None, goal: tuple[float, float] | None) -> str:
 
 
 def ratio_to_others(values: dict[str, float]) -> float | None:
-    """Ours divided by the best of the others; None where there is no other."""
+    """Our value divided by the best other one; None where there is no other."""
     others = [value for side, value in values.items() if side != "ours"]
     return values["ours"] / min(others) if others else None
 

@@ -1,4 +1,4 @@
-"""Looking over the engine's shoulder: what its operators compute, told by autograd.graph.watching."""
+"""Watching the engine: what its operators compute, through autograd.graph.watching."""
 
 import contextlib
 import functools
@@ -20,7 +20,7 @@ def replaced(owner, name: str, value):
         if own:
             setattr(owner, name, before)
         else:
-            delattr(owner, name)  # it was, and is again, its class's
+            delattr(owner, name)  # the class's own is visible again
 
 
 @contextlib.contextmanager

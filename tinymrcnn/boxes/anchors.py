@@ -107,7 +107,7 @@ def _cell_anchors(sizes: Sequence[float], ratios: Sequence[float], rounded: bool
 @functools.lru_cache(maxsize=64)
 def _grid_anchors(cell: Cell, h: int, w: int, stride_y: int, stride_x: int) -> np.ndarray:
     """A cell's anchors shifted to every cell of an (h, w) grid: (h * w * A, 4)."""
-    # float32 from the start: the same anchor in float64 would not tie where two anchors are equally good
+    # float32 from the start: computed in float64, two equally good anchors would not tie
     anchors = np.empty((h, w, len(cell), 4), np.float32)
     anchors[...] = np.asarray(cell, np.float32)
     anchors[..., 0::2] += (np.arange(w, dtype=np.float32) * stride_x)[:, None, None]

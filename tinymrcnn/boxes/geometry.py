@@ -16,7 +16,7 @@ from tinymrcnn.backend import Array, array_module
 
 
 def box_area(boxes: Array) -> Array:
-    """(..., 4) boxes to their (...) areas, in square pixels. ValueError when they are no boxes."""
+    """(..., 4) boxes to their (...) areas, in square pixels. Raises ValueError when they are not boxes."""
     _check_last_axis(boxes, "boxes")
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 

@@ -78,8 +78,8 @@ def paste_masks(masks: Array, boxes: Array, size: tuple[int, int], *, whole_pixe
 
 
 def _whole_pixels(boxes: np.ndarray, cells: tuple[int, ...]) -> np.ndarray:
-    """Boxes of (height, width) cells, enlarged by a cell on each side, as the whole pixels between their corners,
-    which are cut towards zero, the last pixel included."""
+    """Boxes of (height, width) cells, enlarged by a cell on each side, in whole pixels: the corners are rounded towards
+    zero, and the pixel of the second corner is included."""
     half_sizes, centres = (boxes[:, 2:] - boxes[:, :2]) * 0.5, (boxes[:, 2:] + boxes[:, :2]) * 0.5
     height, width = cells
     half_sizes *= np.array([(width + 2) / width, (height + 2) / height], boxes.dtype)

@@ -27,7 +27,7 @@ def iou(corners: Array, i: int, j: int) -> float:
     return intersection / (area_i + area_j - intersection)  # NaN, above no threshold, for two empty boxes
 
 
-# The kernels. The boxes lie group by group, in each by descending score; group g is starts[g] to starts[g + 1].
+# The kernels. Boxes are sorted by group, then by descending score; group g is boxes starts[g] to starts[g + 1].
 
 
 @cpu_kernel
@@ -83,8 +83,8 @@ def walk_cuda(overlaps: Array, starts: Array, removed: Array, keep: Array) -> No
 def nms(boxes: Array, scores: Array, iou_threshold: float) -> Array:
     """The boxes that survive, best first.
 
-    boxes: (n, 4) float32 or float64 array (x1, y1, x2, y2). scores: (n,) array. A box goes when its IoU with
-    a better one that stays is above iou_threshold, not when it is equal. Returns their indices, int64, by
+    boxes: (n, 4) float32 or float64 array (x1, y1, x2, y2). scores: (n,) array. A box is dropped when its IoU
+    with a better box that stays is above iou_threshold; an equal IoU is allowed. Returns their indices, int64, by
     descending score; of equal scores the smaller index counts as the better.
 
     Raises ValueError for other shapes or dtypes, and naming the row for a value that is not finite; TypeError
@@ -112,7 +112,7 @@ def batched_nms(boxes: Array, scores: Array, idxs: Array, iou_threshold: float) 
 
 
 def _survivors(xp: Any, boxes: Array, groups: Array, iou_threshold: float) -> Array:
-    """Which boxes stay; they come group by group, in each by descending score."""
+    """Which boxes stay. The boxes are sorted by group, then by descending score."""
     threshold = boxes.dtype.type(iou_threshold)
     if float(threshold) > iou_threshold:
         threshold = np.nextafter(threshold, boxes.dtype.type(-1))  # so `>` decides as it would in float64

@@ -17,8 +17,8 @@ def sample_balanced(
 
     matches: (A,) integers on the host, as a Matcher makes them: the index of an object (0 or above) is positive,
     BACKGROUND (-1) is negative, IGNORED (-2) is never drawn.
-    At most int(count * positive_fraction) are positive; fewer negatives than asked for are not made up for
-    by positives. The draw is on the host, so that every device trains on the same sample.
+    At most int(count * positive_fraction) are positive; if there are too few negatives, no more positives
+    are drawn instead. The draw is on the host, so that every device trains on the same sample.
 
     Returns (positive indices, negative indices), int64, ascending. Raises ValueError for a negative count, a
     fraction outside 0..1, and matches that are not a vector of integers.

@@ -1,4 +1,4 @@
-"""`tinymrcnn bench`: measures, beside torch and torchvision where they are installed, and keeps the numbers."""
+"""`tinymrcnn bench`: measures, next to torch and torchvision where they are installed, and saves the numbers."""
 
 import dataclasses
 import datetime
@@ -37,7 +37,7 @@ def run_bench(
     """Measure a group of rows, or all, print it line by line, and write the JSON. Returns 0, whatever the numbers.
 
     group: one of OPERATORS, "model", "train" or "all". threads: of both sides, else the cores. quick: tiny sizes.
-    profile: with "train", operator by operator, and a picture beside the JSON. out: the JSON file.
+    profile: with "train", operator by operator, and a picture next to the JSON. out: the JSON file.
     Raises RuntimeError where a GPU is asked for and there is none, ValueError for options that do not fit, OSError
     where the file cannot be written or holds something else; before the work starts."""
     if profile and group != "train":
@@ -172,7 +172,7 @@ def is_bench(content) -> bool:
 
 
 def _save(path: Path | None, results: dict, figure=None) -> None:
-    """Write the JSON, and a figure beside it."""
+    """Write the JSON, and a figure next to it."""
     if path is None:
         print("\nNothing is saved: a quick run needs --out for that.")
         return

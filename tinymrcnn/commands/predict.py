@@ -47,7 +47,7 @@ class PredictOptions:
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"--threshold is {self.threshold}; a score lies between 0 and 1.")
         if self.preset and not self.weights:
-            get_config(self.preset)  # tells of a name that does not exist
+            get_config(self.preset)  # raises for a name that does not exist
             raise ValueError(f"--preset {self.preset} needs --weights FILE; `tinymrcnn models` says where to get one.")
         needs_preset(self.weights, self.preset)
         if self.font:
@@ -137,7 +137,7 @@ def _predict(model, files: list[str], known: Annotations | None, options: Predic
                 image = read_image(name)
                 found, results = detect(model, image, known.image_id(name) if known else None)
                 picture = draw_found(model, image, found, options.threshold, options.font)
-            except Exception as error:  # whatever is wrong with one image, the others are done
+            except Exception as error:  # an error in one image does not stop the others
                 say(f"tinymrcnn: skipped: {_reason(name, error)}")
                 skipped += 1
                 continue

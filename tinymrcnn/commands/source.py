@@ -24,7 +24,7 @@ def open_data(source: dict, masks: bool = True):
 
 
 def found(paths: Sequence[str] | None, dataset) -> dict | None:
-    """By what a data set of one's own is known again: images, classes, and a hash of the annotation file."""
+    """What identifies a user's data set: images, classes, and a hash of the annotation file."""
     if not paths:
         return None
     with open(paths[1], "rb") as file:
@@ -75,7 +75,7 @@ def moved(source: dict, places: dict[str, Sequence[str] | None]) -> dict:
 
 def compare(source: dict, name: str, dataset) -> None:
     """Compare a data set with what the run began with, and note it. Raises ValueError where it has another number of
-    images or other classes; says so where its annotations have changed otherwise."""
+    images or other classes; reports if its annotations have changed in another way."""
     then, now = source["found"][name], found(source[name], dataset)
     if then and now:
         for key in ("images", "classes"):

@@ -1,4 +1,4 @@
-"""The process around a command: where its lines go, whatever the terminal, the pipe, the home folder are.
+"""The process around a command: where its lines go, on any terminal, with any pipe and home folder.
 
 Everything that is set here ends with the command, and nothing is set where the package is only imported.
 """
@@ -73,7 +73,7 @@ class ReaderGone(Exception):
 
 
 class _Stream:
-    """A stream that goes on into nothing when its reader has gone away; a full disk is told once."""
+    """A stream that drops its text when its reader has gone away; a full disk is reported once."""
 
     only_prints = False  # of the command that runs
 
@@ -104,7 +104,7 @@ class _Stream:
 
 
 def only_prints() -> None:
-    """Called by a command whose lines are all that it makes: it ends when their reader goes away (`| head -1`)."""
+    """Called by a command that only prints: it ends when its reader goes away (`| head -1`)."""
     _Stream.only_prints = True
 
 
@@ -136,7 +136,7 @@ def _stream(name: str) -> Iterator[None]:
 
 
 def prepare_drawing(environ=os.environ) -> None:
-    """Have matplotlib load, whatever the environment says: a notebook's drawing backend that cannot be imported here,
+    """Make sure that matplotlib loads in any environment: a notebook's drawing backend that cannot be imported here,
     no home, or one that cannot be written. Says what is done instead. For commands that draw, before they import it."""
     if "matplotlib" in sys.modules:
         return

@@ -26,7 +26,7 @@ from tinymrcnn.training.trainer import train_in
 from tinymrcnn.weights import load_checkpoint, load_weights
 
 SOURCE = "data.json"
-KEPT_OPEN = ("resume", "device", "data", "val")  # what may be said beside --resume
+KEPT_OPEN = ("resume", "device", "data", "val")  # the options that --resume allows
 QUICK = {"steps": 300, "warmup_steps": 30, "checkpoint_every": 50, "preview_every": 50}
 QUICK_TEST_IMAGES = 100
 FULL_SIZE = {"batch_size": 2}  # as in the paper, on each of its GPUs
@@ -73,7 +73,7 @@ def train_command(options: TrainOptions) -> int:
         _check_resumed(options)
         out = Path(options.resume)
         if not (out / CHECKPOINT).is_file():
-            load_run(out)  # tells that there is none
+            load_run(out)  # raises if there is none
         with locked(out):
             run = _resumed_run(out, options)
             metrics = _train(out, run, options)
@@ -145,7 +145,7 @@ def _new_folder(options: TrainOptions, preset: str) -> Iterator[Path]:
         for number in itertools.count(1):
             out = Path("runs", preset if number == 1 else f"{preset}-{number}")
             with contextlib.suppress(FileExistsError):
-                out.mkdir()  # of two runs that begin at once, one gets it
+                out.mkdir()  # if two runs start together, only one gets it
                 break
     with locked(out):
         if (out / CHECKPOINT).exists():
@@ -156,7 +156,7 @@ def _new_folder(options: TrainOptions, preset: str) -> Iterator[Path]:
 
 
 def _check_resumed(options: TrainOptions) -> None:
-    """Raise ValueError for what a resumed run keeps."""
+    """Raise ValueError for options that a resumed run does not allow."""
     given = [field.name for field in dataclasses.fields(options) if field.name not in KEPT_OPEN and
              getattr(options, field.name) is not None and getattr(options, field.name) is not False]  # fmt: skip
     if given:
@@ -172,7 +172,7 @@ def _resumed_run(out: Path, options: TrainOptions) -> Prepared:
         compare(source, name, opened)
     model = make_model(checkpoint.config, seed=None)
     freeze_stages(model, source["freeze_at"])
-    assert checkpoint.train_config is not None  # load_run has looked
+    assert checkpoint.train_config is not None  # load_run has checked this
     model.to(options.device)
     return Prepared(model, checkpoint.train_config, dataset, held_out, source)
 

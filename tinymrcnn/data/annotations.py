@@ -1,5 +1,5 @@
 """The objects of an annotation file, checked: what cannot be used is left out and counted, what would teach nonsense
-is a problem of the file. CocoDataset says which is which."""
+is a problem of the file. The docstring of CocoDataset lists both."""
 
 import numpy as np
 
@@ -131,7 +131,7 @@ def _in_fractions(segmentation) -> str:
 
 
 def _tell_left_out(left_out: dict, total: int, report: Report) -> None:
-    """What is left out is odd, unless it is most of the file, or all of it is of other images."""
+    """Report what is left out: as odd, or as a problem if it is most of the file, or all belongs to other images."""
     counts = {why: count for why, (count, _) in left_out.items()}
     strangers = counts.pop(STRANGERS, 0)
     most = whole_file(sum(counts.values()), total - strangers)
@@ -168,7 +168,7 @@ def _tell_contradictions(seen: list[tuple], place, report: Report) -> None:
 
 
 def _tell_boxes_alone(seen: list[tuple], place, report: Report) -> None:
-    """Boxes without masks most of which seem to be written in another way. seen: as in read_annotations."""
+    """Boxes without masks, if most of them seem to follow another convention. seen: as in read_annotations."""
     what, count = guess_alone(*(np.array([each[n] for each in seen]) for n in (1, 2))) if seen else ("", 0)
     if whole_file(count, len(seen)):
         text = f"{count} of {len(seen)} boxes look like {what}, where [x, y, width, height] in pixels belong"

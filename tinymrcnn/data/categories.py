@@ -1,4 +1,4 @@
-"""Which class of a data set is which class of a model: compared by name, since everybody numbers them anew."""
+"""Which class of a data set is which class of a model: compared by name, since every data set has its own numbers."""
 
 from tinymrcnn.files import printable
 
@@ -7,7 +7,7 @@ def map_categories(known: list[dict] | None, categories: list[dict]) -> dict[int
     """{label in the data set: label in the model}, of classes with the same name.
 
     known: the model's categories, None or [] for a model that does not name them: its labels are taken as they are.
-    categories: the data set's, each of which must be one of the model's; their order and their ids may be others.
+    categories: the data set's, each of which must be one of the model's; their order and their ids can differ.
     Raises ValueError, with both lists of names, where the model does not know a class, or where a name that stands
     for two classes could mean either."""
     labels = [category["label"] for category in categories]

@@ -1,4 +1,4 @@
-"""What may be wrong with a data set, told when it is opened: all of it at once, with counts and the first of each kind.
+"""What can be wrong with a data set, reported when it is opened: all at once, with the count and first of each kind.
 
 Values from JSON are taken for what they mean: 7.0, "7" and "007" for 7, null for what is absent.
 """
@@ -45,11 +45,11 @@ def as_number(value) -> float | None:
 
 
 class Entries(dict):
-    """{id: entry} of a list of entries. The ids are the integers that the entries' own mean; or, where these are texts
-    such as file names, all different, they are 1, 2, ... in their order."""
+    """{id: entry} of a list of entries. The ids are the integers that the entries' own ids mean. If these are texts,
+    such as file names, all different, the ids are 1, 2, ... in their order."""
 
     def __init__(self, entries: list, what: str, report: "Report", optional: bool = False):
-        """what: the entries are. optional: missing ids are numbered, too. Tells the report of other ids."""
+        """what: what an entry is. optional: missing ids are numbered, too. Adds bad ids to the report."""
         super().__init__()
         given: list = [entry.get("id") if isinstance(entry, dict) else None for entry in entries]
         self.numbers: dict[str, int] | None = None
@@ -86,7 +86,7 @@ class Entries(dict):
 
 
 def _are_texts(ids: list) -> bool:
-    """Whether the ids are texts that do not mean integers, each another."""
+    """Whether the ids are texts that do not mean integers, all different."""
     meant = {number for number in map(as_integer, ids) if number is not None and number >= 0}
     return all(isinstance(value, str) for value in ids) and len(meant) < len(set(ids))
 

@@ -1,6 +1,6 @@
 """Data sets in the COCO format: reading them and writing them.
 
-Annotations are one JSON file beside a folder of images: images, categories, and for each object a box and a mask
+Annotations are one JSON file next to a folder of images: images, categories, and for each object a box and a mask
 (see coco_masks.py). The article trains and evaluates on COCO (section 4).
 """
 
@@ -35,14 +35,14 @@ class CocoDataset:
     categories: a list of {"label", "name", "id"}.
 
     Numbers may be written in any way, also as texts; ids that are other texts are numbered 1, 2, ... in their order;
-    missing ids of annotations and missing sizes of images are found out. What else may be wrong is told when the
-    file is opened, all of it, each kind with its number and its first case:
+    missing ids of annotations and missing sizes of images are filled in. Everything else that is wrong is reported when
+    the file is opened, each kind with its count and its first case:
 
     left out, with a DataWarning     an object in no image of the file; a box without a positive width and height, or
                                      outside of the image; a mask that cannot be read, or covers no pixel
     kept, with a DataWarning         a box that differs from its mask, with a guess why; a data set without objects
     ValueError                       what is no COCO data set; no image or no category; equal ids; an unknown category;
-                                     a box of no four finite numbers, an iscrowd that is neither 0 nor 1, a negative
+                                     a box without four finite numbers, an iscrowd that is neither 0 nor 1, a negative
                                      area; an image that cannot be read, or has another size than the file says;
                                      objects that are left out, or boxes that follow another convention, where these
                                      are more than half of the file's
@@ -197,7 +197,7 @@ def _check_sizes(images: dict, files: dict, report: Report) -> None:
             continue
         said, image["size"] = image["size"] or size, size
         if said != size:
-            image["size"] = None  # of its objects nothing can be said
+            image["size"] = None  # its objects cannot be checked
             turned = ", which is the same turned by a quarter" if said == size[::-1] else ""
             report.problem(
                 "sizes",

@@ -19,7 +19,7 @@ def find_files(image_dir, names: list[str]) -> tuple[dict[str, Path], list[str]]
     for decomposed ones and the other way round, and the name without its first folders (the image folder itself is
     often among them), down to the bare file name. Names that leave the folder ("..", other people's absolute
     paths) are tried in this way only; so nothing outside is opened, except for what a link in the folder leads to.
-    A file that two different names would lead to in this way is neither's."""
+    A file to which two different names lead in this way belongs to neither."""
     root = os.path.abspath(image_dir)
     found = {name: path for name in names if (path := _below(root, name)) and os.path.isfile(path)}
     guessed: dict[str, str] = {}
@@ -78,7 +78,7 @@ def _fitting_folder(image_dir: Path, annotation_file: Path, missing: list[str]) 
 def _folders(parent: Path) -> list[Path]:
     try:
         return sorted(Path(entry.path) for entry in os.scandir(parent) if entry.is_dir())
-    except OSError:  # what cannot be looked into is no help
+    except OSError:  # a folder that cannot be read is skipped
         return []
 
 

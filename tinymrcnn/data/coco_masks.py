@@ -21,8 +21,8 @@ def encode_mask(mask: np.ndarray) -> dict:
 def decode_mask(segmentation, height: int, width: int) -> np.ndarray:
     """A COCO segmentation (polygons, run lengths or packed run lengths) as a mask (H, W), uint8.
 
-    Parts of one or two points have no area and are passed over. Raises ValueError, half a sentence that says what
-    is wrong with it."""
+    Parts of one or two points have no area and are passed over. Raises ValueError; its text says
+    what is wrong, as the end of a sentence."""
     if isinstance(segmentation, dict):
         return _filled(read_runs(segmentation, height, width), height, width)
     return _filled(_rasterized(read_polygons(segmentation, height, width), height, width), height, width)
@@ -51,8 +51,8 @@ def mask_bounds(segmentation, height: int, width: int) -> np.ndarray | None:
 def read_polygons(segmentation, height: int, width: int) -> list[np.ndarray]:
     """The polygons (x1, y1, x2, y2, ...), float64, without those of one or two points, which have no area.
 
-    Raises ValueError where there is none, or one that is no flat list of finite coordinates in or near the image, or
-    whose outline is so long that it would fill the memory."""
+    Raises ValueError where there is none, or one is not a flat list of finite coordinates in or near the image, or
+    its outline is so long that it would fill the memory."""
     if not isinstance(segmentation, list) or not segmentation:
         raise ValueError("its segmentation is neither a list of polygons nor run lengths")
     polygons = []

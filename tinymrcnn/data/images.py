@@ -14,8 +14,8 @@ from PIL import ExifTags, Image
 
 from tinymrcnn.files import printable, replacing
 
-# What is read, and by which suffixes a folder's images are known. Pillow knows more, which nobody's photographs are,
-# and which it should not read from strangers: for EPS, whatever its suffix says, it starts another program.
+# The formats that are read, and the suffixes by which a folder's images are found. Pillow knows more formats, which
+# photographs do not use and which are unsafe in strangers' files: for EPS, under any suffix, it starts a program.
 FORMATS = {
     "AVIF": (".avif",),
     "BMP": (".bmp", ".dib"),
@@ -46,8 +46,8 @@ TURNS = {
 def find_images(names) -> tuple[list[str], list[str]]:
     """The image files that a list of files, folders and patterns (*, ?, [...], and ** for folders below) stands for.
 
-    A folder stands for the images that lie in it, in the order of their names, known by their suffixes; hidden
-    ones and the pictures that `tinymrcnn predict` wrote are none. A file is taken as it is; so is the part of a
+    A folder stands for the images that lie in it, in the order of their names, known by their suffixes, without
+    hidden ones and the pictures that `tinymrcnn predict` wrote. A file is taken as it is; so is the part of a
     pattern that is there, such as a folder 'photos [2024]'.
     Returns (files, problems): every file once, and a sentence about each name that stands for none."""
     files, problems = [], []
@@ -85,7 +85,7 @@ def read_image(path) -> np.ndarray:
     A rotation noted in the EXIF data is applied, transparency is composited on white; grey, palette and CMYK
     images become RGB, 16-bit greys keep their precision (value / 65535); of an animation, the first frame.
     Raises FileNotFoundError where there is no such file, ValueError where it cannot be read as an image: another
-    format than FORMATS, more than MAX_PIXELS, or whatever Pillow says of it."""
+    format than FORMATS, more than MAX_PIXELS, or any error of Pillow's."""
     return _opened(path, lambda image, file: _to_rgb(_upright(image)))
 
 
@@ -97,7 +97,7 @@ def image_size(path) -> tuple[int, int]:
 
 
 def _opened(path, read):
-    """read(image, file) of the opened image file; whatever goes wrong becomes one error that names the file."""
+    """read(image, file) of the opened image file; every error becomes one error that names the file."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no image file '{printable(path)}'.")

@@ -2,7 +2,7 @@
 
 A batch is a function of (data set, seed, step) alone. So a run that resumes at any step sees the same
 batches, bit for bit, however far the thread had read ahead. Lesson 10 trains with it; the article flips
-nothing but left and right (section 3.1, after Fast R-CNN).
+only left and right (section 3.1, after Fast R-CNN).
 """
 
 from collections import deque
@@ -57,7 +57,7 @@ def batches(
     """The batches of a run: (step, images, targets) for step in range(start_step, num_steps).
 
     dataset: see tinymrcnn.data. num_steps: of the whole run, also when it resumes at start_step.
-    One background thread reads ahead, which runs no parallel kernel; an error in it is raised here with its
+    One background thread, which runs no parallel kernel, reads ahead; an error in it is raised here with its
     own traceback, and closing the iterator ends it. Raises ValueError for sizes below 1 or a negative
     step, or an empty data set."""
     if batch_size < 1 or start_step < 0 or num_steps < start_step:

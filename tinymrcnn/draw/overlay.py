@@ -37,7 +37,7 @@ def draw_instances(image, instances: dict, categories=(), score_threshold: float
     font: a file, for names with letters that DejaVu Sans lacks; a class whose name it lacks too appears by its number.
 
     Colours tell the classes apart; where there is one class only, or more than there are colours, the objects. The
-    name of an only class is not written. In a crowd a label that finds no place clear of others is left out."""
+    name of a single class is not written. In a crowd a label that finds no place clear of others is left out."""
     names = {category["label"]: category["name"] for category in categories}
     labels, scores = instances["labels"], instances.get("scores")
     kept = range(len(labels)) if scores is None else np.flatnonzero(scores >= score_threshold).tolist()
@@ -128,7 +128,7 @@ def _letters_of(font) -> frozenset[int]:
 
 
 def shrunk(image, largest: int = LARGEST):
-    """An image (3, H, W) whose longer side has at most so many pixels: the same one, or a smaller one."""
+    """An image (3, H, W) whose longer side has at most `largest` pixels: the same image or a smaller one."""
     sides = image.shape[1:]
     if max(sides) <= largest:
         return image

@@ -1,4 +1,4 @@
-"""How good detections are: COCO's metrics by pycocotools, and average precision from scratch beside them."""
+"""How good detections are: COCO's metrics by pycocotools, and average precision from scratch."""
 
 from tinymrcnn.evaluation.average_precision import average_precision
 from tinymrcnn.evaluation.coco import coco_results, evaluate, evaluate_detections

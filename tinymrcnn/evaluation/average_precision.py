@@ -44,7 +44,7 @@ def average_precision(
 
 
 def _mean(precision) -> float:
-    """The mean of what is defined (-1 is not), or -1."""
+    """The mean of the values that are defined (not -1), or -1."""
     defined = precision[precision > -1]
     return defined.mean().item() if len(defined) else -1.0
 

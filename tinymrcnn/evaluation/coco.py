@@ -25,7 +25,7 @@ from tinymrcnn.data.coco import annotations_of, corners_to_sides, encode_mask
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 AREAS = {"AP": "all", "AP50": "all", "AP75": "all", "APs": "small", "APm": "medium", "APl": "large"}
-IOU_THRESHOLDS = {"AP50": 0.5, "AP75": 0.75}  # the others are means over ten
+IOU_THRESHOLDS = {"AP50": 0.5, "AP75": 0.75}  # all other metrics are means over ten
 
 
 def evaluate(model, dataset, batch_size: int = 8, progress: bool = True) -> dict[str, float]:
@@ -34,7 +34,7 @@ def evaluate(model, dataset, batch_size: int = 8, progress: bool = True) -> dict
     Returns {"bbox/AP": ..., "bbox/AP50": ..., "segm/AP": ...}, see METRICS; -1 where the data set has no
     object of that size, and no "segm" where the model predicts no masks or the targets have none. As many detections
     of an image count as the model may find, its config.max_detections (100, as in COCO, unless set); a warning says
-    where an image has more objects. The model is in eval mode meanwhile and then again in the mode that it was in.
+    where an image has more objects. The model is in eval mode meanwhile; its mode is restored afterwards.
     Pasted masks are encoded one at a time, so that memory does not grow with the data set. progress: whether to show
     a progress bar.
     Classes are compared by name: the data set may have them in another order, or some of the model's only, and then
@@ -187,7 +187,7 @@ def _stats(ground_truth: COCO, results: list[dict], kind: str, max_detections: i
 
 
 def _area(record: dict, kind: str) -> float:
-    """By which a detection counts as small, medium or large: of its box or of its mask."""
+    """The area, of its box or its mask, by which a detection counts as small, medium or large."""
     if kind == "bbox":
         return record["bbox"][2] * record["bbox"][3]
     return float(coco_mask.area(record["segmentation"]))

@@ -1,7 +1,7 @@
 """The box branch: what is in each RoI, and the box around it.
 
-Girshick, Fast R-CNN (2015), section 2; in Mask R-CNN it runs beside the mask branch (section 3). Head, targets, loss
-and inference, in this order. Lesson 08 steps through them.
+Girshick, Fast R-CNN (2015), section 2; in Mask R-CNN it runs in parallel with the mask branch (section 3). Head,
+targets, loss and inference, in this order. Lesson 08 steps through them.
 """
 
 from dataclasses import dataclass

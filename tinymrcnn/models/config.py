@@ -1,7 +1,7 @@
 """Every switch of the model, made of the settings of its stages.
 
 Where the public models differ from each other and from the paper, the difference is a field and not a hidden
-constant. A field of a stage is described beside the stage: `rpn.nms` in rpn.py.
+constant. The fields of a stage are described in the stage's file: `rpn.nms` in rpn.py.
 """
 
 from dataclasses import dataclass
@@ -25,8 +25,8 @@ class Config(Settings):
     preset: str = "shapes"
     model: Literal["mask_rcnn", "fcis"] = "mask_rcnn"  # which of presets.MODELS it is
     num_classes: Annotated[int, Range(2, 65_536)] = 6  # the background, class 0, included
-    # Which maps the branches read: "fpn" P2 to P5; "c4" that of the third stage, the fourth runs on RoIs (FCIS: on the
-    # map); "c5" that of the fourth
+    # The maps that the branches read. "fpn": P2 to P5. "c4": the third stage's map (the fourth stage runs on RoIs; in
+    # FCIS it runs on the map). "c5": the fourth stage's map
     backbone: Literal["fpn", "c4", "c5"] = "fpn"
     masks: bool = True  # without the mask branch the model is Faster R-CNN
     transform: TransformSettings = TransformSettings()

@@ -23,8 +23,8 @@ SIZE = (800, 1088)
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one model: its parameters (without the constants of frozen normalisation), and the operations of one
-    inference, 2 for a multiplication and an addition; of each how much is the mask branch's."""
+    """The parameters of one model (without the constants of frozen normalisation), and the operations of one inference,
+    2 for a multiplication and an addition; for each also the mask branch's share."""
 
     parameters: int
     operations: int
@@ -35,8 +35,8 @@ class Cost:
 def cost_of(config: Config, size: tuple[int, int] = SIZE) -> Cost:
     """What a model costs on one image (h, w), with as many proposals and detections as its Config allows.
 
-    The convolutions and the fully connected layers are counted. Without the masks' share it is Faster R-CNN's; in FCIS
-    nothing is the masks' alone."""
+    The convolutions and the fully connected layers are counted. Faster R-CNN costs this minus the masks' share; FCIS
+    has no layers for the masks alone."""
     with no_grad(), _counting() as count:
         model = make_model(config, seed=None).eval()
         batch = model.transform([np.zeros((3, *size), np.float32)])

@@ -1,7 +1,7 @@
 """The models by name: the toy ones, and the full-size ones as torchvision, detectron2 and the paper have them.
 
 The three differ in many small ways. Each is a setting, set below for a whole family; weights fit only the
-family that they were trained in. What no setting says:
+family that they were trained in. Differences that are not settings:
 
 - A file's class order: the loader moves the background to 0. torchvision counts the 91 ids of COCO, of which 10 are
   unused, detectron2 its 80 classes without a gap.
@@ -158,7 +158,7 @@ TABLES: dict[str, Table] = {
     "torchvision_resnet50_fpn": RESNET50 | PYRAMID | TORCHVISION,
     "detectron2_resnet50_fpn": RESNET50 | PYRAMID | DETECTRON2,
     "detectron2_resnet101_fpn": RESNET101 | PYRAMID | DETECTRON2,
-    # res5 halves a grid of 14 x 14; in the paper's Figure 4 it runs on 7 x 7 and strides nowhere
+    # res5 halves a grid of 14 x 14; in the paper's Figure 4 it runs on 7 x 7 with stride 1
     "detectron2_resnet50_c4": RESNET50 | C4 | DETECTRON2 | {"box.pool": 14, "box.samples": 512},
     "paper_resnet50_c4": RESNET50 | C4 | PAPER | FEW_ROIS | {"resnet.roi_stage_stride": 1},
     "paper_resnet50_c5": RESNET50 | C5 | PAPER | FEW_ROIS,
@@ -168,7 +168,7 @@ TABLES: dict[str, Table] = {
 }
 PRESETS = {name: replace(Config(preset=name), **table) for name, table in TABLES.items()}
 
-# Where the weights of a preset can be had: of Mask R-CNN, and of Faster R-CNN (the preset with masks=False)
+# Where to get the weights of a preset: of Mask R-CNN, and of Faster R-CNN (the preset with masks=False)
 _PYTORCH = "https://download.pytorch.org/models/"
 _DETECTRON2 = "https://dl.fbaipublicfiles.com/detectron2/"
 PUBLIC_FILES = {

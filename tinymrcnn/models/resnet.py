@@ -22,7 +22,7 @@ STEM_STRIDE = 4
 
 @dataclass(frozen=True)
 class ResNetSettings(Settings):
-    """The backbone's layers; of the four stages the C4 network runs the last one on every RoI."""
+    """The backbone's layers. The C4 network runs the last of the four stages on every RoI."""
 
     block: Literal["basic", "bottleneck"] = "basic"
     depths: tuple[Depth, Depth, Depth, Depth] = (2, 2, 2, 1)  # blocks of each stage

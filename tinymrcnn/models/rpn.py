@@ -119,7 +119,7 @@ class Anchors(NamedTuple):
 
 
 class RPNOutputs(NamedTuple):
-    """What the RPN says of every anchor: logits (N, A) and deltas (N, A, 4)."""
+    """The RPN's outputs for every anchor: logits (N, A) and deltas (N, A, 4)."""
 
     logits: Tensor
     deltas: Tensor

@@ -1,4 +1,4 @@
-"""Images of any sizes to one batch, with the targets scaled along; and the checks of what the user handed in.
+"""Images of any sizes to one batch, with the targets scaled too; and the checks of the user's images and targets.
 
 Resized so that the shorter side is min_size unless the longer one would exceed max_size (paper, section 3.1),
 normalised, padded at the right and the bottom to a common size. The public models differ in each of these steps:
@@ -47,8 +47,8 @@ class Batch:
     """What the network sees.
 
     images: (N, 3, H, W) Tensor, normalised and padded. sizes, original_sizes: the (height, width) of every image
-    after and before resizing. image_ids: ints. step: the training step, of which with the image_ids all random
-    choices are a function. targets: per image a dict of device arrays boxes (G, 4) in resized pixels, labels (G,),
+    after and before resizing. image_ids: ints. step: the training step; all random choices are a function of it
+    and the image_ids. targets: per image a dict of device arrays boxes (G, 4) in resized pixels, labels (G,),
     masks (G, h, w); None without targets."""
 
     images: Tensor
@@ -68,8 +68,8 @@ def make_batch(
     images: Images, targets: Targets | None = None, *, settings: TransformSettings, min_sizes: list[int] | None = None,
     device: str = "cpu", dtype: Any = np.float32,
 ) -> Batch:  # fmt: skip
-    """Normalise, resize, pad and move a list of images, and their targets if there are any, which check_images and
-    check_targets have seen.
+    """Normalise, resize, pad and move a list of images, and their targets if there are any. check_images and
+    check_targets must have passed them.
 
     images: (3, H, W) float arrays in 0..1, RGB. targets: a dict an image (see check_target). min_sizes: for every
     image the length of its shorter side, in place of settings.min_size."""
@@ -106,7 +106,7 @@ def image_ids_of(images: Images, targets: Targets | None) -> list[int]:
 
 
 def normalize(image: Array, settings: TransformSettings) -> Array:
-    """(3, H, W) RGB in 0..1 as the network wants it: channels in its order, scaled, less the mean, over std."""
+    """(3, H, W) RGB in 0..1 as the network takes it: channels in its order, scaled, minus the mean, divided by std."""
     if settings.channel_order == "bgr":
         image = image[::-1]
     if settings.pixel_scale != 1:
@@ -162,7 +162,7 @@ def _resize_bytes(image: Array, size: tuple[int, int]) -> Array:
 def _scale_target(
     target: dict[str, Any], before: tuple[int, int], after: tuple[int, int], dtype: Any
 ) -> dict[str, Array]:
-    """The target without its crowd regions (they are ignored, never learned), boxes and masks scaled along."""
+    """The target without its crowd regions (they are ignored, never learned), with boxes and masks scaled."""
     keep = np.flatnonzero(np.asarray(target.get("iscrowd", np.zeros(len(target["labels"])))) == 0)
     scale = np.array([after[1] / before[1], after[0] / before[0]] * 2, dtype)
     scaled = {"boxes": target["boxes"][keep].astype(dtype) * scale, "labels": target["labels"][keep].astype(np.int64)}
@@ -228,7 +228,7 @@ def check_target(target: Any, i: int, size: tuple[int, int], *, num_classes: int
     crowd: Any = target.get("iscrowd", labels)
     if len(np.atleast_1d(crowd)) != len(boxes):
         raise ValueError(f"{where}: iscrowd must have one entry for each of the {len(boxes)} boxes.")
-    corners = boxes.astype(np.float32)  # in which a sliver that float64 tells apart has no size
+    corners = boxes.astype(np.float32)  # a very thin box can have a size in float64 and none in float32
     corner1, corner2, corner = corners[:, :2], corners[:, 2:], np.array([width, height])
     slack = 1.0  # annotations often reach a fraction of a pixel over the border
     outside = (corner1 < -slack) | (corner2 <= 0) | (corner1 >= corner) | (corner2 > corner + slack)

@@ -36,7 +36,7 @@ LossSums = dict[str, tuple[Tensor, int]]  # name -> (sum, count): the loss is th
 
 @dataclass
 class Samples:
-    """What chance decided in one training step; losses(..., samples=...) repeats it exactly. One entry an image."""
+    """The random choices of one training step; losses(..., samples=...) repeats them exactly. One entry an image."""
 
     anchors: list[rpn.AnchorSamples]
     rois: list[RoISamples]
@@ -129,7 +129,7 @@ class TwoStage(Module):
         return maps if self.config.backbone == "fpn" else maps[-1:]
 
     def run_rpn(self, features: list[Tensor], batch: Batch) -> rpn.RPNOutputs:
-        """What the RPN says of every anchor of every level."""
+        """The RPN's outputs for every anchor of every level."""
         logits, deltas = self.rpn.head(features)
         return rpn.RPNOutputs(logits, deltas, self.all_anchors(features, batch))
 
@@ -154,7 +154,7 @@ class TwoStage(Module):
     def propose(self, outputs: rpn.RPNOutputs, batch: Batch) -> list[Array]:
         """The proposals of every image: a list of (P_i, 4) arrays, detached.
 
-        Raises FloatingPointError in training when what the RPN says is not finite."""
+        Raises FloatingPointError in training when the RPN's outputs are not finite."""
         logits, deltas = outputs.logits.data, outputs.deltas.data
         if self.training and not bool((abs(logits) < np.inf).all() & (abs(deltas) < np.inf).all()):
             raise FloatingPointError(f"The RPN's outputs are not finite for the images {batch.image_ids}.")
@@ -192,8 +192,8 @@ class TwoStage(Module):
         return results
 
     def postprocess(self, detections: list[dict[str, Array]], batch: Batch) -> list[dict[str, np.ndarray]]:
-        """Detections as the user wants them: as rescale() gives them, with the masks pasted into the images, (D, H, W)
-        float32 probabilities."""
+        """Detections for the user: those of rescale(), with the masks pasted into the images as (D, H, W) float32
+        probabilities."""
         results = self.rescale(detections, batch)
         for result, size in zip(results, batch.original_sizes, strict=True):
             if "masks" in result:
@@ -228,8 +228,8 @@ class TwoStage(Module):
         return mean_losses(sums)
 
     def draw_samples(self, images: Images, targets: Targets, *, step: int = 0) -> Samples:
-        """The anchors and RoIs that losses(images, targets, step=step) would draw. A forward pass like any other: in
-        train mode the running statistics of batch normalisation take part in it."""
+        """The anchors and RoIs that losses(images, targets, step=step) would draw. This is a normal forward
+        pass: in train mode it updates the running statistics of batch normalisation."""
         with no_grad():
             batch = self.transform(images, targets, step=step)
             outputs = self.run_rpn(self.features(batch), batch)

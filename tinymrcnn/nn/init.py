@@ -48,8 +48,8 @@ _layers = itertools.count(1)
 
 @contextlib.contextmanager
 def without_drawing() -> Iterator[None]:
-    """Within this block (of this thread) no weights are drawn, neither by new layers nor by Module.initialize(): those
-    of a new model are 0. For a model that is loaded afterwards; to draw millions of weights takes seconds."""
+    """Within this block (of this thread) new layers and Module.initialize() draw no weights: a new model's are 0.
+    It is for models that are loaded afterwards, since drawing millions of weights takes seconds."""
     before = _drawing.get()
     _drawing.set(False)
     try:
@@ -64,6 +64,6 @@ def is_drawing() -> bool:
 
 
 def next_generator() -> np.random.Generator:
-    """What a new layer draws its weights with: others for every layer that this process makes, so that no two are
-    alike."""
+    """The generator of a new layer's weights: another one for every layer that this process makes, so that no two
+    layers are alike."""
     return generator(0, Purpose.WEIGHTS, 0, next(_layers))

@@ -1,7 +1,7 @@
 """The layers: parameters around the functions of tinymrcnn.ops, with PyTorch's names.
 
-A layer draws its weights when it is made, each layer others; a whole network draws them anew with
-Module.initialize(seed), and one that is loaded need not draw them before (init.without_drawing).
+Every layer draws different weights when it is made. Module.initialize(seed) draws those of a whole network anew; a
+network that will be loaded can do without drawing them (init.without_drawing).
 """
 
 import contextlib
@@ -18,14 +18,14 @@ from tinymrcnn.nn import init as initialisers
 from tinymrcnn.nn.init import Initialiser
 from tinymrcnn.nn.module import Module, Parameter
 
-# How many layers, and numbers in their weights, may still be made; None: any
+# How many layers, and numbers in their weights, can still be made; None: no limit
 _allowance: ContextVar[tuple[int, int] | None] = ContextVar("allowance", default=None)
 
 
 @contextlib.contextmanager
 def at_most(layers: int, numbers: int) -> Iterator[None]:
-    """Within this block so many layers with weights can be made, with so many numbers in all: what a file describes is
-    not to take more memory than the file. One more raises ValueError, before memory is taken for it."""
+    """Within this block so many layers with weights can be made, with so many numbers in all, so that the model of a
+    file takes no more memory than the file. One more raises ValueError, before memory is taken for it."""
     token = _allowance.set((layers, numbers))
     try:
         yield

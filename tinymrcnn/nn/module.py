@@ -1,7 +1,7 @@
 """Module: a tree of layers whose parameters can be listed, saved, moved and frozen.
 
-There is no registration: whatever Parameter, Module or buffer is an attribute belongs to the tree, in the
-order in which the attributes were set, under the attribute's name.
+There is no registration: every Parameter, Module or buffer that is an attribute belongs to the tree, under the
+attribute's name and in the order in which the attributes were set.
 """
 
 from collections.abc import Callable, Iterator
@@ -38,13 +38,13 @@ class Module:
             setattr(self, name, child)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """What the layer computes; a subclass says it."""
+        """What the layer computes; every subclass defines it."""
         raise TypeError(f"{type(self).__name__} only groups its parts: call one of {self._names()} instead.")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.forward(*args, **kwargs)
 
-    if TYPE_CHECKING:  # a child is an attribute, and type checkers do not know which there are
+    if TYPE_CHECKING:  # children are attributes that type checkers cannot know
 
         def __getattr__(self, name: str) -> Any: ...
 
@@ -76,8 +76,8 @@ class Module:
             yield path, getattr(module, name)
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        """Every Parameter with its path, as torchvision names it. One that lies under several paths (tied weights)
-        comes once, under the first."""
+        """Every Parameter with its path, as torchvision names it. A Parameter with several paths (tied weights)
+        is listed once, under the first."""
         seen: set[Parameter] = set()
         for path, parameter in self._paths():
             if parameter not in seen:
@@ -154,8 +154,8 @@ class Module:
         return self
 
     def initialize(self, seed: int) -> Self:
-        """Draw all weights anew from `seed`, each layer from a stream of its own (nothing within
-        init.without_drawing). Returns self."""
+        """Draw all weights anew from `seed`, each layer from a stream of its own (within
+        init.without_drawing none are drawn). Returns self."""
         for index, module in enumerate(self.modules() if is_drawing() else ()):
             module.reset_parameters(generator(seed, Purpose.WEIGHTS, index))
         return self

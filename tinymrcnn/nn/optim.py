@@ -14,7 +14,7 @@ class _Optimizer:
     slots: tuple[str, ...] = ()  # the running averages that are kept for each parameter
 
     def __init__(self, parameters: Iterable[Parameter], lr: float) -> None:
-        # one that is given twice moves once
+        # a parameter that is given twice moves once
         self.parameters = list(dict.fromkeys(parameter for parameter in parameters if parameter.requires_grad))
         if not self.parameters:
             raise ValueError("The optimiser got no parameter that requires a gradient.")
@@ -106,8 +106,8 @@ class AdamW(_Optimizer):
 
 
 def clip_grad_norm(parameters: Iterable[Parameter], max_norm: float) -> float:
-    """Scale all gradients so that their joint norm is at most max_norm; returns the norm before (one number,
-    which on a GPU waits for the backward pass)."""
+    """Scale all gradients so that their joint norm is at most max_norm; returns the norm before
+    that (on a GPU this waits for the backward pass)."""
     gradients = [(parameter, parameter.grad) for parameter in dict.fromkeys(parameters) if parameter.grad is not None]
     if not gradients:
         return 0.0

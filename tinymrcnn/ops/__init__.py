@@ -1,5 +1,5 @@
-"""Differentiable functions on Tensors, under the names and argument orders of torch.nn.functional; what PyTorch has
-elsewhere in its argument list, or not at all, is given by keyword."""
+"""Differentiable functions on Tensors, with the names and argument orders of torch.nn.functional. Arguments that
+PyTorch has in another place, or does not have, are given by keyword."""
 
 from tinymrcnn.ops.activations import add_relu, log_softmax, relu, sigmoid, softmax
 from tinymrcnn.ops.convolution import conv2d, conv_transpose2d, linear

@@ -39,15 +39,15 @@ def add_relu(x: Tensor, y: Tensor) -> Tensor:
 
 
 def relu_grad(grad: Array, out: Array) -> Array:
-    """The gradient before a ReLU, from the one behind it and its result."""
+    """The gradient of a ReLU's input, from the gradient of its result and the result."""
     if isinstance(out, np.ndarray):
         return _one_pass(_relu_grad_cpu, out, grad)
     return select(out <= 0, 0, grad)
 
 
 def _one_pass(kernel: Callable[..., None], first: Array, *others: Array) -> Array:
-    """kernel(operands, result) on arrays of one shape and dtype, each seen as a line of numbers in the memory order of
-    the first. NumPy would take a pass, on one core, for every operation."""
+    """kernel(operands, result) on arrays of one shape and dtype, each flattened in the memory order of the first.
+    NumPy would need one pass over the memory, on one core, for every operation."""
     order = memory_order(first)
     out = empty_like(first)
     lines = [array.transpose(order).reshape(-1) for array in (first, *others, out)]

@@ -18,8 +18,8 @@ from tinymrcnn.ops.activations import relu_grad
 from tinymrcnn.ops.im2col import Window, check_whole_numbers, col2im, im2col
 from tinymrcnn.threads import PARTS, column_sums, get_num_threads, matmul, slices, spread, workspace
 
-# The matrix of windows is built in pieces: enough rows for a fast product, or so many numbers as a core's cache holds
-# (for a GPU: a modest part of its memory).
+# The matrix of windows is built in pieces: enough rows for a fast product, or as many numbers as a core's cache holds
+# (on a GPU: a small part of its memory).
 ROWS, PIECE, GPU_PIECE = 512, 1 << 18, 1 << 26
 
 
@@ -111,9 +111,9 @@ def definition(image: Array, filters: Array, window: Window) -> Array:
 def _windows(
     image: Array, size: tuple[int, int], window: Window, channels: int, together: bool = False
 ) -> tuple[int, Callable[[int], tuple[slice, Array]]]:
-    """The matrix of windows in pieces: their number, and a function that makes one, from its index to (slice of the
-    matrix's rows, those rows). size: of the output. channels: of the output, whose piece should stay in the cache as
-    well. together: all threads make a piece, else each makes its own."""
+    """The matrix of windows in pieces: their number, and a function that makes the piece of an index and returns (slice
+    of the matrix's rows, those rows). size, channels: of the output, a piece of which should fit into the cache, too.
+    together: all threads make one piece; else each thread makes its own."""
     xp, on_cpu = array_module(image), isinstance(image, np.ndarray)
     (out_h, out_w), per_row = size, window.kernel[0] * window.kernel[1] * image.shape[3]
     lines = len(image) * out_h
@@ -217,8 +217,8 @@ def correlate_weight_grad(grad: Array, image: Array, window: Window) -> Array:
 
 
 def _pointwise_grads(grad: Array, image: Array, filters: Array, needs: tuple[bool, ...]) -> tuple[Array | None, ...]:
-    """The gradients of image, filters and bias of a 1x1 convolution: all that a piece of the output's gradient
-    contributes to any of them while it lies in the cache."""
+    """The gradients of image, filters and bias of a 1x1 convolution. Each piece of the output's gradient contributes to
+    all of them while it lies in the cache."""
     xp, matrix = array_module(grad, filters), _as_matrix(filters)
     (out, channels), size = matrix.shape, grad.shape[:3]
     grad = grad.reshape(-1, out)

@@ -1,7 +1,7 @@
 """The losses of the article: cross-entropy, binary cross-entropy and smooth L1.
 
 Targets are plain arrays. A mean over nothing is 0 with zero gradient, where torch gives NaN: an image
-without objects has nothing to say, and says so.
+without objects adds nothing to the loss.
 """
 
 from collections.abc import Callable

@@ -77,7 +77,7 @@ def _channel_statistics(rows: Array) -> tuple[Array, Array]:
 
 # The passes over the memory: each one kernel on the CPU, for (count, C) matrices and constants (C,)
 
-BLOCK = 64  # so many rows are summed before the sum joins the others': for the precision
+BLOCK = 64  # for precision, this many rows are summed before their sum is added to the total
 
 
 def _combine(x: Array, scale: Array, shift: Array, y: Array | None = None, factor: Array | None = None) -> Array:
@@ -132,7 +132,7 @@ def _sums_of_products(x: Array, x_centre: Array, y: Array, y_centre: Array) -> A
 
 @piece_kernel
 def _sums_of_products_cpu(x: Array, x_centre: Array, y: Array, y_centre: Array, sums: Array) -> None:
-    """x, y: (count, C). x_centre, y_centre, sums: (C,), the last added to."""
+    """x, y: (count, C). x_centre, y_centre, sums: (C,); sums is added to."""
     count, channels = x.shape
     block = np.empty(channels, x.dtype)
     for first in range(0, count, BLOCK):

@@ -15,15 +15,15 @@ def takes_over(value: float, best: float, found: int) -> bool:
 
 
 # On the CPU a thread walks windows and channels are the inner loop; the backward pass gives a thread some channels of
-# an image, so that no two add to the same cell. On a GPU every thread makes one element of the result.
+# an image, so that no two threads add to the same cell. On a GPU every thread makes one element of the result.
 
 
 @cpu_kernel
 def _forward_cpu(
     thread: int, threads: int, x: Array, out: Array, taken: Array, kernel: int, stride: int, padding: int
 ) -> None:
-    """x: (N, H, W, C). out: (N, out_h, out_w, C), the maxima. taken: of its shape, int32: the place in its window that
-    each maximum was found at, counted row by row."""
+    """x: (N, H, W, C). out: (N, out_h, out_w, C), the maxima. taken: int32 of the same shape: the place of each
+    maximum in its window, counted row by row."""
     for line in range(thread, out.shape[0] * out.shape[1], threads):
         n, i = divmod(np.int64(line), out.shape[1])
         for j in range(out.shape[2]):
@@ -111,8 +111,8 @@ def max_pool2d(x: Tensor, kernel_size: int, stride: int | None = None, padding: 
 
 
 def avg_pool2d(x: Tensor, kernel_size: int, stride: int | None = None, padding: int = 0) -> Tensor:
-    """The mean under each kernel_size x kernel_size window, as torch.nn.functional.avg_pool2d: the zeros of the
-    padding count.
+    """The mean under each kernel_size x kernel_size window, as torch.nn.functional.avg_pool2d. The
+    padding counts as zeros.
 
     Arguments, result and errors as those of max_pool2d."""
     stride, (height, width) = _check_pooling("avg_pool2d", x, kernel_size, stride, padding)

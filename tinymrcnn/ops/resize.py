@@ -37,8 +37,8 @@ def interpolate(
     out_h, out_w = (size, size) if isinstance(size, int) else size
     if min(out_h, out_w, h, w) < 1:
         raise ValueError(f"Cannot resize maps of {(h, w)} to {(out_h, out_w)}.")
-    # One step in the output is h / out_h in the input, or what the scale says, which is more where h * scale is
-    # no whole number.
+    # One step in the output is h / out_h steps in the input, or 1 / scale_factor if that is given; the latter can be
+    # smaller, since out_h is rounded down.
     steps = ((h, out_h), (w, out_w)) if scale_factor is None else ((1, scale_factor), (1, scale_factor))
     rows = like(_WEIGHTS[mode](h, out_h, steps[0], x.dtype), image)
     columns = like(_WEIGHTS[mode](w, out_w, steps[1], x.dtype), image)

@@ -9,7 +9,7 @@ are 36 matrix products. Lavin & Gray, Fast Algorithms for Convolutional Neural N
 The gradient of the filters follows by reading the same formula backwards: dg = G^T [ (B^T d B) . (A dY A^T) ] G.
 
 In float32 the result is off by about 1e-5 of the largest value, where a plain product is off by 1e-7; so float64
-never comes here, and `enabled = False` switches this file off. ops/convolution.py chooses.
+never uses it, and `enabled = False` switches this file off. ops/convolution.py chooses.
 """
 
 from typing import Any
@@ -26,8 +26,8 @@ enabled = True
 G = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]], np.float32) / np.float32(24)
 GG = np.kron(G, G)  # (36, 9): G g G^T as one product with the flattened g
 
-# A piece is some rows of tiles: enough tiles for fast products, or so many numbers as a core's cache holds. The
-# gradient of the filters is a sum over all tiles, and every piece costs a pass over it: fewer pieces there.
+# A piece is some rows of tiles: enough tiles for fast products, or as many numbers as a core's cache holds. The
+# gradient of the filters is a sum over all tiles; every piece costs a pass over that sum, so there are fewer pieces.
 TILES, PIECE, GRAD_TILES = 128, 1 << 18, 512
 
 
@@ -103,8 +103,8 @@ def _tile_grid(out: Array) -> tuple[int, int]:
 
 
 def _pieces(out: Array, most: int, least: int = 1) -> list[tuple[int, int]]:
-    """(first row of tiles, number of tiles) of every piece: whole rows of about `most` tiles in all, and where there
-    are rows enough at least `least` pieces."""
+    """(first row of tiles, number of tiles) of every piece: whole rows, about `most` tiles in each piece, and at
+    least `least` pieces if there are enough rows."""
     tiles_h, tiles_w = _tile_grid(out)
     rows = len(out) * tiles_h
     step = max(1, min(-(-rows // least), most // tiles_w))
@@ -112,7 +112,7 @@ def _pieces(out: Array, most: int, least: int = 1) -> list[tuple[int, int]]:
 
 
 # One factor of each transform, on six or four rows of a matrix from row `at` on; row k of the result goes to row
-# `to + k * step` of out. A loop for every row keeps few enough arrays in play for the compiler to vectorise it.
+# `to + k * step` of out. With a loop for every row, few enough arrays are in use for the compiler to vectorise it.
 
 
 @scalar

@@ -3,7 +3,7 @@
 RoIPool rounds twice and RoIAlign not at all; roi_pool.py and roi_align.py have the same sections in the same
 order, so that a diff of the two shows what the Mask R-CNN paper changed. RoIWarp lies between them. FCIS needs
 PSRoIPool, and MNC the crop whose corners get gradients. The names ending in `_unchecked` are for callers whose RoIs
-are clean already, such as the network.
+are valid already, such as the network.
 """
 
 from tinymrcnn.roi.ps_roi_pool import ps_roi_pool, ps_roi_pool_unchecked

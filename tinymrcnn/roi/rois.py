@@ -17,10 +17,10 @@ from tinymrcnn.kernels import scalar
 OutputSize = int | tuple[int, int]
 Reduction = Literal["mean", "max"]
 
-# What the operators take, so that no number in an argument keeps a kernel busy for hours
+# Limits of the arguments, so that no number in them keeps a kernel busy for hours
 MAX_COORDINATE = 1e7  # in the image's units and in cells: float32 still tells neighbouring integers apart there
 MAX_BINS = 1000  # along an axis
-MAX_SAMPLES = 100  # of a bin, along an axis
+MAX_SAMPLES = 100  # in a bin, along an axis
 MAX_CELLS = 1e5  # the width and height of a RoI that takes about one sample a cell
 
 
@@ -46,9 +46,9 @@ def check_arguments(
     features: Tensor, rois: Any, output_size: OutputSize, spatial_scale: float, sampling_ratio: int = 1,
     reduce: str = "mean",
 ) -> Array:  # fmt: skip
-    """The RoIs as an (R, 5) array of the features' dtype, when every argument of a RoI operator makes sense.
+    """The RoIs as an (R, 5) array of the features' dtype, when every argument of a RoI operator is valid.
 
-    Raises TypeError or ValueError saying what does not, for a RoI with the number of its row."""
+    Raises TypeError or ValueError that says which one is not; for a RoI, with the number of its row."""
     if not isinstance(features, Tensor):
         raise TypeError(f"The features must be a Tensor, not {type(features).__name__}.")
     if features.ndim != 4 or 0 in features.shape[2:]:
@@ -94,7 +94,7 @@ def check_rows(rois: np.ndarray, images: int, spatial_scale: float, adaptive: bo
     adaptive: whether the bins take as many samples as they have cells."""
     index = rois[:, 0]
     boxes = rois[:, 1:].astype(np.float64)
-    with np.errstate(all="ignore"):  # what is not finite is told first
+    with np.errstate(all="ignore"):  # values that are not finite are reported first
         coordinates = abs(boxes) * max(1.0, spatial_scale)
         cells = abs(boxes[:, 2:] - boxes[:, :2]) * spatial_scale if adaptive else np.zeros((len(rois), 2))
     for wrong, problem in (

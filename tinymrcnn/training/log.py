@@ -1,4 +1,4 @@
-"""What a run tells while it goes: its log, one line of JSON a step, and its progress bar."""
+"""What a run reports while it runs: its log, one line of JSON a step, and its progress bar."""
 
 import errno
 import json
@@ -55,7 +55,7 @@ def write_line(log: FileIO, line: dict) -> None:
 
 
 def progress_bar(done: int, steps: int, shown: bool) -> tqdm:
-    """The bar of a run; nothing where it is not to be shown or there is no stream to show it on."""
+    """The bar of a run; it draws nothing if `shown` is false or there is no stream to draw it on."""
     terminal = sys.stderr is not None and (sys.stderr.isatty() or "ipykernel" in sys.modules)
     return tqdm(
         total=steps,

@@ -1,4 +1,4 @@
-"""A run and its folder: how far it is, what is saved of it, how it goes on, and what it says when it ends too early."""
+"""A run and its folder: how far it is, what is saved of it, how it resumes, and what it reports when it ends early."""
 
 import dataclasses
 import logging
@@ -39,7 +39,7 @@ class Run:
             self.saved = self.done
 
     def last_words(self, error: Exception) -> str:
-        """Save what can be saved after an error; what went wrong, where, what is saved, and how to go on."""
+        """Save what can be saved after an error. Returns what went wrong, where, what is saved, and how to go on."""
         where = f"in step {self.done}" if self.done < self.config.steps else "after the last step"
         expected = isinstance(error, ValueError | OSError | RuntimeError | MemoryError)
         what = told(error) if expected else f"{type(error).__name__}: {told(error)}"
@@ -60,8 +60,8 @@ class Run:
 
 
 def _came_through(error: BaseException, function) -> bool:
-    """Whether an error was raised within a function. Within the optimiser's step it leaves parameters of which some
-    have moved and some have not, and these must not be saved."""
+    """Whether an error was raised within a function. An error within the optimiser's step leaves some
+    parameters moved and some not; these must not be saved."""
     return any(frame.f_code is function.__code__ for frame, _ in traceback.walk_tb(error.__traceback__))
 
 

@@ -86,15 +86,15 @@ def train(
     Ctrl-C, SIGTERM and SIGHUP end the run after the current step, save, and raise Interrupted, a KeyboardInterrupt,
     whose text says how to resume. Any other error between the steps saves too, where it can, and raises RunStopped, a
     RuntimeError, with the same text; a loss that is not finite raises FloatingPointError, naming the last good
-    checkpoint. Before the first step: FileExistsError where `out` holds a run and resume is not asked for,
-    FileNotFoundError where it is and there is none, RuntimeError where another run is in the folder, ValueError where
-    model, config or classes are not those of the run, or held_out is empty or has classes of its own."""
+    checkpoint. Before the first step: FileExistsError if `out` holds a run and resume is false, FileNotFoundError if
+    resume is true and `out` holds none, RuntimeError where another run is in the folder, ValueError where model,
+    config or classes are not those of the run, or held_out is empty or has classes of its own."""
     out = Path(out)
     check_held_out(dataset, held_out)
     if not resume:
         make_folder(out)
     elif not out.is_dir():
-        load_run(out)  # tells that there is none
+        load_run(out)  # raises if there is none
     with locked(out):
         return train_in(out, model, dataset, config or TrainConfig(), held_out, resume=resume, progress=progress)
 
@@ -170,8 +170,8 @@ def _loop(run: Run, dataset) -> None:
 
 @contextlib.contextmanager
 def _statistics_kept_on_error(model):
-    """A step that fails leaves the running statistics of batch normalisation as they were, as the parameters are, so
-    that what is saved then goes on with the same bits."""
+    """A failed step leaves the running statistics of batch normalisation unchanged, like the parameters, so that a run
+    that is saved then goes on with the same bits."""
     layers = [module for module in model.modules() if isinstance(module, BatchNorm2d)]
     before = [(layer.running_mean.copy(), layer.running_var.copy()) for layer in layers]
     try:
@@ -194,7 +194,7 @@ def _preview(run: Run) -> None:
 def _finish(run: Run) -> dict:
     """Save the finished model, draw, and evaluate. Returns the metrics."""
     model, out, held_out = run.model, run.out, run.held_out
-    run.stop.patience = 0  # there is no step to be torn any more
+    run.stop.patience = 0  # no step can be cut short any more
     run.stop.raise_if_due()
     with run.stop.writing():
         save_checkpoint(out / MODEL, model, run.config.steps)

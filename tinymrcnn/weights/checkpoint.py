@@ -37,7 +37,7 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds. step: how many training steps are done. categories is empty where the model knows no names;
+    """What a file holds. step: how many training steps are done. categories is empty if the model has no class names;
     train_config and optimizer are None in a finished model."""
 
     weights: dict[str, np.ndarray]
@@ -122,8 +122,8 @@ def _load(path: Path) -> tuple[Checkpoint, TwoStage]:
 
 
 def _empty_model(checkpoint: Checkpoint) -> TwoStage:
-    """A model of the checkpoint's Config. Raises ValueError where its weights are others than the checkpoint's, before
-    more memory is taken than these take."""
+    """A model of the checkpoint's Config. Raises ValueError if its weights do not match the checkpoint's,
+    before it takes more memory than they do."""
     weights = checkpoint.weights
     with at_most(len(weights), sum(array.size for array in weights.values())):
         model = make_model(checkpoint.config, seed=None)
@@ -167,7 +167,7 @@ def _read(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
 
 
 def _checkpoint(metadata: dict, weights: dict, optimizer: dict) -> Checkpoint:
-    """Everything checked but whether the weights fit the Config."""
+    """The Checkpoint, all checked except whether the weights fit the Config."""
     config = from_dict(Config, metadata["config"])
     for name in ("step", "seed"):
         if type(metadata[name]) is not int or metadata[name] < 0:
@@ -208,5 +208,5 @@ def _check_categories(categories, num_classes: int) -> None:
 
 
 def _plain(text) -> str:
-    """What a file calls something, for a message: short, and nothing that a terminal obeys."""
+    """A text from a file for a message: shortened, with control characters escaped."""
     return ascii(str(text))[1:-1][:80]

@@ -1,4 +1,4 @@
-"""The arrays of a file beside those of a model: which names, shapes and numbers do not fit."""
+"""The arrays of a file compared with those of a model: which names, shapes and numbers do not fit."""
 
 import numpy as np
 

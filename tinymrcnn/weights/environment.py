@@ -17,8 +17,8 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 @functools.cache
 def code_hash(package: Path = PACKAGE) -> str:
-    """Twelve hexadecimal digits that are others as soon as a source file of the package is another: the version says
-    nothing of a change between two releases."""
+    """Twelve hexadecimal digits that change whenever a source file of the package changes: the version does not change
+    between two releases."""
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
         content = path.read_bytes().replace(b"\r\n", b"\n")  # as Git writes them on Windows

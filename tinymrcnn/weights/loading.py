@@ -67,7 +67,7 @@ class WeightsReport:
     family: whose names the file uses. loaded: the entries that the model took from it. kept: the entries of the
     predictors that stay as they were, because the number of classes differs. left_out: entries of the file that the
     model does not need. classes: in the file and in the model, background included. carried, new: the names of the
-    model's classes that the file knows and that it does not know, where they were compared by name; None where not.
+    model's classes that the file knows, and of those that it does not; None if they were not compared by name.
     notes: warnings."""
 
     path: Path
@@ -101,11 +101,11 @@ class WeightsReport:
 def load_weights(model, path) -> WeightsReport:
     """Copy the weights of a file into a model of the same architecture, and tell what was done.
 
-    The format is told by the content: torchvision's or detectron2's names in a file of torch.save, pickle or
+    The format is recognised by the content: torchvision's or detectron2's names in a file of torch.save, pickle or
     safetensors, or our own. Where model.categories are set and the file's classes have names, the classes are matched
     by name: the predictors' rows of the classes that both know, and of the background, are carried over to the model's
     labels, those of new classes stay as they are. Without names the numbers of classes are compared: if they differ,
-    everything but the predictors is loaded. The report says which. Nothing that the file holds is run.
+    everything except the predictors is loaded. The report says which. Nothing that the file holds is run.
 
     Raises FileNotFoundError, and CheckpointError, a ValueError that names the file, where it is damaged, hostile or
     something else, or where entries are missing, unexpected, mis-shaped or not finite, with a table of them; the model
@@ -127,7 +127,7 @@ def load_public_model(path, preset) -> tuple[TwoStage, WeightsReport]:
         with at_most(len(weights), sum(array.size for array in weights.values())):
             model = build_model(config, file.num_classes or None, masks=masks)
     except ValueError:
-        model = build_model(config, masks=masks)  # too large for the file, whose differences from it will be told
+        model = build_model(config, masks=masks)  # too large for the file; the differences are reported below
     report = fill(model, file)
     model.categories = coco_categories(model.config.num_classes)
     model.eval()

@@ -1,4 +1,4 @@
-"""Files of older versions: what they lack or call otherwise, step by step, up to today's format.
+"""Files of older versions: what they lack or name differently, step by step, up to today's format.
 
 A checkpoint's metadata carries the number of its format. Whoever changes what a checkpoint holds (a field that is new,
 renamed or moved in Config or TrainConfig) adds 1 to FORMAT_VERSION and one function to MIGRATIONS, which names the
@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 FORMAT_VERSION = 3
 
-# Fields of Config that the earliest files lack, and what the code of then did
+# Fields of Config that the earliest files lack, and what the code did at that time
 EARLIEST_CONFIG = {
     "train_min_sizes": [],
     "resize": "float",
@@ -29,7 +29,7 @@ EARLIEST_CONFIG = {
 }
 
 
-# What the fields of Config are called since they belong to the stages
+# The new names of the fields of Config, which now belong to the stages
 STAGES = {
     "transform": {
         name: name

@@ -29,8 +29,8 @@ def set_items(target, items: list) -> None:
 
 
 def set_state(target, state) -> None:
-    """The state of an array, which begins empty; that of a dictionary (torch hangs notes on it) is left out."""
-    if type(target) is np.ndarray and target.size == 0:  # what has content keeps it
+    """The state of an array, which begins empty; that of a dictionary (torch adds notes to it) is left out."""
+    if type(target) is np.ndarray and target.size == 0:  # an array with content keeps it
         _, shape, dtype, fortran, content = state
         content = content.encode("latin1") if type(content) is str else content
         _check_array(shape, dtype, content)

@@ -2,10 +2,10 @@
 
 A pickle is a program for a small stack machine, and two of its instructions, "fetch this Python object" and "call
 it", let whoever wrote the file run anything. This is the machine without that danger: it knows the instructions
-that files of weights use; of objects it has a short table (pickled_arrays.ARRAYS, and what the caller adds) and
-refuses any other by its name; nothing is ever imported, and nothing is called but the functions of that table.
+that files of weights use, and a short table of objects (pickled_arrays.ARRAYS, and what the caller adds). It refuses
+any other object and names it. Nothing is ever imported, and only the functions of that table are called.
 Whatever an instruction claims (a length, a shape, a place in the memo) is checked before memory is taken for it, so
-that reading takes memory in proportion to the file. Lesson 15 has a hostile one refused.
+that reading takes memory in proportion to the file. Lesson 15 shows a hostile one refused.
 """
 
 import pickle
@@ -176,7 +176,7 @@ class _Machine:
                 stack.append(look_up(self.table, only(str, module), only(str, name)))
             case pickle.REDUCE:
                 arguments, function = stack.pop(), stack.pop()
-                if not callable(function):  # only what the table holds can be
+                if not callable(function):  # only objects of the table are
                     raise RefusedError(f"It calls a {type(function).__name__}, which cannot be called.")
                 self.charge(only(tuple, arguments))
                 stack.append(function(*arguments))
@@ -195,7 +195,7 @@ class _Machine:
         return items
 
     def charge(self, parts) -> None:
-        """Functions may copy what they are given: all of the file, but not the same again and again."""
+        """Functions can copy their arguments: up to the whole file, but not one part again and again."""
         for part in parts:
             if type(part) in (str, bytes, tuple, list, dict):  # an entry takes some 100 bytes
                 self.allowance -= len(part) * (1 if type(part) in (str, bytes) else 100)

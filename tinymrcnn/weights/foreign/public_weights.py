@@ -50,7 +50,7 @@ DETECTRON2 = (
 # Not weights: counters, and constants that our Config holds
 NOT_WEIGHTS = r"\.num_batches_tracked$|^pixel_(mean|std)$|anchor_generator\.cell_anchors"
 
-# What a family's weights were trained for, and no shape tells: fields of Config
+# Fields of Config: what a family's weights were trained for, where no shape shows it
 CONVENTIONS = {
     "torchvision": {
         "stride_in_1x1": False, "channel_order": "rgb", "pixel_scale": 1.0, "anchor_rounded": True, "aligned": False,

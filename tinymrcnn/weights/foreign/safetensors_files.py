@@ -13,13 +13,13 @@ import numpy as np
 from tinymrcnn.archives import RefusedError
 from tinymrcnn.weights.foreign.pickled_arrays import MAX_DIMENSIONS
 
-MAX_HEADER = 100_000_000  # bytes, as the format has it
+MAX_HEADER = 100_000_000  # bytes, the format's own limit
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1",
           "BOOL": "?"}  # fmt: skip
 
 
 def is_safetensors(start: bytes, size: int) -> bool:
-    """Whether a file of `size` bytes that starts so (9 bytes at least) can be of this format, which has no magic."""
+    """Whether a file of `size` bytes with this start (at least 9 bytes) can be of this format, which has no magic."""
     return start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= min(size - 8, MAX_HEADER)
 
 

@@ -1,6 +1,6 @@
 """The files that torch.save writes, read without torch and without trusting them.
 
-Both formats are a pickle beside raw memory. The pickle builds containers of tensors; a tensor is a storage (a flat
+Both formats are a pickle next to raw memory. The pickle builds containers of tensors; a tensor is a storage (a flat
 piece of that memory), an offset, a shape and strides.
 
     zip     since torch 1.6: the entries NAME/data.pkl and NAME/data/KEY for every storage, not compressed
