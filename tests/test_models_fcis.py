@@ -18,7 +18,7 @@ from tinymrcnn.evaluation import evaluate
 from tinymrcnn.models import FCIS, Samples, TrainConfig, build_model
 from tinymrcnn.models.box_branch import RoISamples
 from tinymrcnn.models.cost import cost_of
-from tinymrcnn.models.fcis_branch import decode_fcis
+from tinymrcnn.models.fcis import decode_fcis
 from tinymrcnn.models.presets import get_config
 from tinymrcnn.nn import AdamW
 from tinymrcnn.training import train

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from tinymrcnn.models.box_branch import BoxSettings
-from tinymrcnn.models.fcis_branch import FCISSettings
+from tinymrcnn.models.fcis import FCISSettings
 from tinymrcnn.models.fpn import FPNSettings
 from tinymrcnn.models.mask_branch import MaskSettings
 from tinymrcnn.models.pooler import PoolerSettings

@@ -1,35 +1,262 @@
-"""FCIS: the last stage of the backbone and the position-sensitive maps run once on the image, and RoIs only read them.
+"""FCIS: the backbone's last stage and position-sensitive maps run once on the image, and RoIs only read them.
 
-Li et al. (2017), section 2.3 and figure 3. What comes before is in two_stage.py, the branch in fcis_branch.py. The
+Li et al., Fully Convolutional Instance-aware Semantic Segmentation (2017), sections 2 and 2.3, figure 3; the article's
+section 6 compares Mask R-CNN with it. An RoI is cut into group x group parts, and each part reads score maps of its
+own: for every class one that says "inside the object" and one that says "in its box, but outside of it". Nothing is
+computed for a single RoI but means:
+
+    inside high, outside low    the object                 max(inside, outside) high: the class is here
+    inside low, outside high    in its box, beside it      softmax of the two: the mask
+    both low                    not this class's box
+
+Settings, head, reading, loss, inference and the model, in this order; what comes before is in two_stage.py. The
 differences from the authors' code: how bins are rounded, see read_rois; the RoIs of a training step are drawn at random
 as everywhere here, where the authors take those with the largest losses (OHEM); the box maps have no second set for the
 background.
 """
 
 import dataclasses
+from dataclasses import dataclass
+from typing import Annotated, NamedTuple
 
 import numpy as np
 
-from tinymrcnn.autograd import Tensor
-from tinymrcnn.backend import Array
-from tinymrcnn.models.box_branch import RoISamples, box_loss
-from tinymrcnn.models.fcis_branch import (
-    Candidates,
-    Reading,
-    ScoreMaps,
-    candidates_of,
-    class_logits,
-    decode_fcis,
-    fcis_mask_loss,
-    fcis_mask_targets,
-    on_pixels,
-    read_rois,
-    refine,
-)
+from tinymrcnn import ops
+from tinymrcnn.autograd import Tensor, maximum
+from tinymrcnn.backend import Array, array_module, backend_of, like, to_numpy
+from tinymrcnn.boxes import batched_nms, box_iou, clip_boxes_to_image, crop_masks, paste_masks
+from tinymrcnn.models.box_branch import BoxSettings, RoISamples, box_loss
 from tinymrcnn.models.resnet import make_stage
 from tinymrcnn.models.transform import Batch
 from tinymrcnn.models.two_stage import LossSums, TwoStage
-from tinymrcnn.nn import Module
+from tinymrcnn.nn import Conv2d, Module
+from tinymrcnn.nn.init import normal
+from tinymrcnn.roi.ps_roi_pool import ps_roi_pool_unchecked
+from tinymrcnn.roi.rois import boxes_to_rois
+from tinymrcnn.settings import Fraction, NotNegative, PoolSize, Range, Settings, Width
+
+# Shapes below: N images, R RoIs (of one image, or of all), P positives, K classes, D detections, masks of m x m cells
+
+
+@dataclass(frozen=True)
+class FCISSettings(Settings):
+    """The position-sensitive maps, and what is read from them."""
+
+    channels: Width = 96  # of the 1x1 convolution before the maps
+    group: PoolSize = 7  # the parts of an RoI along each axis, with maps of their own
+    pooled: PoolSize = 21  # the cells of an RoI's grid, along each axis
+    mask_weight: NotNegative = 10.0  # of the mask loss
+    mask_threshold: Annotated[float, Range(0.01, 0.99)] = 0.4  # on a target's coverage, and a mask's probability
+    second_pass: bool = True  # the refined boxes are read from the maps as well
+    voting: bool = True  # masks are means over all RoIs that overlap a detection
+    voting_iou: Fraction = 0.5  # by how much they do
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.group > self.pooled:
+            raise ValueError(
+                f"FCISSettings: of {self.group} x {self.group} parts of an RoI, group, a grid of {self.pooled} x "
+                f"{self.pooled} cells, pooled, would read some only."
+            )
+
+
+# The head
+
+
+class ScoreMaps(Module):
+    """A 1x1 convolution with ReLU on the whole map, then one that makes the score maps and one that makes the box
+    maps, which are the same for all classes."""
+
+    def __init__(self, in_channels: int, num_classes: int, settings: FCISSettings) -> None:
+        super().__init__()
+        self.conv_new = Conv2d(in_channels, settings.channels, 1, padding=1, relu=True)
+        self.cls_seg = Conv2d(settings.channels, 2 * num_classes * settings.group**2, 1, init=normal(0.01))
+        self.bbox = Conv2d(settings.channels, 4 * settings.group**2, 1, init=normal(0.01))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, C, H, W) -> scores (N, 2 K group^2, H + 2, W + 2) and boxes (N, 4 group^2, H + 2, W + 2): around the map
+        is a rim of one cell, for ps_roi_pool never reads the last row and column.
+
+        Channel ((class * 2 + inside) * group + row) * group + column, and (coordinate * group + row) * group + column.
+        """
+        hidden = self.conv_new(x)
+        return self.cls_seg(hidden), self.bbox(hidden)
+
+
+# Reading
+
+
+class Reading(NamedTuple):
+    """What the maps say of RoIs. rois: per image (R_i, 4), on whole pixels. scores: (R, K, 2, m, m),
+    outside and inside. deltas: (R, 4), the corrections of the boxes."""
+
+    rois: list[Array]
+    scores: Tensor
+    deltas: Tensor
+
+
+def on_pixels(boxes: Array) -> Array:
+    """Boxes (R, 4) with their corners on those of pixels, at least one wide and high: what is read of them, so that
+    class, box and mask are those of what has been read."""
+    xp = array_module(boxes)
+    whole = xp.trunc(boxes)
+    whole = whole + xp.trunc(2 * (boxes - whole))  # halves away from zero
+    low = whole[:, :2]
+    return xp.concatenate([low, xp.maximum(whole[:, 2:], low + 1)], axis=1)
+
+
+def read_rois(maps: tuple[Tensor, Tensor], rois: list[Array], stride: int, settings: FCISSettings) -> Reading:
+    """Read RoIs, per image (R_i, 4), from the maps that ScoreMaps makes, whose cells are `stride` pixels wide.
+
+    The corners of RoIs are rounded to pixels, as in the authors' code, and not to the maps' cells, as ps_roi_pool would
+    round them; and so are the bins, of which the authors' are rounded outwards to cells."""
+    rois = [on_pixels(boxes) for boxes in rois]
+    joined = boxes_to_rois([boxes + stride for boxes in rois])  # the maps' rim is a cell
+    size, group = settings.pooled, settings.group
+    scores, deltas = (ps_roi_pool_unchecked(each, joined, size, 1.0, group, split=stride) for each in maps)
+    return Reading(rois, scores.reshape(len(joined), scores.shape[1] // 2, 2, size, size), deltas.mean((2, 3)))
+
+
+def class_logits(scores: Tensor) -> Tensor:
+    """(R, K, 2, m, m) -> (R, K): a class is there where the pixels are inside or outside of it, whichever is more."""
+    return maximum(scores[:, :, 0], scores[:, :, 1]).mean((2, 3))
+
+
+def mask_logits(scores: Tensor, rows: np.ndarray, labels: np.ndarray) -> Tensor:
+    """(R, K, 2, m, m) -> (P, m, m), of P rows the softmax of inside against outside for a class each, as logits: its
+    sigmoid is the mask. rows, labels: (P,) host integers."""
+    return scores[rows, labels, 1] - scores[rows, labels, 0]
+
+
+# Loss
+
+
+def fcis_mask_targets(masks: Array, rois: Array, *, objects: np.ndarray, settings: FCISSettings) -> Array:
+    """What each positive RoI should say: masks (G, H, W) of the image, rois (P, 4), objects (P,) host indices of the
+    masks, to (P, m, m) floats, 0 and 1."""
+    crops = crop_masks(masks, rois, settings.pooled, index=like(objects, rois))
+    targets: Array = (crops >= settings.mask_threshold).astype(crops.dtype)
+    return targets
+
+
+def fcis_mask_loss(
+    scores: Tensor, samples: list[RoISamples], *, targets: list[Array], settings: FCISSettings
+) -> tuple[Tensor, int]:
+    """Inside or outside (cross-entropy of the two), on the maps of each positive's class: a mean over pixels, times
+    mask_weight, over all sampled RoIs and not only the positives.
+
+    scores: (R, K, 2, m, m) of all images' samples. targets: per image (P_i, m, m). Returns (sum, count), count = R."""
+    starts = np.cumsum([0] + [len(s.labels) for s in samples])[:-1]
+    rows = np.concatenate([start + np.arange(len(s.objects)) for start, s in zip(starts, samples, strict=True)])
+    labels = np.concatenate([s.labels for s in samples])
+    own = mask_logits(scores, rows, labels[rows])
+    joined = backend_of(*targets).module.concatenate(targets)
+    total = ops.binary_cross_entropy_with_logits(own, joined, reduction="sum")
+    return total * (settings.mask_weight / settings.pooled**2), len(labels)
+
+
+# Inference
+
+
+def refine(reading: Reading, sizes: list[tuple[int, int]], settings: BoxSettings) -> list[Array]:
+    """The RoIs with their corrections, clipped to the images of these (height, width): per image (R_i, 4).
+
+    An RoI whose correction is not finite stays as it is."""
+    xp, coder = array_module(reading.deltas.data), settings.coder()
+    ends = np.cumsum([len(rois) for rois in reading.rois])[:-1].tolist()
+    refined = []
+    for rois, deltas, size in zip(reading.rois, xp.split(reading.deltas.data, ends), sizes, strict=True):
+        boxes = clip_boxes_to_image(coder.decode(deltas, rois)[:, 0], size)
+        refined.append(xp.where(xp.isfinite(boxes).all(axis=1, keepdims=True), boxes, rois))
+    return refined
+
+
+class Candidates(NamedTuple):
+    """What may be a detection of one image, on the host. boxes: (R, 4). rois: (R, 4), what was read for them, over
+    which their masks lie. scores: (R, K) probabilities. masks: (R, m, m) probabilities, for the foreground class with
+    the highest score."""
+
+    boxes: np.ndarray
+    rois: np.ndarray
+    scores: np.ndarray
+    masks: np.ndarray
+
+
+def candidates_of(boxes: list[Array], reading: Reading) -> list[Candidates]:
+    """The candidates of every image. boxes: per image (R_i, 4), of which the reading is."""
+    scores = to_numpy(ops.softmax(class_logits(reading.scores), 1).data)
+    best = scores[:, 1:].argmax(axis=1) + 1
+    masks = to_numpy(ops.sigmoid(mask_logits(reading.scores, np.arange(len(best)), best)).data)
+    ends = np.cumsum([len(part) for part in boxes])[:-1].tolist()
+    parts = zip(np.split(scores, ends), np.split(masks, ends), strict=True)
+    return [Candidates(to_numpy(b), to_numpy(r), s, m) for b, r, (s, m) in zip(boxes, reading.rois, parts, strict=True)]
+
+
+def decode_fcis(
+    found: Candidates, *, image_size: tuple[int, int], settings: FCISSettings, box: BoxSettings
+) -> dict[str, np.ndarray]:
+    """The detections of one image: boxes (D, 4), scores (D,), labels (D,), the best max_detections without duplicates
+    within a class, best first, and masks (D, 2m, 2m), probabilities that are cut at 0.5 (see cut_at_half).
+
+    With voting the mask is the vote of all candidates around a detection, and the box is drawn around it; a detection
+    whose mask nothing is left of is dropped. Whatever is not finite is dropped."""
+    finite = np.isfinite(found.scores).all(axis=1) & np.isfinite(found.masks).all(axis=(1, 2))
+    found = Candidates(*(array[finite] for array in found))
+    large = (found.boxes[:, 2:] - found.boxes[:, :2] >= box.min_box_size).all(axis=1)
+    rows, labels = np.nonzero((found.scores[:, 1:] > box.score_threshold) & large[:, None])
+    scores = found.scores[rows, labels + 1]
+    keep = batched_nms(found.boxes[rows], scores, labels, box.nms)[: box.max_detections]
+    rows, labels, scores = rows[keep], labels[keep] + 1, scores[keep]
+    boxes, size = found.boxes[rows], 2 * settings.pooled
+    if settings.voting:
+        votes = [vote(found, row, label, image_size, settings) for row, label in zip(rows, labels, strict=True)]
+        there = np.array([len(v[0]) > 0 for v in votes], bool)
+        boxes = np.concatenate([boxes[:0], *(v[0] for v in votes)])
+        masks = np.concatenate([np.zeros((0, size, size), scores.dtype), *(v[1] for v in votes)])
+        labels, scores = labels[there], scores[there]
+    else:
+        corners, lengths = np.tile(found.rois[rows, :2], 2), np.tile(found.rois[rows, 2:] - found.rois[rows, :2], 2)
+        masks = crop_masks(found.masks[rows], (boxes - corners) / lengths * settings.pooled, size)
+    masks = cut_at_half(masks, settings.mask_threshold)
+    return {"boxes": boxes, "scores": scores, "labels": labels.astype(np.int64), "masks": masks}
+
+
+def vote(
+    found: Candidates, row: int, label: int, image_size: tuple[int, int], settings: FCISSettings
+) -> tuple[np.ndarray, np.ndarray]:
+    """The mask of a detection as its candidates see it: box (1, 4) and mask (1, 2m, 2m), or (0, 4) and (0, 2m, 2m).
+
+    All candidates whose boxes overlap that of `row` by voting_iou vote, with their scores for the class as weights;
+    each votes, pixel by pixel of the image, whether its mask reaches mask_threshold, and the object is where the mean
+    does. The box is the tightest one around it."""
+    size, dtype = 2 * settings.pooled, found.boxes.dtype
+    overlaps = box_iou(found.boxes[row : row + 1], found.boxes)[0]
+    overlaps[row] = 1  # of a box without an area too
+    votes = np.flatnonzero(overlaps >= settings.voting_iou)
+    height, width = image_size
+    # only the part of the image that their RoIs cover
+    left, top = np.maximum(np.floor(found.rois[votes, :2].min(axis=0)), 0).astype(int).tolist()
+    right, bottom = np.ceil(found.rois[votes, 2:].max(axis=0)).astype(int).tolist()
+    window = max(min(bottom, height) - top, 0), max(min(right, width) - left, 0)
+    corner = np.array([left, top, left, top], dtype)
+    pasted = paste_masks(found.masks[votes], found.rois[votes] - corner, window) >= settings.mask_threshold
+    weights = found.scores[votes, label] / found.scores[votes, label].sum()
+    mean = np.tensordot(weights, pasted.astype(dtype), 1)  # (h, w)
+    rows, columns = (np.flatnonzero((mean >= settings.mask_threshold).any(axis=axis)) for axis in (1, 0))
+    if not len(rows):
+        return np.zeros((0, 4), dtype), np.zeros((0, size, size), dtype)
+    box = np.array([[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]], dtype)
+    return box + corner, crop_masks(mean[None], box, size)
+
+
+def cut_at_half(probabilities: np.ndarray, threshold: float) -> np.ndarray:
+    """Probabilities that rise with the given ones, from 0 to 1, and are 0.5 where those are `threshold`: every model's
+    masks are cut at 0.5, while FCIS cuts its own at mask_threshold."""
+    inside, outside = probabilities * (1 - threshold), (1 - probabilities) * threshold
+    return inside / (inside + outside)
+
+
+# The model
 
 
 class FCIS(TwoStage):

@@ -13,16 +13,9 @@ import numpy as np
 from tinymrcnn import ops
 from tinymrcnn.autograd import Tensor, cat
 from tinymrcnn.backend import Array, array_module, like, to_numpy
-from tinymrcnn.boxes import (
-    AnchorGenerator,
-    BoxCoder,
-    Matcher,
-    batched_nms,
-    box_iou,
-    clip_boxes_to_image,
-    remove_small_boxes,
-    sample_balanced,
-)
+from tinymrcnn.boxes import BoxCoder, batched_nms, box_iou, clip_boxes_to_image, remove_small_boxes, sample_balanced
+from tinymrcnn.boxes.anchors import AnchorGenerator
+from tinymrcnn.boxes.matching import Matcher
 from tinymrcnn.nn import Conv2d, Module, Sequential
 from tinymrcnn.nn.init import normal
 from tinymrcnn.settings import Count, Fraction, NotNegative, Positive, Settings, Width

@@ -8,7 +8,7 @@ one after the other by loss_sums() and detect(), and by the lessons 10 and 11.
 
 import functools
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,7 +17,6 @@ from tinymrcnn.backend import Array, backend_of, to_device, to_numpy
 from tinymrcnn.boxes import clip_boxes_to_image, paste_masks
 from tinymrcnn.models import rpn
 from tinymrcnn.models.box_branch import RoISamples, sample_rois
-from tinymrcnn.models.config import Config
 from tinymrcnn.models.fpn import FPN
 from tinymrcnn.models.pooler import pool_rois
 from tinymrcnn.models.resnet import ResNet
@@ -25,6 +24,9 @@ from tinymrcnn.models.transform import Batch, Images, Targets, check_images, che
 from tinymrcnn.nn import Module
 from tinymrcnn.nn.init import without_drawing
 from tinymrcnn.randomness import Purpose, generator
+
+if TYPE_CHECKING:  # it is made of the settings of the models that are built on this file
+    from tinymrcnn.models.config import Config
 
 # Shapes below: N images, A anchors of all levels, R RoIs (R_i of image i), P proposals, G ground-truth objects, D
 # detections, C channels, levels of H_l x W_l cells, masks of m x m cells
@@ -51,14 +53,19 @@ class Samples:
 
 
 class TwoStage(Module):
-    """The shared part of the models. A model has its own `roi_heads`, branch_losses() and branch_detections().
+    """The shared part of the models. Each brings branches of its own:
+
+    make_roi_heads() -> Module                                      their layers
+    branch_losses(features, batch, samples) -> LossSums             their losses on the sampled RoIs
+    branch_detections(features, batch, proposals) -> list of dicts  per image boxes, labels, scores and, where the model
+                                                                    has them, masks (D, m, m), in the resized image
 
     config: the settings. seed: of the weights, and, with the step and the image_ids, of the random samples; None leaves
     the weights 0, for a model that is loaded.
 
     Attributes: config, seed, categories (list of {"label", "name", "id"} or None)."""
 
-    def __init__(self, config: Config, seed: int | None = 0) -> None:
+    def __init__(self, config: "Config", seed: int | None = 0) -> None:
         super().__init__()
         self.config, self.seed = config, seed or 0
         self.categories: list[dict[str, Any]] | None = None
@@ -81,20 +88,6 @@ class TwoStage(Module):
     def device(self) -> str:
         """ "cpu" or "cuda": where the parameters are."""
         return backend_of(next(self.parameters()).data).device
-
-    # The model's own branches
-
-    def make_roi_heads(self) -> Module:
-        """The layers of the branches."""
-        raise TypeError(f"{type(self).__name__} has no branches: use MaskRCNN or FCIS.")
-
-    def branch_losses(self, features: list[Tensor], batch: Batch, samples: list[RoISamples]) -> LossSums:
-        """The (sum, count) of every loss on the sampled RoIs."""
-        raise TypeError(f"{type(self).__name__} has no branches: use MaskRCNN or FCIS.")
-
-    def branch_detections(self, features: list[Tensor], batch: Batch, proposals: list[Array]) -> list[dict[str, Array]]:
-        """Per image boxes, labels, scores and, where the model has them, masks (D, m, m), in the resized image."""
-        raise TypeError(f"{type(self).__name__} has no branches: use MaskRCNN or FCIS.")
 
     # The steps
 

@@ -7,7 +7,7 @@ import pytest
 
 from tinymrcnn.autograd import Tensor
 from tinymrcnn.models.box_branch import BoxSettings, RoISamples, box_loss
-from tinymrcnn.models.fcis_branch import (
+from tinymrcnn.models.fcis import (
     Candidates,
     FCISSettings,
     Reading,
