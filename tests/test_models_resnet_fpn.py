@@ -97,10 +97,9 @@ def test_group_norm_has_groups_of_8(channels, groups):
 
 
 def test_norms():
-    assert (
-        type(make_norm(3, ResNetSettings(norm="batch"))) is BatchNorm2d
-        and type(make_norm(3, ResNetSettings(norm="frozen"))) is FrozenBatchNorm2d
-    )
+    for name, kind in (("batch", BatchNorm2d), ("frozen", FrozenBatchNorm2d), ("group", GroupNorm)):
+        norm = make_norm(3, ResNetSettings(norm=name, norm_eps=0.25))
+        assert type(norm) is kind and norm.eps == 0.25
     assert list(make_norm(3, ResNetSettings(norm="frozen")).parameters()) == []
 
 

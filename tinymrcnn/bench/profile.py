@@ -21,7 +21,7 @@ from tinymrcnn.bench.networks import Network, build_ours
 from tinymrcnn.bench.watch import replaced
 from tinymrcnn.data import batches
 from tinymrcnn.draw import COLORS
-from tinymrcnn.models import TrainConfig, mask_rcnn, two_stage
+from tinymrcnn.models import TrainConfig, mask_rcnn, rpn
 from tinymrcnn.training import trainer
 
 FORWARD, BACKWARD, REST = "forward", "backward", "rest"
@@ -103,7 +103,7 @@ def timed_training(laps: Laps, model, optimizer):
         (model, "transform", "images to a batch"),
         (model, "all_anchors", "anchors"),
         (model, "sample_anchors", "targets of the RPN"),
-        (two_stage, "decode_proposals", "proposals and their suppression"),
+        (rpn, "decode_proposals", "proposals and their suppression"),
         (model, "sample", "targets of the RoIs"),
         (mask_rcnn, "mask_targets", "targets of the masks"),
         (trainer, "clip_grad_norm", "clipping the gradient"),
