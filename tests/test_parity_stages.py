@@ -19,6 +19,7 @@ from tinymrcnn.models.box_branch import decode_detections
 from tinymrcnn.models.presets import get_config
 from tinymrcnn.models.rpn import Anchors, decode_proposals
 from tinymrcnn.nn import SGD
+from tinymrcnn.settings import value_of
 
 TOLERANCE = {np.float32: 1e-4, np.float64: 1e-9}
 SOURCES = {
@@ -280,7 +281,7 @@ def test_end_to_end_with_winograd(wide, size, monkeypatch):
 def test_end_to_end_on_photographs(photograph):
     """With all layers and channels."""
     image = read_image(photograph)
-    widths = {name: getattr(get_config("torchvision_resnet50_fpn"), name) for name in SMALL}
+    widths = {name: value_of(get_config("torchvision_resnet50_fpn"), name) for name in SMALL}
     ours = calibrate(small_model(**widths), image).eval()
     (found,), (grids,), (expected,) = both_find(ours, twin_of(ours).eval(), [image])
     assert check_same(found, grids, expected, ours.config) >= min(95, len(expected["scores"]) - 1)
