@@ -113,7 +113,7 @@ def ps_roi_pool_backward_cpu(
 ) -> None:
     """Add the gradient grad (R, h, w, C) of forward's result to grad_features (N, group rows, group columns, H, W, C),
     zeros at first; the rest as in forward."""
-    # A thread owns every so-manieth row of cells, so that no two ever add to the same cell.
+    # Thread t owns the rows of cells t, t + threads, t + 2 threads, ...: no two ever add to the same cell.
     T = type(spatial_scale)
     group_rows, group_columns, height, width, channels = grad_features.shape[1:]
     bins_h, bins_w = grad.shape[1:3]

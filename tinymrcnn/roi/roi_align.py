@@ -139,7 +139,7 @@ def roi_align_backward_cpu(
 ) -> None:  # fmt: skip
     """Add the gradient grad (R, h, w, C) of forward's result to grad_features (N, H, W, C), zeros at first; the rest as
     in forward."""
-    # A thread owns every so-manieth row of cells, so that no two ever add to the same cell.
+    # Thread t owns the rows of cells t, t + threads, t + 2 threads, ...: no two ever add to the same cell.
     T = type(spatial_scale)
     height, width, channels = grad_features.shape[1:]
     bins_h, bins_w = grad.shape[1:3]

@@ -96,7 +96,7 @@ def roi_crop_backward_cpu(
 ) -> None:
     """Add the gradient grad (R, h, w, C) of forward's result to grad_features (N, H, W, C), zeros at first; the rest as
     in forward."""
-    # A thread owns every so-manieth row of cells, so that no two ever add to the same cell.
+    # Thread t owns the rows of cells t, t + threads, t + 2 threads, ...: no two ever add to the same cell.
     height, width, channels = grad_features.shape[1:]
     bins_h, bins_w = grad.shape[1:3]
     for r in range(len(rois)):
