@@ -67,11 +67,15 @@ def test_other_signals_end_a_run_as_ctrl_c_does(tmp_path, monkeypatch, whole, na
     if not hasattr(signal, name):
         name = "SIGINT"
     number = getattr(signal, name)
-    before = signal.getsignal(number)
+    given = signal.signal(number, signal.default_int_handler)  # under nohup, SIGHUP is ignored
     monkeypatch.setattr(trainer, "training_step", at_step(2, lambda *_: signal.raise_signal(number)))
-    ended = run_until(tmp_path / "run", Interrupted)
+    try:
+        ended = run_until(tmp_path / "run", Interrupted)
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, given)
     assert ended.signum == number and "3 of 6 steps are done and saved" in str(ended)
-    assert signal.getsignal(number) is before and load_checkpoint(tmp_path / "run" / "checkpoint.npz").step == 3
+    assert load_checkpoint(tmp_path / "run" / "checkpoint.npz").step == 3
     monkeypatch.undo()
     assert goes_on_with_the_same_bits(tmp_path / "run", whole)
 
