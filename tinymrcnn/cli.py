@@ -99,6 +99,13 @@ def _bench(**options) -> int:
     return run_bench(**options)
 
 
+def _reproduce(**options) -> int:
+    prepare_drawing()
+    from tinymrcnn.commands.reproduce import reproduce
+
+    return reproduce(**options)
+
+
 def _doctor() -> int:
     only_prints()
     from tinymrcnn.commands.doctor import run_doctor
@@ -211,6 +218,23 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs, not how fast")
     bench.add_argument("--profile", action="store_true", help="with train: operator by operator, as table and picture")
     bench.add_argument("--out", metavar="FILE", help="the JSON file (default: in data/results, or here)")
+
+    reproduce = command(
+        commands, "reproduce", _reproduce, "try the article's tables and figures on toy shapes",
+        "  tinymrcnn reproduce list              what there is\n"
+        "  tinymrcnn reproduce plan table-2d     what would be run, and how long it takes\n"
+        "  tinymrcnn reproduce table-2d          run it, or go on where it was interrupted\n"
+        "  tinymrcnn reproduce all --processes 2\n"
+        "  tinymrcnn reproduce report            the tables and pictures of what is there so far",
+    )  # fmt: skip
+    reproduce.add_argument("what", metavar="NAME", help="an experiment, or list, plan, all, report")
+    reproduce.add_argument("name", nargs="?", metavar="EXPERIMENT", help="with plan: of this one only")
+    reproduce.add_argument(
+        "--quick", action="store_true", help="a few steps each: shows that it runs, not what comes out"
+    )
+    reproduce.add_argument("--processes", type=int, default=1, metavar="N", help="runs at once, of one thread each")
+    _add_device(reproduce)
+    reproduce.add_argument("--out", metavar="DIR", help="the folder of the results (default: in data/results, or runs)")
 
     command(commands, "models", _models, "list the presets: parameters, operations, and the public files that fit")
 

@@ -1,0 +1,204 @@
+"""What came out: of every plan a file with its runs and comparisons, a table and a picture, and one page of all."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from tinymrcnn.draw.figures import ROLE_COLORS
+from tinymrcnn.experiments.judging import Found, metric
+from tinymrcnn.experiments.matches import load_extra, load_matches
+from tinymrcnn.experiments.plan import Comparison, Plan, Run, key, pilots_of
+from tinymrcnn.experiments.runner import Places, alike, chosen_rate, runs_of, stored
+from tinymrcnn.experiments.statistics import noise_floor, paired_bootstrap, seeds_needed, sign_flip_p, verdict
+from tinymrcnn.files import replacing
+
+POINTS = 100  # metrics are shown in points
+RESAMPLES = 1000
+PRIMARY = 3  # comparisons, over which Holm's correction goes
+
+
+class Result:
+    """A finished run as the statistics read it: its record, and its metrics in points."""
+
+    def __init__(self, record: dict[str, Any], path: Path):
+        self.record, self.found = record, Found(load_matches(path), load_extra(path))
+        self.images = len(self.found.matches.objects)
+        self._metrics: dict[str, Callable] = {}
+
+    def value(self, name: str, weights: np.ndarray | None = None) -> float:
+        if name not in self._metrics:
+            self._metrics[name] = metric(self.found, name)
+        return POINTS * self._metrics[name](np.ones(self.images, np.int64) if weights is None else weights)
+
+
+def load(run: Run, places: Places) -> Result | None:
+    """A run out of the results; None where it is not finished."""
+    record = stored(run, places)
+    return Result(record, places.results / "runs" / f"{key(run)}.npz") if record else None
+
+
+def results_of(plan: Plan, places: Places) -> dict[str, Any]:
+    """All that is known of a plan so far, as its JSON file holds it."""
+    pilots = {variant.name: [stored(run, places) for run in pilots_of(plan, variant)] for variant in plan.variants}
+    head = {
+        "name": plan.name,
+        "plan": plan.hash,
+        "finished": False,
+        "declared": dataclasses.asdict(plan),
+        "pilots": {
+            name: [
+                {"rate": rate, "metrics": record["metrics"], "file": f"runs/{key(run)}.json"}
+                for rate, run, record in zip(plan.rates, pilots_of(plan, plan.variant(name)), records, strict=True)
+                if record
+            ]
+            for name, records in pilots.items()
+        },
+    }
+    if not all(record for records in pilots.values() for record in records):
+        return {**head, "runs": [], "comparisons": []}
+    rates = {variant.name: chosen_rate(plan, variant, places) for variant in plan.variants}
+    seeds = [runs_of(plan, seed, places) for seed in range(plan.seeds)]
+    found = [{name: load(run, places) for name, run in runs.items()} for runs in seeds]
+    rows = [
+        {"variant": name, **result.record, "matches": f"runs/{key(runs[name])}.npz"}
+        for runs, results in zip(seeds, found, strict=True)
+        for name, result in results.items()
+        if result
+    ]
+    comparisons = [compare(plan, comparison, found) for comparison in plan.comparisons]
+    finished = all(comparison["pairs"] == plan.seeds for comparison in comparisons)
+    return {**head, "finished": finished, "rates": rates, "runs": rows, "comparisons": comparisons}
+
+
+def compare(plan: Plan, comparison: Comparison, found: list[dict[str, Result | None]]) -> dict[str, Any]:
+    """A comparison over the seeds of which both runs are there, in points."""
+    arms = [(results[comparison.first], results[comparison.second]) for results in found]
+    pairs = [(a, b) for a, b in arms if a and b and alike(a.record, b.record)]
+    row: dict[str, Any] = {**dataclasses.asdict(comparison), "name": comparison.name, "pairs": len(pairs)}
+    if len(pairs) < 2:
+        return {**row, "verdict": None}
+    first, second = ([pair[arm] for pair in pairs] for arm in (0, 1))
+    values = [[result.value(comparison.metric) for result in arm] for arm in (first, second)]
+    differences = (np.array(values[0]) - values[1]).tolist()
+    interval = paired_bootstrap(
+        lambda result, weights: result.value(comparison.metric, weights),
+        first, second, first[0].images, RESAMPLES,
+    )  # fmt: skip
+    p = sign_flip_p(differences)
+    adjusted = min(1.0, PRIMARY * p) if comparison.primary else p
+    complete = len(pairs) == plan.seeds
+    mean = float(np.mean(differences))
+    decided = verdict(mean, interval, adjusted, 1, comparison.smallest) if complete else None
+    return {
+        **row,
+        "values": {comparison.first: values[0], comparison.second: values[1]},
+        "differences": differences,
+        "difference": mean,
+        "interval": list(interval),
+        "p": p,
+        "p_adjusted": adjusted if comparison.primary else None,
+        "wins": sum(difference > 0 for difference in differences),
+        "losses": sum(difference < 0 for difference in differences),
+        "noise_floor": noise_floor(values[1]),
+        "verdict": decided,
+        "seeds_needed": seeds_needed(differences) if decided == "not resolved" else None,
+    }
+
+
+def save(result: dict[str, Any], path: Path) -> None:
+    """Write a result as JSON."""
+    with replacing(path) as file:
+        file.write((json.dumps(result, indent=1) + "\n").encode())
+
+
+# Tables ----------------------------------------------------------------------------------------------------
+
+
+def table(result: dict[str, Any]) -> str:
+    """A result as Markdown: what the variants reach, and what comes out of the comparisons."""
+    lines = [f"### {result['name']}: {result['declared']['title']}", "", result["declared"]["claim"], ""]
+    if not result["finished"]:
+        lines += ["Not finished: verdicts wait for all seeds.", ""]
+    metrics = list(dict.fromkeys(comparison["metric"] for comparison in result["declared"]["comparisons"]))
+    lines += _row(["variant", "seeds", "learning rate", *metrics]) + _row(["---"] * (3 + len(metrics)))
+    for variant in result["declared"]["variants"]:
+        runs = [run for run in result["runs"] if run["variant"] == variant["name"]]
+        cells = [_reached([run["metrics"][name] for run in runs], variant["article"].get(name)) for name in metrics]
+        rate = f"{result['rates'][variant['name']]:g}" if runs else ""
+        lines += _row([variant["name"], str(len(runs)), rate, *cells])
+    titles = ["difference, in points", "here", "95 % interval", "the article", "seeds won, lost", "p", "A/A", "verdict"]
+    lines += ["", *_row(titles), *_row(["---"] * len(titles))]
+    for row in result["comparisons"]:
+        lines += _row([row["name"], *_compared(row)])
+    return "\n".join(lines) + "\n"
+
+
+def _row(cells: list[str]) -> list[str]:
+    return [f"| {' | '.join(cells)} |"]
+
+
+def _reached(values: list[float], article: float | None) -> str:
+    """Mean and standard deviation over the seeds, and the article's figure in brackets."""
+    own = f"{POINTS * np.mean(values):.1f} ± {POINTS * np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
+    return f"{own} ({article:g})" if article is not None else own
+
+
+def _compared(row: dict[str, Any]) -> list[str]:
+    article = "" if row["article"] is None else f"{row['article']:+.1f}"
+    if row["pairs"] < 2:
+        return ["", "", article, "", "", "", f"{row['pairs']} pairs so far"]
+    p = f"{row['p']:.3f}" if row["p_adjusted"] is None else f"{row['p']:.3f}, adjusted {row['p_adjusted']:.3f}"
+    decided = row["verdict"] or f"{row['pairs']} pairs so far"
+    if row["seeds_needed"]:
+        decided += f" ({row['seeds_needed']} seeds would)"
+    low, high = row["interval"]
+    return [
+        f"{row['difference']:+.1f}",
+        f"{low:+.1f} to {high:+.1f}",
+        article,
+        f"{row['wins']}, {row['losses']}",
+        p,
+        f"{row['noise_floor']:.1f}",
+        decided,
+    ]
+
+
+# Pictures --------------------------------------------------------------------------------------------------
+
+
+def draw(result: dict[str, Any]) -> Figure:
+    """The comparisons of a result as a forest plot: a dot for each pair of seeds, their mean with its interval, and the
+    article's difference as a diamond."""
+    rows = result["comparisons"]
+    figure = Figure(figsize=(9, 1.4 + 0.55 * len(rows)), layout="constrained")
+    axes = figure.add_subplot()
+    for at, row in enumerate(rows):
+        if row["pairs"] >= 2:
+            dots = row["differences"]
+            axes.plot(dots, [at + 0.18] * len(dots), ".", color="#999999", label="a pair of seeds" * (at == 0))
+            low, high = row["interval"]
+            axes.plot([low, high], [at, at], "-", color=ROLE_COLORS["prediction"], linewidth=2)
+            axes.plot(
+                row["difference"], at, "o", color=ROLE_COLORS["prediction"],
+                label="their mean, and its 95 % interval" * (at == 0),
+            )  # fmt: skip
+        if row["article"] is not None:
+            axes.plot(
+                row["article"], at, "D", markerfacecolor="none", color=ROLE_COLORS["points"],
+                label="the article, on COCO" * (at == 0),
+            )  # fmt: skip
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_yticks(
+        range(len(rows)), [f"{row['name']}\n{row['verdict'] or 'not finished'}" for row in rows], fontsize=8
+    )
+    axes.set_ylim(len(rows) - 0.5, -0.6)
+    axes.set_xlabel("difference, in points")
+    axes.set_title(result["declared"]["title"], fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    return figure

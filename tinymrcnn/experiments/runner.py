@@ -1,0 +1,214 @@
+"""The runner: makes the runs of a plan that are not there yet, each once, and keeps what they found.
+
+Where everything goes:
+
+    RESULTS/NAME.json             the plan's runs and its comparisons (report.py)
+    RESULTS/runs/KEY.json, .npz   one run: its metrics, and the matches from which they can be computed anew
+    SCRATCH/models, proposals     what later runs need again; it can be removed when all is done
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import json
+import subprocess
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from tinymrcnn import threads
+from tinymrcnn.experiments.judging import judge, metrics_of
+from tinymrcnn.experiments.matches import save_matches
+from tinymrcnn.experiments.plan import Plan, Run, Training, Variant, key, pilots_of, run_of, trunk_of
+from tinymrcnn.experiments.training import (
+    model_of,
+    parameters_of,
+    proposals_on,
+    test_pictures,
+    timed,
+    training_proposals,
+)  # fmt: skip
+from tinymrcnn.files import locked, make_folder, printable, replacing
+from tinymrcnn.weights import environment
+
+SAME = ("code", "cpu", "blas_kernels", "numba_threads")  # what both runs of a pair must have in common
+
+
+@dataclass(frozen=True)
+class Places:
+    """results: the folder of what is kept. scratch: the folder of what can be made again. device: "cpu" or "cuda"."""
+
+    results: Path
+    scratch: Path
+    device: str = "cpu"
+
+
+def stored(run: Run, places: Places) -> dict | None:
+    """What is kept of a run that is finished; else None."""
+    path = places.results / "runs" / f"{key(run)}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def here(places: Places) -> dict[str, Any]:
+    """The machine and the code, as every run notes them."""
+    return {"device": places.device, **environment()}
+
+
+def alike(a: dict, b: dict) -> bool:
+    """Whether two runs may be compared: made by the same code on one kind of machine."""
+    return a["device"] == b["device"] and all(a["environment"][name] == b["environment"][name] for name in SAME)
+
+
+def make(run: Run, plan_hash: str, places: Places) -> None:
+    """Train, test, and keep what came out."""
+    model, training_seconds = timed(model_of, run.training, places.scratch, places.device)
+    found, test_seconds = timed(judge, run, places.scratch, places.device)
+    name = key(run)
+    folder = make_folder(places.results / "runs")
+    save_matches(folder / f"{name}.npz", found.matches, **found.objects)
+    record = {
+        "plan": plan_hash,
+        "seed": run.training.seed,
+        "settings": dataclasses.asdict(run),
+        "metrics": metrics_of(found),
+        "parameters": parameters_of(model),
+        "seconds": {"training": training_seconds, "test": test_seconds},
+        "device": places.device,
+        "environment": environment(),
+        "commit": commit(),
+        "date": datetime.date.today().isoformat(),
+    }
+    with replacing(folder / f"{name}.json") as file:
+        file.write((json.dumps(record, indent=1) + "\n").encode())
+
+
+def make_trunk(run: Run, plan_hash: str, places: Places) -> None:
+    """What the runs of one trunk share: the trunk and its proposals."""
+    training_proposals(run.training, places.scratch, places.device)
+    proposals_on(run.training, test_pictures(run.pictures, run.images), run.pictures, places.scratch, places.device)
+
+
+def commit() -> str | None:
+    """The commit of the code, with "-dirty" where something is changed; None outside of a clone."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+# What is to be done ----------------------------------------------------------------------------------------
+
+
+def chosen_rate(plan: Plan, variant: Variant, places: Places) -> float:
+    """The learning rate with which a variant did best on the validation pictures, the smaller one of two equals."""
+    scores = []
+    for run in pilots_of(plan, variant):
+        record = stored(run, places)
+        if record is None:
+            raise LookupError(f"The learning rate of {variant.name!r} in {plan.name!r} is not chosen yet.")
+        scores.append(record["metrics"][plan.chosen_by])
+    return plan.rates[scores.index(max(scores))]
+
+
+def runs_of(plan: Plan, seed: int, places: Places) -> dict[str, Run]:
+    """The run of every variant for a seed, once the learning rates are chosen."""
+    return {variant.name: run_of(plan, variant, seed, chosen_rate(plan, variant, places)) for variant in plan.variants}
+
+
+def missing(runs: Iterable[Run], places: Places) -> list[Run]:
+    """Those runs of one seed that are to be made: if one is missing, also the others that were made by other code or on
+    another kind of machine, since they could not be compared with it."""
+    records = {run: stored(run, places) for run in runs}
+    if all(records.values()):
+        return []
+    now = here(places)
+    return [run for run, record in records.items() if record is None or not alike(record, now)]
+
+
+def phases(plan: Plan, places: Places) -> Iterator[tuple[Callable, list[list[Run]]]]:
+    """What is still to be done: functions, each with lists of runs that it makes. The lists of one phase need nothing
+    of each other; they need what the phases before have made, and so a phase is known only when those are over."""
+    pilots = [run for variant in plan.variants for run in pilots_of(plan, variant) if stored(run, places) is None]
+    yield make_trunk, _groups(pilots, lambda run: trunk_of(run.training)) if plan.trunk_steps else []
+    yield make, _groups(pilots, lambda run: run.training)
+    runs = [run for seed in range(plan.seeds) for run in missing(runs_of(plan, seed, places).values(), places)]
+    yield make_trunk, _groups(runs, lambda run: trunk_of(run.training)) if plan.trunk_steps else []
+    yield make, _groups(runs, lambda run: run.training)
+
+
+def _groups(runs: list[Run], what: Callable[[Run], Training]) -> list[list[Run]]:
+    """The runs that share a training (or a trunk) go together, so that no two processes make it at once."""
+    groups: dict[Training, list[Run]] = {}
+    for run in dict.fromkeys(runs):
+        groups.setdefault(what(run), []).append(run)
+    return list(groups.values())
+
+
+def run_plan(plan: Plan, places: Places, processes: int = 1, progress: bool = True) -> None:
+    """Make all runs of a plan that are missing, on so many processes of one thread each.
+
+    It can be interrupted at any time: a run that is finished is kept, and the others begin anew. Raises ValueError
+    where the results are those of another plan, RuntimeError where another runner has the folder."""
+    check_plan(plan, places)
+    with locked(make_folder(places.scratch)), _pool(processes) as pool:
+        threads.set_num_threads(1)
+        with tqdm(total=all_steps(plan), unit="step", desc=plan.name, disable=not progress, mininterval=1) as bar:
+            for work, groups in phases(plan, places):
+                calls = [(work, group, plan.hash, places) for group in groups]
+                for group in pool(calls):
+                    bar.update(sum(run.training.steps for run in group) if work is make else plan.trunk_steps)
+
+
+def all_steps(plan: Plan) -> int:
+    """The training steps of a whole plan."""
+    variants, presets = len(plan.variants), len({variant.preset for variant in plan.variants})
+    of_trunks = presets * (plan.seeds + 1) * plan.trunk_steps
+    return of_trunks + variants * (len(plan.rates) * plan.pilot_steps + plan.seeds * plan.steps)
+
+
+def check_plan(plan: Plan, places: Places) -> None:
+    """Raise ValueError where the results in the folder were made by another plan of this name."""
+    path = places.results / f"{plan.name}.json"
+    before = json.loads(path.read_text(encoding="utf-8"))["plan"] if path.exists() else plan.hash
+    if before != plan.hash:
+        raise ValueError(
+            f"'{printable(path)}' holds results of another plan ({before}) than the one that is there now "
+            f"({plan.hash}). Restore that plan, or remove the file and begin anew."
+        )
+
+
+# Processes -------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _pool(processes: int) -> Iterator[Callable[[list[tuple]], Iterator[list[Run]]]]:
+    """A function that makes calls, (work, group of runs, plan's hash, places), and yields each group that is made."""
+    if processes == 1:
+        yield lambda calls: (_call(*call) for call in calls)
+        return
+    # a child begins afresh: a forked one would have locks and threads of the parent, but not what they belong to
+    with ProcessPoolExecutor(processes, get_context("spawn")) as executor:
+
+        def spread(calls: list[tuple]) -> Iterator[list[Run]]:
+            waiting = [executor.submit(_call, *call) for call in calls]
+            for future in as_completed(waiting):
+                yield future.result()
+
+        try:
+            yield spread
+        except BaseException:
+            executor.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _call(work: Callable, group: list[Run], plan_hash: str, places: Places) -> list[Run]:
+    threads.set_num_threads(1)
+    for run in group if work is make else group[:1]:
+        work(run, plan_hash, places)
+    return group
