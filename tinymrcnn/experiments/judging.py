@@ -1,6 +1,7 @@
 """The test of a trained model: what it finds, what of it is right, and on crowded pictures how good each mask is."""
 
 import functools
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -11,9 +12,9 @@ from tinymrcnn.autograd import no_grad
 from tinymrcnn.boxes import box_iou, paste_masks
 from tinymrcnn.data import ShapesDataset
 from tinymrcnn.evaluation.average_precision import match
-from tinymrcnn.experiments import heads
+from tinymrcnn.experiments import heads, inference_order
 from tinymrcnn.experiments.matches import Matches, match_detections, mean_precision, rank
-from tinymrcnn.experiments.plan import Run
+from tinymrcnn.experiments.plan import PROPOSALS, Run
 from tinymrcnn.experiments.training import model_of, proposals_on, test_pictures
 from tinymrcnn.models import TwoStage
 from tinymrcnn.settings import replace
@@ -25,10 +26,12 @@ BATCH = 8
 
 
 class Found(NamedTuple):
-    """What the metrics of a run are computed from; objects: see objects_of, empty on pictures that are not crowded."""
+    """What the metrics of a run are computed from. objects: see objects_of, empty on pictures that are not crowded.
+    seconds: of one core, to detect in one picture."""
 
     matches: Matches
     objects: dict[str, np.ndarray]
+    seconds: float = 0.0
 
 
 def judge(run: Run, scratch: Path, device: str) -> Found:
@@ -36,25 +39,31 @@ def judge(run: Run, scratch: Path, device: str) -> Found:
     model = model_of(run.training, scratch, device)
     model.config = replace(model.config, **dict(run.test))
     dataset = test_pictures(run.pictures, run.images)
-    detections = detections_of(model, run, dataset, scratch, device)
+    proposals = proposals_on(run.training, dataset, run.pictures, scratch, device) if run.training.trunk_steps else None
+    began = time.process_time()
+    detections = detections_of(model, dataset, run.masks, proposals)
+    seconds = (time.process_time() - began) / len(dataset)
     matches = match_detections(detections, dataset)
     objects = {}
     if model.config.masks and run.pictures == "crowded":
         objects = objects_of(model, dataset, detections)
-    return Found(matches, objects)
+    return Found(matches, objects, seconds)
 
 
-def detections_of(model: TwoStage, run: Run, dataset: ShapesDataset, scratch: Path, device: str) -> list[dict]:
-    """What the model finds in every picture; heads look at the stored proposals of their trunk."""
-    proposals = proposals_on(run.training, dataset, run.pictures, scratch, device) if run.training.trunk_steps else None
+def detections_of(
+    model: TwoStage, dataset: ShapesDataset, masks: str, proposals: list[np.ndarray] | None
+) -> list[dict[str, np.ndarray]]:
+    """What the model finds in every picture. proposals: those of the pictures, for heads on a stored trunk."""
     found: list[dict] = []
     for start in range(0, len(dataset), BATCH):
         part = range(start, min(start + BATCH, len(dataset)))
         images = [dataset[index][0] for index in part]
-        if proposals is None:
-            found += model.detect(images)
-        else:
+        if masks == PROPOSALS:
+            found += inference_order.detect(model, images)
+        elif proposals is not None:
             found += heads.detect(model, images, [proposals[index] for index in part])
+        else:
+            found += model.detect(images)
     return found
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 PILOT_SEED = 100
 STOPPING = "All seeds are run, whatever comes out; none is added or left out."
+DETECTIONS, PROPOSALS = "of the detections", "of all proposals"
 PICTURES = ("ordinary", "crowded", "half of them crowded")
 
 
@@ -20,13 +21,15 @@ PICTURES = ("ordinary", "crowded", "half of them crowded")
 class Variant:
     """One arm of a comparison: a preset, what is changed in it, and what is changed only after training, at the test.
 
-    article: the article's figures for it, in points, by metric."""
+    article: the article's figures for it, in points, by metric. masks: at the test, of what they are predicted, see
+    inference_order.py."""
 
     name: str
     preset: str
     settings: dict[str, Any] = field(default_factory=dict)
     test: dict[str, Any] = field(default_factory=dict)
     article: dict[str, float] = field(default_factory=dict)
+    masks: str = DETECTIONS
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,7 @@ class Run:
     test: tuple[tuple[str, Any], ...]
     pictures: str
     images: int
+    masks: str = DETECTIONS
 
 
 def key(what: Training | Run) -> str:
@@ -159,7 +163,7 @@ def pilots_of(plan: Plan, variant: Variant) -> list[Run]:
 def run_of(plan: Plan, variant: Variant, seed: int, rate: float) -> Run:
     """The run of one seed with the learning rate that was chosen."""
     training = training_of(plan, variant, seed, rate, plan.steps)
-    return Run(training, tuple(sorted(variant.test.items())), plan.tests, plan.test_images)
+    return Run(training, tuple(sorted(variant.test.items())), plan.tests, plan.test_images, variant.masks)
 
 
 def quick_plan(plan: Plan) -> Plan:

@@ -1,6 +1,17 @@
 """All experiments by name, the primary comparisons first: in this order `all` runs them."""
 
-from tinymrcnn.experiments import table_2d
+from tinymrcnn.experiments import (
+    figure_6,
+    inference_order,
+    table_1,
+    table_2a,
+    table_2b,
+    table_2c,
+    table_2d,
+    table_2e,
+    table_3,
+)  # fmt: skip
 from tinymrcnn.experiments.plan import Plan
 
-PLANS: dict[str, Plan] = {module.PLAN.name: module.PLAN for module in (table_2d,)}
+TRAINED = (table_2d, table_2b, figure_6, table_2c, table_2e, table_2a, table_3, table_1, inference_order)
+PLANS: dict[str, Plan] = {module.PLAN.name: module.PLAN for module in TRAINED}

@@ -118,28 +118,41 @@ def save(result: dict[str, Any], path: Path) -> None:
 
 # Tables ----------------------------------------------------------------------------------------------------
 
+NAMES = {"segm/AP": "mask AP", "segm/AP50": "mask AP50", "segm/AP75": "mask AP75", "bbox/AP": "box AP"}
+NAMES |= {"bbox/AP50": "box AP50", "bbox/AP75": "box AP75", "fall": "fall of the mask IoU"}
+
 
 def table(result: dict[str, Any]) -> str:
     """A result as Markdown: what the variants reach, and what comes out of the comparisons."""
-    lines = [f"### {result['name']}: {result['declared']['title']}", "", result["declared"]["claim"], ""]
+    declared = result["declared"]
+    lines = [f"### {result['name']}: {declared['title']}", "", declared["claim"], ""]
     if not result["finished"]:
         lines += ["Not finished: verdicts wait for all seeds.", ""]
-    metrics = list(dict.fromkeys(comparison["metric"] for comparison in result["declared"]["comparisons"]))
-    lines += _row(["variant", "seeds", "learning rate", *metrics]) + _row(["---"] * (3 + len(metrics)))
-    for variant in result["declared"]["variants"]:
+    metrics = list(dict.fromkeys(comparison["metric"] for comparison in declared["comparisons"]))
+    titles = ["variant", "seeds", "learning rate", "parameters", "GFLOP", "ms a picture", *map(NAMES.get, metrics)]
+    lines += [_row(titles), _row(["---"] * len(titles))]
+    for variant in declared["variants"]:
         runs = [run for run in result["runs"] if run["variant"] == variant["name"]]
         cells = [_reached([run["metrics"][name] for run in runs], variant["article"].get(name)) for name in metrics]
-        rate = f"{result['rates'][variant['name']]:g}" if runs else ""
-        lines += _row([variant["name"], str(len(runs)), rate, *cells])
+        lines.append(_row([variant["name"], *_size(runs), *cells]))
     titles = ["difference, in points", "here", "95 % interval", "the article", "seeds won, lost", "p", "A/A", "verdict"]
-    lines += ["", *_row(titles), *_row(["---"] * len(titles))]
+    lines += ["", _row(titles), _row(["---"] * len(titles))]
     for row in result["comparisons"]:
-        lines += _row([row["name"], *_compared(row)])
+        lines.append(_row([f"{row['first']} - {row['second']}, {NAMES[row['metric']]}", *_compared(row)]))
     return "\n".join(lines) + "\n"
 
 
-def _row(cells: list[str]) -> list[str]:
-    return [f"| {' | '.join(cells)} |"]
+def _row(cells: list[str | None]) -> str:
+    return f"| {' | '.join(cell or '' for cell in cells)} |"
+
+
+def _size(runs: list[dict[str, Any]]) -> list[str]:
+    """Seeds, learning rate, parameters, operations and time of a variant."""
+    if not runs:
+        return ["0", "", "", "", ""]
+    time = np.median([run["seconds"]["detecting in a picture"] for run in runs])
+    rate, operations = runs[0]["settings"]["training"]["rate"], runs[0]["operations"] / 1e9
+    return [str(len(runs)), f"{rate:g}", f"{runs[0]['parameters']:,}", f"{operations:.2f}", f"{1000 * time:.0f}"]
 
 
 def _reached(values: list[float], article: float | None) -> str:

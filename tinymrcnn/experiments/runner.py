@@ -34,6 +34,7 @@ from tinymrcnn.experiments.training import (
     training_proposals,
 )  # fmt: skip
 from tinymrcnn.files import locked, make_folder, printable, replacing
+from tinymrcnn.models.cost import cost_of
 from tinymrcnn.weights import environment
 
 SAME = ("code", "cpu", "blas_kernels", "numba_threads")  # what both runs of a pair must have in common
@@ -77,7 +78,8 @@ def make(run: Run, plan_hash: str, places: Places) -> None:
         "settings": dataclasses.asdict(run),
         "metrics": metrics_of(found),
         "parameters": parameters_of(model),
-        "seconds": {"training": training_seconds, "test": test_seconds},
+        "operations": cost_of(model.config, test_pictures(run.pictures, 1).image_size).operations,
+        "seconds": {"training": training_seconds, "test": test_seconds, "detecting in a picture": found.seconds},
         "device": places.device,
         "environment": environment(),
         "commit": commit(),
