@@ -70,8 +70,8 @@ def sign_flip_p(differences) -> float:
 
 
 def holm(ps: dict[str, float]) -> dict[str, float]:
-    """Holm's adjusted p of several tests, by name: the probability that any test without an effect gets below 0.05 is 5 %
-    at most. The smallest of m is multiplied by m, the next by m - 1, ..., and none may fall below the one before."""
+    """Holm's adjusted p of several tests, by name: the probability that any test without an effect falls below 0.05 is
+    5 % at most. The smallest of m is multiplied by m, the next by m - 1, ..., none falling below the one before."""
     adjusted, reached = {}, 0.0
     for rank, name in enumerate(sorted(ps, key=lambda name: ps[name])):
         reached = max(reached, min(1.0, (len(ps) - rank) * ps[name]))
