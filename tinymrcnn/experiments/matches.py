@@ -1,4 +1,4 @@
-"""What one run found, small enough to be kept: the class, score and picture of every detection, and whether it is right.
+"""What one run found, small enough to be kept: score, class and picture of every detection, and whether it is right.
 
 Average precision needs no more, no boxes and no masks: which detections are right at each of ten IoU thresholds, and
 how many objects there are. So the interval of a comparison can be computed anew from one small file a run (some 40 kB
