@@ -145,7 +145,7 @@ COMMANDS = st.one_of(
     st.tuples(
         st.just(["data", "shapes", "--num", "1"]), some(option("--out", PATHS)),
         some(option("--num", COUNTS), option("--size", COUNTS), option("--size", COUNTS, COUNTS),
-             option("--seed", COUNTS), option("--crowded")),
+             option("--seed", COUNTS), option("--crowded"), option("--crowded", COUNTS)),
     ),
     st.tuples(st.sampled_from([["models"], ["no_such"], ["--version"], []]), some(SETS)),
 ).map(lambda parts: sum(parts, []))  # fmt: skip

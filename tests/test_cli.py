@@ -397,6 +397,11 @@ def test_data_shapes_can_be_read_back(capsys):
     for index, expected in enumerate(ShapesDataset(3, (48, 64), 5, crowded=True)[i] for i in range(3)):
         assert np.array_equal(found[index][0], expected[0])
         assert np.array_equal(found[index][1]["masks"], expected[1]["masks"])
+    assert main(["data", "shapes", "--out", "half", "--num", "2", "--size", "48", "--crowded", "0.5"]) == 0
+    found = CocoDataset("half/images", "half/annotations.json")
+    for index, crowded in enumerate((False, True)):
+        assert np.array_equal(found[index][0], ShapesDataset(2, 48, crowded=crowded)[index][0])
+    assert "crowded must be" in error_of(capsys, ["data", "shapes", "--out", "new", "--crowded", "2"])
     assert "exists already" in error_of(capsys, ["data", "shapes", "--out", "set"])
     assert "image_size" in error_of(capsys, ["data", "shapes", "--out", "new", "--size", "1", "2", "3"])
 

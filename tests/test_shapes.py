@@ -7,7 +7,7 @@ import pytest
 from matplotlib.path import Path
 
 from tinymrcnn.data import ShapesDataset, shapes
-from tinymrcnn.data.shapes import NAMES, Shape, coverage, draw, place_shapes, unit_distance, whole_box
+from tinymrcnn.data.shapes import NAMES, Shape, coverage, draw, place_shapes, unit_distance
 from tinymrcnn.randomness import Purpose, generator
 
 SIZE = (96, 150)
@@ -21,6 +21,12 @@ def pictures():
 def shapes_of(seed, index, crowded=False):
     """The shapes of a picture, drawn again (they are the first that its generator decides)."""
     return place_shapes(generator(seed, Purpose.SHAPES, index), *SIZE, crowded)
+
+
+def box_of(shape):
+    (rows, columns), share = coverage(shape, *SIZE)
+    y, x = np.nonzero(share >= 0.5)
+    return [x.min() + columns.start, y.min() + rows.start, x.max() + 1 + columns.start, y.max() + 1 + rows.start]
 
 
 def outline(points, inner):
@@ -85,12 +91,12 @@ def test_coverage_is_cut_by_the_border():
     y, x = np.mgrid[rows, columns] + 0.5
     inside = np.hypot(x - 4, y - 90) < 20
     np.testing.assert_array_equal(share >= 0.5, inside)
-    assert whole_box(shape, *SIZE).tolist() == [0, 70, 24, 96]
+    assert box_of(shape) == [0, 70, 24, 96]
 
 
 def test_rotation_turns_the_shape():
     """A triangle with a tip at angle 0 points right; turned by a quarter, down."""
-    tip_right, tip_down = (whole_box(Shape(3, 70.0, 50.0, 20.0, a), *SIZE) for a in (0.0, np.pi / 2))
+    tip_right, tip_down = (box_of(Shape(3, 70.0, 50.0, 20.0, a)) for a in (0.0, np.pi / 2))
     np.testing.assert_allclose(tip_right, [60, 50 - 17.3, 90, 50 + 17.3], atol=1)
     np.testing.assert_allclose(tip_down, [70 - 17.3, 40, 70 + 17.3, 70], atol=1)
 
@@ -224,28 +230,44 @@ def test_the_background_is_noisy_and_gently_shaded(monkeypatch):
 # Crowded -------------------------------------------------------------------------------------------------
 
 
-def test_crowded_pairs():
-    counts = set()
-    for index in range(60):
+def shown(shape):
+    """The pixels of a shape by brute force, (H, W) bool, if nothing lies over it."""
+    y, x = np.mgrid[: SIZE[0], : SIZE[1]] + 0.5
+    u, v = (x - shape.x) / shape.radius, (y - shape.y) / shape.radius
+    c, s = np.cos(shape.angle), np.sin(shape.angle)
+    return unit_distance(shape.label, c * u + s * v, c * v - s * u) <= 1e-6
+
+
+def test_crowded_pairs_overlap_evenly_from_a_little_to_nearly_all():
+    counts, overlaps = set(), []
+    for index in range(150):
         drawn = shapes_of(5, index, crowded=True)
         counts.add(len(drawn))
         for a, b in zip(drawn[::2], drawn[1::2], strict=True):
-            assert a.label == b.label
-            boxes = []
-            for shape in (a, b):  # the box of the whole mask, by brute force
-                y, x = np.mgrid[: SIZE[0], : SIZE[1]] + 0.5
-                u, v = (x - shape.x) / shape.radius, (y - shape.y) / shape.radius
-                c, s = np.cos(shape.angle), np.sin(shape.angle)
-                rows, columns = np.nonzero(unit_distance(shape.label, c * u + s * v, c * v - s * u) <= 1e-6)
-                boxes.append((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1))
-            (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = boxes
+            assert a.label == b.label and 0.08 <= b.radius / 96 <= 0.25
+            masks = [shown(a) & ~shown(b), shown(b)]
+            boxes = [(*np.argwhere(mask).min(0), *np.argwhere(mask).max(0) + 1) for mask in masks]
+            (ay1, ax1, ay2, ax2), (by1, bx1, by2, bx2) = boxes
             shared = max(0, min(ax2, bx2) - max(ax1, bx1)) * max(0, min(ay2, by2) - max(ay1, by1))
-            iou = shared / ((ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - shared)
-            assert 0.29 < iou < 0.71
-            assert 0.08 <= b.radius / 96 <= 0.25
+            overlaps.append(shared / ((ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - shared))
     assert counts == {2, 4, 6}
-    targets = [target for _, target in ShapesDataset(60, SIZE, seed=5, crowded=True)]
-    assert sum(len(target["labels"]) for target in targets) > 150  # most of both objects of a pair stay visible
+    bins = np.histogram(overlaps, [0, 0.27, 0.4, 0.5, 0.6, 0.7, 0.8, 0.93, 1])[0] / len(overlaps)
+    assert bins[0] < 0.02 and bins[-1] == 0  # tiny shapes may have no partner that fits
+    assert (bins[1:-1] > 0.1).all() and (bins[1:-1] < 0.25).all()
+
+
+def test_both_of_a_crowded_pair_are_targets():
+    dataset = ShapesDataset(60, SIZE, seed=5, crowded=True)
+    drawn = sum(len(shapes_of(5, index, crowded=True)) for index in range(60))
+    assert sum(len(target["labels"]) for _, target in dataset) > 0.95 * drawn
+
+
+def test_a_share_of_the_pictures_is_crowded():
+    ordinary, crowded = ShapesDataset(8, SIZE, seed=5), ShapesDataset(8, SIZE, seed=5, crowded=True)
+    for share, which in ((0.5, [1, 3, 5, 7]), (0.25, [3, 7]), (0, []), (1.0, range(8))):
+        mixed = ShapesDataset(8, SIZE, seed=5, crowded=share)
+        assert all(equal(mixed[index], (crowded if index in which else ordinary)[index]) for index in range(8))
+    assert "crowded=0.25" in repr(ShapesDataset(8, SIZE, crowded=0.25))
 
 
 # (seed, index) alone -------------------------------------------------------------------------------------
@@ -321,6 +343,9 @@ def test_default_size_and_coco_sizes():
         ({"num_images": 1, "image_size": (64, 20)}, "image_size"),
         ({"num_images": 1, "image_size": None}, "image_size"),
         ({"num_images": 1, "seed": -1}, "seed must be a non-negative integer, got -1"),
+        ({"num_images": 1, "crowded": 1.5}, "crowded must be True, False, or a share .* from 0 to 1, got 1.5"),
+        ({"num_images": 1, "crowded": float("nan")}, "crowded"),
+        ({"num_images": 1, "crowded": "yes"}, "crowded"),
     ],
 )
 def test_bad_arguments_are_sentences(arguments, message):

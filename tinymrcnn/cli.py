@@ -203,7 +203,10 @@ def _parser() -> argparse.ArgumentParser:
     shapes.add_argument("--num", type=int, default=100, metavar="N", help="how many images (default: 100)")
     shapes.add_argument("--size", type=int, nargs="+", default=[128], metavar="N", help="side, or height and width")
     shapes.add_argument("--seed", type=int, default=0, metavar="N", help="(default: 0)")
-    shapes.add_argument("--crowded", action="store_true", help="with pairs of overlapping objects of one class")
+    shapes.add_argument(
+        "--crowded", nargs="?", const=True, default=False, type=float, metavar="SHARE",
+        help="with pairs of overlapping objects of one class, in all pictures or in a share of them (0 to 1)",
+    )  # fmt: skip
 
     bench = command(
         commands, "bench", _bench, "measure the speed and the memory, beside torch and torchvision where installed",

@@ -22,7 +22,9 @@ MAX_OBJECTS = 6
 MIN_VISIBLE = 30  # pixels; an object that shows less stays in the picture but is no target
 CONTRAST = 60  # of 255: every object differs by more from all of the background in one channel at least
 NOISE = (6, 36)  # of 255: how far apart the brightest and the darkest noise of a picture lie
-PAIR_IOU = (0.3, 0.7)  # of the two boxes of a crowded pair, before anything occludes them
+PAIR_IOU = (0.3, 0.9)  # of the boxes around what a crowded pair shows, before other shapes occlude it
+PAIR_TOLERANCE = 0.02  # on the IoU that is drawn for a pair
+PAIR_TRIES = 300  # to find its second shape
 RING_WIDTH = 0.4
 STAR_INNER = 0.45
 CACHE_BYTES = 256 * 2**20
@@ -101,28 +103,46 @@ def random_shape(rng, height, width) -> Shape:
     return Shape(int(rng.integers(1, len(NAMES) + 1)), x, y, radius, rng.uniform(0, 2 * math.pi))
 
 
-def whole_box(shape: Shape, height: int, width: int) -> np.ndarray:
-    """The box (x1, y1, x2, y2) around what the shape would show if nothing lay over it."""
-    (rows, columns), share = coverage(shape, height, width)
-    return boxes_around(share[None] >= 0.5)[0] + np.array([columns.start, rows.start] * 2, np.float32)
+def visible_masks(covers, height: int, width: int) -> np.ndarray:
+    """What each of several shapes shows, (N, H, W) bool, from their coverages, from the back to the front."""
+    front = np.zeros((height, width), np.int8)  # which shape each pixel shows, counted from 1
+    for number, (window, share) in enumerate(covers, start=1):
+        front[window][share >= 0.5] = number
+    return front == np.arange(1, len(covers) + 1, dtype=np.int8)[:, None, None]
+
+
+def visible_iou(covers, height: int, width: int) -> float:
+    """The IoU of the boxes around what two shapes show, the second before the first; 0 if one is no target."""
+    masks = visible_masks(covers, height, width)
+    if (masks.sum((1, 2)) < MIN_VISIBLE).any():
+        return 0.0
+    first, second = boxes_around(masks)
+    shared = (np.minimum(first[2:], second[2:]) - np.maximum(first[:2], second[:2])).clip(min=0).prod()
+    return float(shared / ((first[2:] - first[:2]).prod() + (second[2:] - second[:2]).prod() - shared))
 
 
 def partner(rng, shape: Shape, height: int, width: int) -> Shape:
-    """A second shape of the same class, so close to the first that their boxes overlap by PAIR_IOU."""
-    first = whole_box(shape, height, width)
-    while True:
-        other = random_shape(rng, height, width)
-        x, y = shape.x + rng.uniform(-1, 1) * shape.radius, shape.y + rng.uniform(-1, 1) * shape.radius
-        margin = other.radius / 2
-        if not (margin <= x <= width - margin and margin <= y <= height - margin):
+    """A second shape of the same class, before the first and so close that their visible boxes overlap by an IoU
+    drawn evenly from PAIR_IOU; if no shape that is tried does, the one that comes nearest."""
+    wanted = rng.uniform(*PAIR_IOU)
+    # shapes of other sizes, or further away, overlap too little
+    smallest, largest = (share * min(height, width) for share in RADIUS)
+    sizes = max(shape.radius * wanted, smallest), min(shape.radius / wanted, largest)
+    reach = 2 * shape.radius * (1 - wanted) / (1 + wanted)
+    first = coverage(shape, height, width)
+    best, least = shape, math.inf
+    for _ in range(PAIR_TRIES):
+        radius, angle = rng.uniform(*sizes), rng.uniform(0, 2 * math.pi)
+        x, y = shape.x + rng.uniform(-reach, reach), shape.y + rng.uniform(-reach, reach)
+        if not (radius / 2 <= x <= width - radius / 2 and radius / 2 <= y <= height - radius / 2):
             continue
-        other = other._replace(label=shape.label, x=x, y=y)
-        second = whole_box(other, height, width)
-        sides = np.minimum(first[2:], second[2:]) - np.maximum(first[:2], second[:2])
-        shared = sides.clip(min=0).prod()
-        iou = shared / ((first[2:] - first[:2]).prod() + (second[2:] - second[:2]).prod() - shared)
-        if PAIR_IOU[0] <= iou <= PAIR_IOU[1]:
-            return other
+        other = Shape(shape.label, x, y, radius, angle)
+        miss = abs(visible_iou([first, coverage(other, height, width)], height, width) - wanted)
+        if miss < least:
+            best, least = other, miss
+        if miss <= PAIR_TOLERANCE:
+            break
+    return best
 
 
 def place_shapes(rng, height: int, width: int, crowded: bool) -> list[Shape]:
@@ -159,14 +179,12 @@ def draw(rng, height: int, width: int, crowded: bool):
     shapes = place_shapes(rng, height, width, crowded)
     background = paint_background(rng, height, width)
     image = background.copy()
-    front = np.zeros((height, width), np.int8)  # which shape each pixel shows, counted from 1
-    for number, shape in enumerate(shapes, start=1):
-        window, share = coverage(shape, height, width)
+    covers = [coverage(shape, height, width) for shape in shapes]
+    for window, share in covers:
         view = image[:, *window]
         view += share * (contrasting_color(rng, background)[:, None, None] - view)
-        front[window][share >= 0.5] = number
     image += rng.uniform(*NOISE) * (rng.random(image.shape, np.float32) - 0.5)
-    masks = front == np.arange(1, len(shapes) + 1, dtype=np.int8)[:, None, None]
+    masks = visible_masks(covers, height, width)
     visible = masks.sum((1, 2)) >= MIN_VISIBLE
     labels = np.array([shape.label for shape in shapes], np.int64)
     return np.rint(image).clip(0, 255).astype(np.uint8), masks[visible], labels[visible]
@@ -184,7 +202,8 @@ class ShapesDataset:
     """dataset[i] -> (image, target) of one drawn picture.
 
     num_images: its length. image_size: one side or (height, width), at least 32. seed: a non-negative
-    integer; image i is drawn from (seed, i) alone. crowded: pairs of one class with a box IoU of 0.3 to 0.7.
+    integer; image i is drawn from (seed, i) alone. crowded: pairs of one class, one before the other, whose
+    boxes overlap by an IoU of 0.3 to 0.9; True, False, or the share of such pictures: 0.5 is every second one.
 
     image: (3, H, W) RGB float32, multiples of 1/255. target: boxes (N, 4) float32 around what is visible,
     labels (N,) int64, masks (N, H, W) uint8, image_id int, area (N,) float32 in pixels, iscrowd (N,) int64
@@ -194,7 +213,7 @@ class ShapesDataset:
 
     categories = [{"label": label, "name": name, "id": label} for label, name in enumerate(NAMES, start=1)]
 
-    def __init__(self, num_images: int, image_size=128, seed: int = 0, crowded: bool = False):
+    def __init__(self, num_images: int, image_size=128, seed: int = 0, crowded: bool | float = False):
         size = tuple(image_size) if isinstance(image_size, (tuple, list)) else (image_size, image_size)
         if len(size) != 2 or not all(isinstance(side, (int, np.integer)) and side >= 32 for side in size):
             raise ValueError(f"image_size must be one side or (height, width), each at least 32, got {image_size!r}.")
@@ -202,7 +221,9 @@ class ShapesDataset:
             raise ValueError(f"num_images must be a positive integer, got {num_images!r}.")
         if not isinstance(seed, (int, np.integer)) or seed < 0:
             raise ValueError(f"seed must be a non-negative integer, got {seed!r}.")
-        self.num_images, self.seed, self.crowded = int(num_images), int(seed), bool(crowded)
+        if not isinstance(crowded, (bool, np.bool_, int, float, np.number)) or not 0 <= crowded <= 1:
+            raise ValueError(f"crowded must be True, False, or a share of the pictures from 0 to 1, got {crowded!r}.")
+        self.num_images, self.seed, self.crowded = int(num_images), int(seed), crowded
         self.image_size = (int(size[0]), int(size[1]))
         self._cache: dict[int, tuple] = {}
         self._free_bytes = CACHE_BYTES
@@ -236,7 +257,8 @@ class ShapesDataset:
         since training visits all images in turn and would find nothing in a cache of the latest ones."""
         if (kept := self._cache.get(number)) is not None:
             return kept
-        image, masks, labels = draw(generator(self.seed, Purpose.SHAPES, number), *self.image_size, self.crowded)
+        crowded = math.floor((number + 1) * self.crowded) > math.floor(number * self.crowded)  # evenly spread
+        image, masks, labels = draw(generator(self.seed, Purpose.SHAPES, number), *self.image_size, crowded)
         entry = (image, np.packbits(masks.reshape(len(masks), image[0].size), axis=1), labels)
         size = sum(array.nbytes for array in entry)
         if size <= self._free_bytes:
