@@ -115,6 +115,17 @@ def test_a_finished_model_is_smaller_and_detects_the_same(tmp_path, saved):
             assert np.array_equal(found[name], expected[name])
 
 
+def test_masks_by_an_mlp_come_back(tmp_path):
+    model = tiny_model(mask_head="mlp", mask_pool=4, mask_channels=8, reduce="max").eval()
+    save_checkpoint(tmp_path / "c.npz", model)
+    back = load_model(tmp_path / "c.npz", device="cpu")
+    assert (back.config.mask.head, back.config.pooler.reduce) == ("mlp", "max")
+    images = [ShapesDataset(1, (64, 96), seed=100)[0][0]]
+    for found, expected in zip(back.detect(images), model.detect(images), strict=True):
+        assert found["masks"].shape[1:] == (8, 8)
+        assert all(np.array_equal(found[name], expected[name]) for name in expected)
+
+
 def test_load_weights_into_another_model(saved):
     path, model, _, _ = saved
     other = tiny_model(seed=4)
@@ -149,6 +160,21 @@ def test_the_shipped_model_is_of_format_1():
     assert "format_version" not in metadata and "norm_eps" not in metadata["config"]
     back = load_checkpoint(SHIPPED_MODEL)
     assert back.config == get_config("shapes") and back.step == 2200
+
+
+@pytest.mark.parametrize("loss, decoding", [("sigmoid", "background"), ("softmax", "all")])
+def test_a_file_of_format_3_keeps_its_numbers(tmp_path, loss, decoding):
+    """It lacks what came with format 4. Where that matters, it gets what the code did when it was written."""
+    save_checkpoint(tmp_path / "c.npz", tiny_model(mask_loss=loss))
+
+    def to_format_3(metadata):
+        metadata["format_version"] = 3
+        del metadata["config"]["mask"]["head"], metadata["config"]["mask"]["softmax_decoding"]
+        del metadata["config"]["pooler"]["reduce"]
+
+    back = load_checkpoint(rewritten(tmp_path / "c.npz", to_format_3)).config
+    assert (back.mask.head, back.mask.softmax_decoding, back.pooler.reduce) == ("fcn", decoding, "mean")
+    assert back == tiny_model(mask_loss=loss, softmax_decoding=decoding).config
 
 
 def test_a_field_that_is_missing_or_unknown_is_refused(saved):

@@ -31,6 +31,10 @@ def test_unknown_names():
         (dict(channel_order="RGB"), "channel_order is 'RGB'; it must be one of 'rgb', 'bgr'"),
         (dict(resize="opencv"), "resize is 'opencv'; it must be one of 'float', 'pillow'"),
         (dict(num_classes=1), "num_classes is 1; it must be a whole number from 2 to 65536"),
+        (dict(mask_head="rnn"), "MaskSettings: head is 'rnn'; it must be one of 'fcn', 'mlp'"),
+        (dict(softmax_decoding="own"), "softmax_decoding is 'own'; it must be one of 'background', 'all'"),
+        (dict(reduce="sum"), "PoolerSettings: reduce is 'sum'; it must be one of 'mean', 'max'"),
+        (dict(**C4, mask_head="mlp"), "'c4' both branches share a head of convolutions: mask.head is 'fcn'"),
         (dict(class_agnostic_masks=True, mask_loss="softmax"), "class-agnostic mask has no classes to compete"),
         (dict(extra_level=True), "'fpn' has 5 levels, but anchor_sizes names 4"),
         (dict(backbone="c4"), "'c4' has 1 levels, but anchor_sizes names 4"),
@@ -74,6 +78,12 @@ def test_switches_change_the_shape_of_the_heads():
     default = shapes()
     assert (default[logits], default[cls], default[reg]) == ((6, 4, 1, 1), (6, 8), (24, 8))
     assert shapes(class_agnostic_masks=True)[logits] == (1, 4, 1, 1)
+    mlp = shapes(mask_head="mlp", mask_pool=3)
+    mlp = {name.removeprefix("roi_heads.mask_"): shape for name, shape in mlp.items() if "mask" in name}
+    assert {name: shape for name, shape in mlp.items() if name.endswith("weight")} == {
+        "predictor.fc1.weight": (4, 8 * 9), "predictor.fc2.weight": (4, 4),
+        "predictor.mask_fc_logits.weight": (6 * 36, 4),
+    }  # fmt: skip
     assert shapes(num_classes=3)[logits] == (3, 4, 1, 1) and shapes(num_classes=3)[reg] == (12, 8)
     assert shapes(aspect_ratios=(1.0, 2.0))["rpn.head.bbox_pred.weight"] == (8, 8, 1, 1)
     assert shapes(**C4)["rpn.head.cls_logits.weight"] == (12, 8, 1, 1)
@@ -97,6 +107,8 @@ CHANGES_LOSSES = [
     (dict(soft_mask_targets=True), LOSSES[4:]),
     (dict(roi_op="roi_pool"), LOSSES[2:]),
     (dict(roi_op="roi_warp"), LOSSES[2:]),
+    (dict(reduce="max"), LOSSES[2:]),
+    (dict(softmax_decoding="all"), []),
     (dict(aligned=False), LOSSES[2:]),
     (dict(sampling_ratio=1), LOSSES[2:]),
     (dict(canonical_size=40.0), LOSSES[2:]),
@@ -165,6 +177,7 @@ CHANGES_DETECTIONS = [
     (dict(max_detections=10), True),
     (dict(min_box_size=20.0), True),
     (dict(mask_loss="softmax"), True),
+    (dict(softmax_decoding="all"), False),
     (dict(rpn_pre_nms_train=20), False),
     (dict(rpn_post_nms_train=20), False),
     (dict(box_samples=10), False),
@@ -177,6 +190,15 @@ def test_switches_of_the_detections(overrides, expected):
     before, after = (tiny_model(**changes).eval().detect(BATCH[0]) for changes in ({}, overrides))
     pairs = [(a[name], b[name]) for a, b in zip(before, after, strict=True) for name in a]
     assert any(not np.array_equal(a, b) for a, b in pairs) == expected
+
+
+def test_softmax_masks_have_two_decodings():
+    """The same boxes with other masks: none of them larger among all classes than between class and background."""
+    settings = dict(mask_loss="softmax", mask_channels=4)
+    two, among_all = (tiny_model(**settings, softmax_decoding=d).eval().detect(BATCH[0]) for d in ("background", "all"))
+    for a, b in zip(two, among_all, strict=True):
+        assert np.array_equal(a["boxes"], b["boxes"]) and len(a["masks"]) > 0
+        assert (a["masks"] > b["masks"]).mean() > 0.99 and (a["masks"] >= b["masks"] * (1 - 1e-6)).all()
 
 
 def test_sizes_that_are_limits():

@@ -14,6 +14,7 @@ VARIANTS = {
     **DETECTORS,
     "softmax masks": dict(mask_loss="softmax"),
     "class-agnostic masks": dict(class_agnostic_masks=True),
+    "mlp masks": dict(mask_head="mlp"),
     "frozen norm": dict(norm="frozen"),
     "group norm": dict(norm="group"),
     "roi_pool": dict(roi_op="roi_pool"),
@@ -175,7 +176,7 @@ def assert_no_detections(result, size=None):
     assert size is None or result["masks"].shape[1:] == size
 
 
-@pytest.mark.parametrize("name", [*DETECTORS, "softmax masks", "class-agnostic masks"])
+@pytest.mark.parametrize("name", [*DETECTORS, "softmax masks", "class-agnostic masks", "mlp masks"])
 def test_no_detections(name):
     model = tiny_model(score_threshold=1.0, **VARIANTS[name]).eval()
     images = [scene(0)[0], empty_scene(1, (50, 70))[0]]

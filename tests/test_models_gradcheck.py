@@ -14,6 +14,7 @@ VARIANTS = {
     "fpn": {},
     "softmax masks": dict(mask_loss="softmax"),
     "class-agnostic masks": dict(class_agnostic_masks=True),
+    "mlp masks": dict(mask_head="mlp"),
     "c4": C4,
     "c4, bottleneck, stride in 1x1": dict(**C4, block="bottleneck", stride_in_1x1=True, roi_stage_stride=1),
     "c5": C5,
@@ -21,6 +22,7 @@ VARIANTS = {
     "fcis, bottleneck": dict(**FCIS, block="bottleneck", norm="frozen"),
     "roi_pool": dict(roi_op="roi_pool"),
     "roi_warp": dict(roi_op="roi_warp"),
+    "largest samples": dict(reduce="max"),
     "group norm": dict(norm="group"),
     "frozen norm": dict(norm="frozen"),
     "extra level, L1": dict(

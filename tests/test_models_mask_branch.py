@@ -7,6 +7,7 @@ from tinymrcnn.autograd import Tensor
 from tinymrcnn.backend import to_device
 from tinymrcnn.models.mask_branch import (
     MaskHead,
+    MaskMLP,
     MaskPredictor,
     MaskSettings,
     decode_masks,
@@ -48,6 +49,34 @@ def test_the_predictor():
     out = predictor(Tensor(f32([[[[1, 2]]]])))
     doubled = f32([[1, 2, 2, 4], [3, 0, 6, 0]])  # ReLU between the two
     np.testing.assert_array_equal(out.data, [[doubled, 10 * doubled + 0.5]])
+
+
+def test_the_mlp_is_three_matrix_products():
+    mlp = MaskMLP(3, 2, MaskSettings(head="mlp", pool=4, channels=5))
+    names = [f"{layer}.{kind}" for layer in ("fc1", "fc2", "mask_fc_logits") for kind in ("weight", "bias")]
+    assert [name for name, _ in mlp.named_parameters()] == names
+    rng = np.random.default_rng(2)
+    for parameter in mlp.parameters():
+        parameter.data[...] = rng.normal(size=parameter.shape)
+    x = rng.normal(size=(7, 3, 4, 4)).astype(np.float32)
+    out = mlp(Tensor(x))
+    assert out.shape == (7, 2, 8, 8) and out.dtype == np.float32
+    w1, b1, w2, b2, w3, b3 = (parameter.data.astype(float) for parameter in mlp.parameters())
+    expected = np.empty((7, 2, 8, 8))
+    for r, k, i, j in np.ndindex(expected.shape):
+        hidden = np.maximum(w1 @ [x[r, c, y, z] for c in range(3) for y in range(4) for z in range(4)] + b1, 0)
+        hidden = np.maximum(w2 @ hidden + b2, 0)
+        row = (k * 8 + i) * 8 + j  # class by class, and of each the cells row by row
+        expected[r, k, i, j] = w3[row] @ hidden + b3[row]
+    np.testing.assert_allclose(out.data, expected, rtol=1e-4, atol=1e-4)
+    assert mlp(Tensor(x[:0])).shape == (0, 2, 8, 8)
+
+
+def test_the_mlp_starts_with_no_opinion():
+    mlp = MaskMLP(8, 6, MaskSettings(head="mlp", channels=32))
+    mlp.initialize(0)
+    out = mlp(Tensor(np.random.default_rng(0).normal(size=(2, 8, 14, 14)).astype(np.float32)))
+    assert out.shape == (2, 6, 28, 28) and 0 < np.abs(out.data).max() < 0.05
 
 
 # Targets
@@ -184,21 +213,49 @@ def test_gradients(check_gradients, device, kind):
 
 
 def test_probabilities_of_the_own_class():
-    masks = decode_masks(Tensor(LOGITS), LABELS)
+    masks = decode_masks(Tensor(LOGITS), LABELS, settings=DEFAULT)
     assert masks.shape == (2, 2, 2) and masks.dtype == np.float32
     np.testing.assert_allclose(masks[0], 1 / (1 + np.exp(-LOGITS[0, 2])), rtol=1e-5)
     np.testing.assert_allclose(masks[1], 1 / (1 + np.exp(-LOGITS[1, 1])), rtol=1e-5)
-    agnostic = decode_masks(Tensor(LOGITS[:, :1]), LABELS)
+    agnostic = decode_masks(Tensor(LOGITS[:, :1]), LABELS, settings=DEFAULT)
     np.testing.assert_allclose(agnostic, 1 / (1 + np.exp(-LOGITS[:, 0])), rtol=1e-5)
 
 
-def test_probabilities_of_the_softmax():
-    masks = decode_masks(Tensor(LOGITS), LABELS, kind="softmax")
+SOFTMAX, ALL = MaskSettings(loss="softmax"), MaskSettings(loss="softmax", softmax_decoding="all")
+
+
+def test_the_softmax_between_the_class_and_the_background():
+    masks = decode_masks(Tensor(LOGITS), LABELS, settings=SOFTMAX)
+    assert masks.shape == (2, 2, 2) and masks.dtype == np.float32
+    shares = np.exp(LOGITS) / np.exp(LOGITS).sum(axis=1, keepdims=True)
+    own = np.stack([shares[0, 2], shares[1, 1]])
+    np.testing.assert_allclose(masks, own / (own + shares[:, 0]), rtol=1e-5)
+    np.testing.assert_array_equal(masks >= 0.5, own >= shares[:, 0])
+    rival = LOGITS + f32([0, 7, 0]).reshape(1, 3, 1, 1)  # another class for RoI 0, whose mask does not change
+    np.testing.assert_array_equal(decode_masks(Tensor(rival), LABELS, settings=SOFTMAX)[0], masks[0])
+
+
+def test_the_softmax_among_all_classes():
+    masks = decode_masks(Tensor(LOGITS), LABELS, settings=ALL)
     shares = np.exp(LOGITS) / np.exp(LOGITS).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(masks, [shares[0, 2], shares[1, 1]], rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["sigmoid", "softmax"])
-def test_no_masks(kind):
-    masks = decode_masks(Tensor(np.zeros((0, 3, 2, 2), np.float32)), ints(), kind=kind)
+def test_a_cell_that_two_classes_share():
+    """Background 0.04, and 0.48 for either of two classes: object, but of no class with a majority."""
+    logits = Tensor(np.log(f32([0.04, 0.48, 0.48])).reshape(1, 3, 1, 1))
+    assert decode_masks(logits, ints(1), settings=SOFTMAX).item() == pytest.approx(0.48 / 0.52)
+    assert decode_masks(logits, ints(1), settings=ALL).item() == pytest.approx(0.48)
+
+
+@pytest.mark.parametrize("settings", [DEFAULT, SOFTMAX, ALL])
+def test_logits_of_any_size(settings):
+    logits = f32([[1e4, -1e4, 0], [0, -1e4, 1e4], [-1e4, 1e4, 0]]).reshape(3, 3, 1, 1)
+    found = decode_masks(Tensor(logits), ints(1, 1, 1), settings=settings)
+    np.testing.assert_array_equal(found.ravel(), [0, 0, 1])
+
+
+@pytest.mark.parametrize("settings", [DEFAULT, SOFTMAX, ALL])
+def test_no_masks(settings):
+    masks = decode_masks(Tensor(np.zeros((0, 3, 2, 2), np.float32)), ints(), settings=settings)
     assert masks.shape == (0, 2, 2) and masks.dtype == np.float32

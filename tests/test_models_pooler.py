@@ -104,14 +104,17 @@ def test_a_single_level_takes_all():
 ARGUMENTS = {
     "roi_align": lambda f, r, size, scale: roi_align(f, r, size, scale, 2, True),
     "roi_align, not aligned": lambda f, r, size, scale: roi_align(f, r, size, scale, 2, False),
+    "roi_align, max": lambda f, r, size, scale: roi_align(f, r, size, scale, 2, True, "max"),
     "roi_pool": roi_pool,
     "roi_warp": lambda f, r, size, scale: roi_warp(f, r, size, scale, 2),
+    "roi_warp, max": lambda f, r, size, scale: roi_warp(f, r, size, scale, 2, "max"),
 }
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)
 def test_operators_by_name(name):
-    settings = PoolerSettings(roi_op=name.partition(",")[0], sampling_ratio=2, aligned=name == "roi_align")
+    reduce = "max" if name.endswith("max") else "mean"
+    settings = PoolerSettings(name.partition(",")[0], "not" not in name, sampling_ratio=2, reduce=reduce)
     features = Tensor(np.random.default_rng(0).normal(size=(2, 3, 9, 13)).astype(np.float32))
     rois = np.array([[1, 3.2, 4.1, 30.9, 20.3], [0, 10.0, 0.5, 50.0, 33.0]], np.float32)
     result = cut_rois(features, rois, 3, 1 / 4, settings)

@@ -309,11 +309,10 @@ def test_masks_over_whole_pixels():
 COUNTED = ("torchvision_resnet50_fpn", "detectron2_resnet50_c4", "paper_resnet50_c5", "shapes")
 
 
-@pytest.mark.parametrize(
-    "preset", ["torchvision_resnet50_fpn", "detectron2_resnet50_c4", "paper_resnet50_c5", "shapes"]
-)
-def test_the_counted_cost_is_that_of_a_run(preset):
-    config = replace(get_config(preset), **{**FEW_CHANNELS, "rpn_post_nms_test": 7, "max_detections": 3})
+@pytest.mark.parametrize("preset, head", [*((preset, "fcn") for preset in COUNTED), ("shapes", "mlp")])
+def test_the_counted_cost_is_that_of_a_run(preset, head):
+    few = {**FEW_CHANNELS, "rpn_post_nms_test": 7, "max_detections": 3}
+    config = replace(get_config(preset), **few, mask_head=head)
     cost = cost_of(config, (64, 96))
     model = build_model(config).eval()
     with counting_operations() as count:

@@ -274,6 +274,26 @@ def test_class_agnostic_masks_belong_to_all_classes(tmp_path):
     assert np.array_equal(scores[:2], source.state_dict()[BOX + "cls_score.bias"][[0, 5]])
 
 
+@pytest.mark.parametrize("agnostic", [False, True])
+def test_masks_by_an_mlp_keep_what_they_know_of_a_class(tmp_path, agnostic):
+    """Of a class it has a row for every cell of the mask, here 4 x 4; of no class in particular just as many."""
+    settings = dict(mask_head="mlp", mask_pool=2, class_agnostic_masks=agnostic)
+    source, model = tiny_model(1, **settings), tiny_model(2, **settings, num_classes=4)
+    source.categories, model.categories = named(*"abcde"), named(*"exb")
+    save_checkpoint(tmp_path / "own.npz", source)
+    before, report = model.state_dict(), load_weights(model, tmp_path / "own.npz")
+    assert report.carried == ("e", "b") and report.new == ("x",)
+    logits = [f"roi_heads.mask_predictor.mask_fc_logits.{kind}" for kind in ("weight", "bias")]
+    for name in logits:
+        new, old, own = model.state_dict()[name], source.state_dict()[name], before[name]
+        if agnostic:
+            assert np.array_equal(new, old) and len(new) == 16
+        else:
+            new, old, own = (array.reshape(-1, 16, *array.shape[1:]) for array in (new, old, own))
+            assert np.array_equal(new[[0, 1, 3]], old[[0, 5, 2]]) and np.array_equal(new[2], own[2])
+    assert_loaded(model, source.state_dict(), skip=[*PREDICTORS, *logits])
+
+
 @pytest.mark.parametrize("family, classes", [("torchvision", 91), ("detectron2", 81)])
 def test_public_files_know_the_names_of_coco(tmp_path, family, classes):
     settings = {**(DETECTRON2 if family == "detectron2" else TORCHVISION), "num_classes": classes}

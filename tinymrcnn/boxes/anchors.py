@@ -50,10 +50,8 @@ class AnchorGenerator:
             for name, group in zip(("sizes", "aspect_ratios"), values, strict=True):
                 if not isinstance(group, (tuple, list)) or not group or min(group) <= 0:
                     raise ValueError(f"{name}[{level}] must be a tuple of positive numbers, not {group!r}.")
-        self.cells = tuple(
-            _cell_anchors(tuple(level_sizes), tuple(level_ratios), rounded, order)
-            for level_sizes, level_ratios in zip(sizes, aspect_ratios, strict=True)
-        )
+        levels = zip(sizes, aspect_ratios, strict=True)
+        self.cells = tuple(_cell_anchors(*level, rounded, order) for level in levels)
 
     @property
     def num_anchors_per_cell(self) -> list[int]:
@@ -78,14 +76,12 @@ class AnchorGenerator:
                 f"These anchors are for {levels} levels: got {len(grid_sizes)} grid sizes"
                 + (f" and {len(strides)} strides." if strides is not None else ".")
             )
-        anchors = []
-        for level, (h, w) in enumerate(grid_sizes):
-            if strides is None:
-                stride_y, stride_x = image_size[0] // max(h, 1), image_size[1] // max(w, 1)
-            else:
-                stride_y = stride_x = strides[level]
-            anchors.append(_grid_anchors(self.cells[level], int(h), int(w), int(stride_y), int(stride_x)))
-        return anchors
+        if strides is None:
+            steps = [(image_size[0] // max(h, 1), image_size[1] // max(w, 1)) for h, w in grid_sizes]
+        else:
+            steps = [(stride, stride) for stride in strides]
+        grids = zip(self.cells, grid_sizes, steps, strict=True)
+        return [_grid_anchors(cell, *map(int, size), *map(int, step)) for cell, size, step in grids]
 
 
 def _cell_anchors(sizes: Sequence[float], ratios: Sequence[float], rounded: bool, order: str) -> Cell:

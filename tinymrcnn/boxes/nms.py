@@ -136,16 +136,12 @@ def _survivors(xp: Any, boxes: Array, groups: Array, iou_threshold: float) -> Ar
 def _check_arguments(xp: Any, boxes: Array, scores: Array, idxs: Array, iou_threshold: float) -> None:
     if boxes.ndim != 2 or boxes.shape[1] != 4 or boxes.dtype not in (np.float32, np.float64):
         raise ValueError(f"The boxes must be a float (n, 4) array, not {boxes.dtype} {boxes.shape}.")
-    if scores.shape != boxes.shape[:1] or scores.dtype.kind != "f":
-        raise ValueError(
-            f"There are {len(boxes)} boxes, so the scores must be {len(boxes)} floats in one dimension, "
-            f"not {scores.dtype} {scores.shape}."
-        )
-    if idxs.shape != boxes.shape[:1] or idxs.dtype.kind not in "iu":
-        raise ValueError(
-            f"There are {len(boxes)} boxes, so their groups must be {len(boxes)} integers in one "
-            f"dimension, not {idxs.dtype} {idxs.shape}."
-        )
+    for name, array, kinds, numbers in (("scores", scores, "f", "floats"), ("groups", idxs, "iu", "integers")):
+        if array.shape != boxes.shape[:1] or array.dtype.kind not in kinds:
+            raise ValueError(
+                f"There are {len(boxes)} boxes, so their {name} must be {len(boxes)} {numbers} in one dimension, "
+                f"not {array.dtype} {array.shape}."
+            )
     if not 0 <= iou_threshold <= 1:
         raise ValueError(f"The IoU threshold must lie in 0..1, not {iou_threshold!r}.")
     finite = xp.isfinite(boxes).all(axis=1) & xp.isfinite(scores)

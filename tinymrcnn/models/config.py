@@ -50,6 +50,8 @@ class Config(Settings):
         super().__post_init__()
         if self.model == "fcis" and (self.backbone != "c4" or not self.masks):
             raise ValueError("FCIS has the backbone 'c4', and classes, boxes and masks from the same maps: masks=True.")
+        if self.mask.head == "mlp" and self.backbone == "c4":
+            raise ValueError("With the backbone 'c4' both branches share a head of convolutions: mask.head is 'fcn'.")
         if self.backbone == "fpn" and self.resnet.strides[1:] != (2, 2, 2):
             raise ValueError(f"Each level of an FPN halves the one before; resnet.strides is {self.resnet.strides}.")
         levels, named = len(self.strides), len(self.rpn.anchor_sizes)

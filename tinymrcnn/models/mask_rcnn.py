@@ -4,12 +4,14 @@ In training both branches run on the same sampled RoIs; at inference the box bra
 branch on the best detections only (paper, section 3.1). What comes before is in two_stage.py. Lessons 08 to 11.
 """
 
+import functools
+
 import numpy as np
 
 from tinymrcnn.autograd import Tensor, cat
-from tinymrcnn.backend import Array, backend_of, to_numpy
+from tinymrcnn.backend import Array, array_module, backend_of, to_numpy
 from tinymrcnn.models.box_branch import BoxHead, BoxPredictor, RoISamples, box_loss, decode_detections
-from tinymrcnn.models.mask_branch import MaskHead, MaskPredictor, decode_masks, mask_loss, mask_targets
+from tinymrcnn.models.mask_branch import MaskHead, MaskMLP, MaskPredictor, decode_masks, mask_loss, mask_targets
 from tinymrcnn.models.resnet import make_stage
 from tinymrcnn.models.transform import Batch
 from tinymrcnn.models.two_stage import LossSums, TwoStage
@@ -34,10 +36,13 @@ class MaskRCNN(TwoStage):
             box_channels, mask_channels = config.box.hidden, (self.channels, *config.mask.layers)[-1]
         heads["box_predictor"] = BoxPredictor(box_channels, config.num_classes)
         if config.masks:
-            if config.backbone != "c4":
-                heads["mask_head"] = MaskHead(self.channels, config.mask)
             num_masks = 1 if config.mask.class_agnostic_masks else config.num_classes
-            heads["mask_predictor"] = MaskPredictor(mask_channels, num_masks, config.mask)
+            if config.mask.head == "mlp":
+                heads["mask_predictor"] = MaskMLP(self.channels, num_masks, config.mask)
+            else:
+                if config.backbone != "c4":
+                    heads["mask_head"] = MaskHead(self.channels, config.mask)
+                heads["mask_predictor"] = MaskPredictor(mask_channels, num_masks, config.mask)
         return Module(**heads)
 
     def roi_features(self, features: list[Tensor], rois: list[Array], size: int) -> Tensor:
@@ -62,13 +67,10 @@ class MaskRCNN(TwoStage):
     def box_detections(self, roi_features: Tensor, batch: Batch, proposals: list[Array]) -> list[dict[str, Array]]:
         """Per image boxes, scores and labels in the resized image, best first."""
         logits, deltas = (output.data for output in self.box_branch(roi_features))
-        ends = np.cumsum([0] + [len(boxes) for boxes in proposals]).tolist()
-        return [
-            decode_detections(
-                logits[start:end], deltas[start:end], rois=rois, image_size=size, settings=self.config.box
-            )
-            for start, end, rois, size in zip(ends, ends[1:], proposals, batch.sizes, strict=False)
-        ]
+        xp, ends = array_module(logits), np.cumsum([len(boxes) for boxes in proposals])[:-1].tolist()
+        parts = zip(xp.split(logits, ends), xp.split(deltas, ends), proposals, batch.sizes, strict=True)
+        decode = functools.partial(decode_detections, settings=self.config.box)
+        return [decode(*outputs, rois=rois, image_size=size) for *outputs, rois, size in parts]
 
     # The mask branch
 
@@ -80,18 +82,16 @@ class MaskRCNN(TwoStage):
 
     def mask_logits(self, roi_features: Tensor) -> Tensor:
         """(R, C, size, size) -> (R, K, m, m), m twice the size."""
-        hidden = roi_features if self.config.backbone == "c4" else self.roi_heads.mask_head(roi_features)
-        logits: Tensor = self.roi_heads.mask_predictor(hidden)
+        if hasattr(self.roi_heads, "mask_head"):  # neither C4 nor the MLP has one
+            roi_features = self.roi_heads.mask_head(roi_features)
+        logits: Tensor = self.roi_heads.mask_predictor(roi_features)
         return logits
 
     def mask_losses(self, logits: Tensor, batch: Batch, samples: list[RoISamples]) -> LossSums:
         """The (sum, count) of loss_mask, from the mask logits of all positives (P, K, m, m)."""
-        targets = [
-            mask_targets(
-                target["masks"], s.positives, objects=s.objects, size=logits.shape[2], settings=self.config.mask
-            )
-            for target, s in zip(batch.targets or (), samples, strict=True)
-        ]
+        cut = functools.partial(mask_targets, size=logits.shape[2], settings=self.config.mask)
+        pairs = zip(batch.targets or (), samples, strict=True)
+        targets = [cut(target["masks"], s.positives, objects=s.objects) for target, s in pairs]
         labels = np.concatenate([s.labels[: len(s.objects)] for s in samples])
         joined = backend_of(*targets).module.concatenate(targets)
         return {"loss_mask": mask_loss(logits, labels, targets=joined, kind=self.config.mask.loss)}
@@ -100,7 +100,7 @@ class MaskRCNN(TwoStage):
         """Per image the masks (D, m, m) of its detections: probabilities, on the host."""
         labels = [to_numpy(detection["labels"]) for detection in detections]
         logits = self.mask_branch(features, [detection["boxes"] for detection in detections])
-        masks = decode_masks(logits, np.concatenate(labels), kind=self.config.mask.loss)
+        masks = decode_masks(logits, np.concatenate(labels), settings=self.config.mask)
         ends = np.cumsum([len(part) for part in labels])[:-1].tolist()
         return np.split(to_numpy(masks), ends)
 

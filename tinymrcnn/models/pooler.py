@@ -13,7 +13,7 @@ from tinymrcnn.backend import Array, array_module
 from tinymrcnn.roi.roi_align import roi_align_unchecked
 from tinymrcnn.roi.roi_pool import roi_pool_unchecked
 from tinymrcnn.roi.roi_warp import roi_warp_unchecked
-from tinymrcnn.roi.rois import boxes_to_rois, interleave
+from tinymrcnn.roi.rois import Reduction, boxes_to_rois, interleave
 from tinymrcnn.settings import NotNegative, Positive, Range, Settings
 
 # Shapes below: R RoIs (R_i of image i), C channels
@@ -26,6 +26,7 @@ class PoolerSettings(Settings):
     roi_op: Literal["roi_align", "roi_pool", "roi_warp"] = "roi_align"
     aligned: bool = True  # RoIAlign only: pixel centres lie at half coordinates
     sampling_ratio: Annotated[int, Range(0, 16)] = 2  # samples a bin and axis; 0: as many as the bin has cells
+    reduce: Reduction = "mean"  # of a bin's samples; RoIAlign and RoIWarp only: RoIPool takes the largest cell
     canonical_size: Positive = 224.0  # pixels: an RoI of this size goes to ...
     canonical_level: Annotated[int, Range(0, 10)] = 4  # ... this level (FPN paper, formula 1)
     level_epsilon: tuple[NotNegative, NotNegative] = (0.0, 1e-6)  # added in and to the logarithm, against rounding
@@ -45,11 +46,12 @@ def assign_levels(boxes: Array, scales: list[float], settings: PoolerSettings) -
 
 def cut_rois(feature: Tensor, rois: Array, output_size: int, scale: float, settings: PoolerSettings) -> Tensor:
     """RoIs (R, 5) cut out of one map (N, C, H, W) by the operator of the settings: (R, C, output_size, output_size)."""
+    samples, reduce = settings.sampling_ratio, settings.reduce
     if settings.roi_op == "roi_pool":
         return roi_pool_unchecked(feature, rois, output_size, scale)
     if settings.roi_op == "roi_warp":
-        return roi_warp_unchecked(feature, rois, output_size, scale, settings.sampling_ratio)
-    return roi_align_unchecked(feature, rois, output_size, scale, settings.sampling_ratio, settings.aligned)
+        return roi_warp_unchecked(feature, rois, output_size, scale, samples, reduce)
+    return roi_align_unchecked(feature, rois, output_size, scale, samples, settings.aligned, reduce)
 
 
 def pool_rois(

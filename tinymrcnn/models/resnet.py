@@ -131,8 +131,7 @@ def make_stage(in_channels: int, stage: int, stride: int, settings: ResNetSettin
     """The blocks of a stage (0 to 3), the first of which strides. The C4 head runs the last stage on RoI features."""
     block, width = BLOCKS[settings.block], settings.widths[stage]
     blocks = [block(in_channels, width, stride, settings, dilation)]
-    for _ in range(settings.depths[stage] - 1):
-        blocks.append(block(block.expansion * width, width, 1, settings, dilation))
+    blocks += [block(block.expansion * width, width, 1, settings, dilation) for _ in range(settings.depths[stage] - 1)]
     return Sequential(*blocks)
 
 

@@ -149,14 +149,10 @@ def rpn_loss(
     negatives = np.concatenate([i * len(anchors) + s.negatives for i, s in enumerate(samples)])
     index = np.concatenate([positives, negatives])
     labels = (np.arange(len(index)) < len(positives)).astype(np.dtype(outputs.logits.dtype))
-    objectness = ops.binary_cross_entropy_with_logits(
-        outputs.logits.reshape(-1)[index], like(labels, anchors), reduction="sum"
-    )
-    targets = [
-        CODER.encode(boxes[like(s.objects, anchors)], anchors[like(s.positives, anchors)])
-        for boxes, s in zip(gt_boxes, samples, strict=True)
-    ]
-    deltas = outputs.deltas.reshape(-1, 4)[positives]
+    logits, deltas = outputs.logits.reshape(-1)[index], outputs.deltas.reshape(-1, 4)[positives]
+    objectness = ops.binary_cross_entropy_with_logits(logits, like(labels, anchors), reduction="sum")
+    pairs = [(b[like(s.objects, b)], anchors[like(s.positives, b)]) for b, s in zip(gt_boxes, samples, strict=True)]
+    targets = [CODER.encode(objects, chosen) for objects, chosen in pairs]
     box = ops.smooth_l1_loss(deltas, xp.concatenate(targets), beta=settings.box_beta, reduction="sum")
     count = settings.samples * len(samples) if settings.fixed_count else len(index)
     return {"loss_objectness": (objectness, count), "loss_rpn_box_reg": (box, count)}
@@ -176,13 +172,12 @@ def decode_proposals(
     xp = array_module(logits)
     pre_nms = settings.pre_nms_train if training else settings.pre_nms_test
     post_nms = settings.post_nms_train if training else settings.post_nms_test
-    chosen, levels, start = [], [], 0
-    for level, size in enumerate(anchors.level_sizes):
-        best = xp.argsort(-logits[start : start + size], kind="stable")[:pre_nms] + start
-        chosen.append(best)
-        levels.append(xp.full(len(best), level, xp.int64))
+    chosen, start = [], 0
+    for size in anchors.level_sizes:
+        chosen.append(xp.argsort(-logits[start : start + size], kind="stable")[:pre_nms] + start)
         start += size
-    index, levels = xp.concatenate(chosen), xp.concatenate(levels)
+    index = xp.concatenate(chosen)
+    levels = xp.concatenate([xp.full(len(best), level, xp.int64) for level, best in enumerate(chosen)])
     boxes, scores = CODER.decode(deltas[index], anchors.boxes[index])[:, 0], logits[index]
     finite = xp.isfinite(boxes).all(axis=1) & xp.isfinite(scores)
     boxes, scores, levels = boxes[finite], scores[finite], levels[finite]

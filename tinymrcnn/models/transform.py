@@ -93,10 +93,8 @@ def make_batch(
         canvas[:h, :w] = image.transpose(1, 2, 0)
     moved = None
     if targets is not None:
-        moved = [
-            {name: to_device(array, device) for name, array in _scale_target(target, before, after, dtype).items()}
-            for target, before, after in zip(targets, original_sizes, sizes, strict=True)
-        ]
+        frames = zip(targets, original_sizes, sizes, strict=True)
+        moved = [_scale_target(*frame, device, dtype) for frame in frames]
     return Batch(Tensor(to_device(channels_first(padded), device)), sizes, original_sizes, ids, moved)
 
 
@@ -111,9 +109,8 @@ def normalize(image: Array, settings: TransformSettings) -> Array:
         image = image[::-1]
     if settings.pixel_scale != 1:
         image = image * settings.pixel_scale
-    mean, std = (
-        np.asarray(values, image.dtype).reshape(3, 1, 1) for values in (settings.pixel_mean, settings.pixel_std)
-    )
+    constants = settings.pixel_mean, settings.pixel_std
+    mean, std = (np.asarray(values, image.dtype).reshape(3, 1, 1) for values in constants)
     return (image - mean) / std
 
 
@@ -160,9 +157,10 @@ def _resize_bytes(image: Array, size: tuple[int, int]) -> Array:
 
 
 def _scale_target(
-    target: dict[str, Any], before: tuple[int, int], after: tuple[int, int], dtype: Any
+    target: dict[str, Any], before: tuple[int, int], after: tuple[int, int], device: str, dtype: Any
 ) -> dict[str, Array]:
-    """The target without its crowd regions (they are ignored, never learned), with boxes and masks scaled."""
+    """The target on the device, without its crowd regions (they are ignored, never learned), with boxes and masks
+    scaled."""
     keep = np.flatnonzero(np.asarray(target.get("iscrowd", np.zeros(len(target["labels"])))) == 0)
     scale = np.array([after[1] / before[1], after[0] / before[0]] * 2, dtype)
     scaled = {"boxes": target["boxes"][keep].astype(dtype) * scale, "labels": target["labels"][keep].astype(np.int64)}
@@ -172,7 +170,7 @@ def _scale_target(
             rows, columns = (_nearest(m, n) for m, n in zip(before, after, strict=True))
             masks = masks[:, rows[:, None], columns]
         scaled["masks"] = masks
-    return {name: np.ascontiguousarray(array) for name, array in scaled.items()}
+    return {name: to_device(np.ascontiguousarray(array), device) for name, array in scaled.items()}
 
 
 def _nearest(before: int, after: int) -> np.ndarray:

@@ -100,9 +100,9 @@ class TwoStage(Module):
         min_sizes = None
         if targets is not None:
             check_targets(images, targets, num_classes=config.num_classes, needs_masks=config.masks)
-            if self.training and config.transform.train_min_sizes:
+            if self.training and (sizes := config.transform.train_min_sizes):
                 ids = image_ids_of(images, targets)
-                min_sizes = [self._draw_min_size(step, image_id) for image_id in ids]
+                min_sizes = [int(generator(self.seed, Purpose.RESIZE, step, i).choice(sizes)) for i in ids]
         dtype = np.dtype(next(self.parameters()).dtype)
         batch = make_batch(
             images, targets, settings=config.transform, min_sizes=min_sizes, device=self.device, dtype=dtype
@@ -110,16 +110,11 @@ class TwoStage(Module):
         batch.step = step
         return batch
 
-    def _draw_min_size(self, step: int, image_id: int) -> int:
-        rng = generator(self.seed, Purpose.RESIZE, step, image_id)
-        return int(rng.choice(self.config.transform.train_min_sizes))
-
     def features(self, batch: Batch) -> list[Tensor]:
         """The feature maps (N, C, H_l, W_l) that the branches read, finest first: P2..P5 or the one of C4 or C5."""
         maps: list[Tensor] = self.backbone.body(batch.images)
-        if self.config.backbone == "fpn":
-            maps = self.backbone.fpn(maps)
-        return maps if self.config.backbone == "fpn" else maps[-1:]
+        maps = self.backbone.fpn(maps) if self.config.backbone == "fpn" else maps[-1:]
+        return maps
 
     def run_rpn(self, features: list[Tensor], batch: Batch) -> rpn.RPNOutputs:
         """The RPN's outputs for every anchor of every level."""

@@ -39,7 +39,8 @@ class Module:
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the layer computes; every subclass defines it."""
-        raise TypeError(f"{type(self).__name__} only groups its parts: call one of {self._names()} instead.")
+        names = [name for name, _ in self.named_children()]
+        raise TypeError(f"{type(self).__name__} only groups its parts: call one of {names} instead.")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.forward(*args, **kwargs)
@@ -47,9 +48,6 @@ class Module:
     if TYPE_CHECKING:  # children are attributes that type checkers cannot know
 
         def __getattr__(self, name: str) -> Any: ...
-
-    def _names(self) -> list[str]:
-        return [name for name, _ in self.named_children()]
 
     def named_children(self) -> Iterator[tuple[str, "Module"]]:
         """The Modules that are attributes of this one."""

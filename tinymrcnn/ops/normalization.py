@@ -33,7 +33,8 @@ def batch_norm(
     if training:
         if count == 1:
             raise ValueError(f"Batch normalisation in training needs more than one value per channel, got {x.shape}.")
-        mean, var = _channel_statistics(rows)
+        mean = column_sums(rows) / max(1, count)
+        var = _sums_of_products(rows, mean, rows, mean) / max(1, count)
         if count:
             running_mean += momentum * (mean - running_mean)
             running_var += momentum * (var * (count / (count - 1)) - running_var)
@@ -66,13 +67,6 @@ def _check_shapes(x: Tensor, *per_channel: Any) -> None:
     for array in per_channel:
         if array.shape != x.shape[1:2]:
             raise ValueError(f"The input has {x.shape[1]} channels, a weight, bias or statistic is {array.shape}.")
-
-
-def _channel_statistics(rows: Array) -> tuple[Array, Array]:
-    """The mean and the (biased) variance of every column of a (count, C) matrix."""
-    count = max(1, len(rows))
-    mean = column_sums(rows) / count
-    return mean, _sums_of_products(rows, mean, rows, mean) / count
 
 
 # The passes over the memory: each one kernel on the CPU, for (count, C) matrices and constants (C,)

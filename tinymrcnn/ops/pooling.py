@@ -120,13 +120,9 @@ def avg_pool2d(x: Tensor, kernel_size: int, stride: int | None = None, padding: 
     xp, (n, h, w, channels), border = array_module(image), image.shape, (padding, padding)
     image = xp.pad(image, ((0, 0), border, border, (0, 0)))
     shape, dtype = image.shape, image.dtype
-    ends = stride * (height - 1) + 1, stride * (width - 1) + 1
+    rows, columns = ([slice(u, u + stride * n, stride) for u in range(kernel_size)] for n in (height, width))
     # the pixels under the same place of all windows
-    places = [
-        (slice(None), slice(u, u + ends[0], stride), slice(v, v + ends[1], stride))
-        for u in range(kernel_size)
-        for v in range(kernel_size)
-    ]
+    places = [(slice(None), row, column) for row in rows for column in columns]
     out = xp.zeros((n, height, width, channels), dtype)
     for place in places:
         out += image[place]

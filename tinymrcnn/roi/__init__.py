@@ -15,6 +15,5 @@ from tinymrcnn.roi.rois import boxes_to_rois
 
 __all__ = [
     "boxes_to_rois", "ps_roi_pool", "ps_roi_pool_unchecked", "roi_align", "roi_align_unchecked", "roi_crop",
-    "roi_crop_unchecked", "roi_pool", "roi_pool_unchecked", "roi_warp",
-    "roi_warp_unchecked",
+    "roi_crop_unchecked", "roi_pool", "roi_pool_unchecked", "roi_warp", "roi_warp_unchecked",
 ]  # fmt: skip

@@ -201,8 +201,7 @@ def roi_align_backward_cuda(
 
 def roi_align(
     features: Tensor, rois: Array, output_size: OutputSize, spatial_scale: float = 1.0, sampling_ratio: int = -1,
-    aligned: bool = False,
-    reduce: Reduction = "mean",
+    aligned: bool = False, reduce: Reduction = "mean",
 ) -> Tensor:  # fmt: skip
     """Average bilinear samples of every RoI in a grid of h x w bins, or take the largest.
 

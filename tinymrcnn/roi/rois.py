@@ -33,13 +33,8 @@ def boxes_to_rois(boxes: Sequence[Array]) -> Array:
     for image, part in enumerate(boxes):
         if part.ndim != 2 or part.shape[1] != 4:
             raise ValueError(f"The boxes of image {image} must have the shape (R, 4), not {part.shape}.")
-    rois = xp.empty((sum(len(part) for part in boxes), 5), boxes[0].dtype)
-    first = 0
-    for image, part in enumerate(boxes):
-        rois[first : first + len(part), 0] = image
-        rois[first : first + len(part), 1:] = part
-        first += len(part)
-    return rois
+    index = [xp.full((len(part), 1), image, part.dtype) for image, part in enumerate(boxes)]
+    return xp.concatenate([xp.concatenate(index), xp.concatenate(list(boxes))], axis=1)
 
 
 def check_arguments(

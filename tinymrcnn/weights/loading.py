@@ -30,7 +30,8 @@ from tinymrcnn.weights.foreign.public_weights import (
     read_public,
 )
 
-OUR_PREDICTORS = (*PREDICTORS, "roi_heads.maps.cls_seg.")  # with that of FCIS, which no public file has
+# With those of FCIS and of the mask branch as an MLP, which no public file has
+OUR_PREDICTORS = (*PREDICTORS, "roi_heads.maps.cls_seg.", "roi_heads.mask_predictor.mask_fc_logits.")
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,10 @@ def fill(model, file: FileOfWeights) -> WeightsReport:
     found = {name: array for name, array in found.items() if name not in set(left_out)}
 
     own, classes = shapes_of(model), (file.num_classes, config.num_classes)
-    expected = {name: _with_classes(name, shape, *classes) for name, shape in own.items()}
+    of_classes = {name for name in own if name.startswith(OUR_PREDICTORS)}
+    if config.mask.class_agnostic_masks:  # which belong to all classes
+        of_classes -= {name for name in own if name.startswith(MASK_BRANCH)}
+    expected = {n: _with_classes(shape, *classes) if n in of_classes else shape for n, shape in own.items()}
     if table := differences(found, expected):
         raise CheckpointError(
             f"The file of weights '{file.path}' (names of {file.family}) does not fit the model ({config.preset}). "
@@ -186,9 +190,8 @@ def fill(model, file: FileOfWeights) -> WeightsReport:
     if by_name:
         carried, new = tuple(n for n in ours if n in theirs), tuple(n for n in ours if n not in theirs)
         rows = [(0, 0)] + [(1 + i, 1 + theirs.index(name)) for i, name in enumerate(ours) if name in theirs]
-        for name in own:
-            if name.startswith(OUR_PREDICTORS):
-                loaded[name] = _matched(state[name], loaded[name], classes[1], rows)
+        for name in of_classes:
+            loaded[name] = _matched(state[name], loaded[name], classes[1], rows)
     model.load_state_dict({**state, **loaded})
     return WeightsReport(
         file.path, file.family, tuple(loaded), tuple(kept), tuple(left_out), classes, carried, new,
@@ -196,18 +199,14 @@ def fill(model, file: FileOfWeights) -> WeightsReport:
     )  # fmt: skip
 
 
-def _with_classes(name: str, shape: tuple[int, ...], in_file: int, in_model: int) -> tuple[int, ...]:
-    """The shape that an entry of the model would have with as many classes as the file knows (0: unknown)."""
-    if not name.startswith(OUR_PREDICTORS) or not in_file or shape[0] % in_model:  # a class-agnostic mask has one row
-        return shape
-    return (shape[0] // in_model * in_file, *shape[1:])
+def _with_classes(shape: tuple[int, ...], in_file: int, in_model: int) -> tuple[int, ...]:
+    """The shape that a predictor of the model would have with as many classes as the file knows (0: unknown)."""
+    return (shape[0] // in_model * in_file, *shape[1:]) if in_file else shape
 
 
 def _matched(own: np.ndarray, found: np.ndarray, num_classes: int, rows: list[tuple[int, int]]) -> np.ndarray:
     """A predictor of the model in which the rows of some classes are the file's: (label in the model, in the file)."""
-    if len(own) % num_classes:  # a class-agnostic mask belongs to all of them
-        return found
-    each, result = len(own) // num_classes, own.copy()  # rows of a class: 1, for boxes 4, of FCIS its maps
+    each, result = len(own) // num_classes, own.copy()  # rows of a class: 1, for boxes 4, of FCIS its maps, ...
     for ours, theirs in rows:
         result[each * ours : each * (ours + 1)] = found[each * theirs : each * (theirs + 1)]
     return result
