@@ -1,13 +1,22 @@
 """What the plans say, and which runs follow from it."""
 
 import dataclasses
+import json
+from pathlib import Path
 
 import pytest
-from conftest import ROOT
 
 from tinymrcnn.experiments.judging import KINDS, THRESHOLDS
 from tinymrcnn.experiments.plan import (
-    Comparison, Plan, Variant, key, pilots_of, quick_plan, run_of, training_of, trunk_of,
+    Comparison,
+    Plan,
+    Variant,
+    key,
+    pilots_of,
+    quick_plan,
+    run_of,
+    training_of,
+    trunk_of,
 )  # fmt: skip
 from tinymrcnn.experiments.registry import PLANS
 from tinymrcnn.models.presets import get_config
@@ -87,7 +96,9 @@ def test_every_plan_can_be_run(name):
     for comparison in plan.comparisons:
         assert comparison.metric in METRICS or (comparison.metric == "fall" and plan.tests == "crowded")
         assert comparison.smallest > 0
-        first, second = (plan.variant(each).article.get(comparison.metric) for each in (comparison.first, comparison.second))
+        first, second = (
+            plan.variant(each).article.get(comparison.metric) for each in (comparison.first, comparison.second)
+        )
         if first and second:  # the article's difference is that of its two figures
             assert comparison.article == pytest.approx(first - second, abs=0.051)
 
@@ -122,9 +133,7 @@ def test_a_quick_plan_is_another_one():
 
 def test_finished_results_are_those_of_their_plan():
     """Where results are stored, the plan of that name still says the same."""
-    import json
-
-    folder = ROOT / "data" / "results" / "reproduce"
+    folder = Path(__file__).resolve().parents[1] / "data" / "results" / "reproduce"
     for name, plan in PLANS.items():
         path = folder / f"{name}.json"
         if path.exists():

@@ -19,8 +19,8 @@ SGD = ("optimizer=sgd", "momentum=0.9", "weight_decay=1e-4", "schedule=step", "c
 
 COCO = FullSize(
     "Table 1 on COCO",
-    "COCO's train2017 and val2017 (118,287 and 5,000 pictures); in the paper, 8 GPUs for one to two days and weights of "
-    "ImageNet to start from",
+    "COCO's train2017 and val2017 (118,287 and 5,000 pictures); in the paper, 8 GPUs for one to two days and weights "
+    "of ImageNet to start from",
     (*SGD, "steps=160000", "lr=0.02", "drops=(0.75,)"),
     (
         ("MNC, ResNet-101-C4", "paper_resnet101_mnc", (), 24.6),
@@ -32,8 +32,8 @@ COCO = FullSize(
 )
 CITYSCAPES = FullSize(
     "Figure 8 on Cityscapes",
-    "Cityscapes' fine annotations as COCO files (2,975 and 500 pictures, 8 classes); in the paper, 8 GPUs for four hours, "
-    "starting from a model trained on COCO",
+    "Cityscapes' fine annotations as COCO files (2,975 and 500 pictures, 8 classes); in the paper, 8 GPUs for four "
+    "hours, starting from a model trained on COCO",
     (
         *SGD, "steps=24000", "lr=0.01", "drops=(0.75,)", "min_size=1024", "max_size=2048",
         "train_min_sizes=(800,832,864,896,928,960,992,1024)",
