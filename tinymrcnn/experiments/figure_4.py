@@ -10,10 +10,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from tinymrcnn import threads
 from tinymrcnn.autograd import Tensor, no_grad
 from tinymrcnn.bench.watch import counting_operations
+from tinymrcnn.draw.figures import ROLE_COLORS
 from tinymrcnn.models import MaskRCNN, build_model
 
 TITLE = "The heads of C4 and FPN, for one RoI"
@@ -67,3 +69,33 @@ def cost(work: Callable, repeats: int) -> dict[str, float]:
         work()
         seconds.append(time.perf_counter() - began)
     return {"Mmul-add": operations / 2e6 / ROIS, "ms": 1000 * statistics.median(seconds) / ROIS}
+
+
+def table(result: dict[str, Any]) -> str:
+    """The rows as Markdown."""
+    titles = ["head", "parameters: box, mask", "million multiply-adds: box, mask", "ms: box, mask"]
+    titles += ["the mask at inference: multiply-adds, ms"]
+    lines = [f"| {' | '.join(titles)} |", f"| {' | '.join(['---'] * len(titles))} |"]
+    for row in result["rows"]:
+        lines.append(
+            f"| `{row['preset']}` | {row['box parameters']:,}, {row['mask parameters']:,} "
+            f"| {row['box Mmul-add']:.2f}, {row['mask Mmul-add']:.2f} | {row['box ms']:.3f}, {row['mask ms']:.3f} "
+            f"| {row['mask at inference Mmul-add']:.2f}, {row['mask at inference ms']:.3f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def draw(result: dict[str, Any]) -> Figure:
+    """Bars, C4 beside FPN: the multiply-adds and the time of an RoI, box and mask."""
+    rows = result["rows"]
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    for axes, unit in zip(figure.subplots(1, 2), ("Mmul-add", "ms"), strict=True):
+        at = np.arange(len(rows))
+        for shift, part, color in ((-0.2, "box", "prediction"), (0.2, "mask at inference", "roi")):
+            axes.bar(at + shift, [row[f"{part} {unit}"] for row in rows], 0.4, label=part, color=ROLE_COLORS[color])
+        axes.set_xticks(at, [row["preset"].replace("_", "\n") for row in rows], fontsize=7)
+        axes.set_yscale("log")
+        axes.set_ylabel(f"{'million multiply-adds' if unit == 'Mmul-add' else 'milliseconds'} an RoI", fontsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, frameon=False)
+    return figure

@@ -14,12 +14,24 @@ from tinymrcnn.experiments.judging import Found, metric
 from tinymrcnn.experiments.matches import load_extra, load_matches
 from tinymrcnn.experiments.plan import Comparison, Plan, Run, key, pilots_of
 from tinymrcnn.experiments.runner import Places, alike, chosen_rate, runs_of, stored
-from tinymrcnn.experiments.statistics import noise_floor, paired_bootstrap, seeds_needed, sign_flip_p, verdict
+from tinymrcnn.experiments.statistics import holm, noise_floor, paired_bootstrap, seeds_needed, sign_flip_p, verdict
 from tinymrcnn.files import replacing
 
 POINTS = 100  # metrics are shown in points
 RESAMPLES = 1000
 PRIMARY = 3  # comparisons, over which Holm's correction goes
+INTRODUCTION = """# The article on trial
+
+Made by `tinymrcnn reproduce report` from the runs that are stored here; the plans, in
+[tinymrcnn/experiments](../../../tinymrcnn/experiments), were written before the runs. All on toy shapes, with models of
+about a million parameters: the article's numbers, in brackets, are those of COCO, and only directions can be compared.
+
+Differences are in points, over paired seeds: both runs of a pair see the same pictures in the same order. The intervals
+(95 %) are those of a bootstrap over seeds and pictures. p is that of an exact test of signs, adjusted (Holm) for the
+three primary comparisons and unadjusted for all others, which are secondary. "A/A" is the noise floor: how far apart
+two halves of the seeds of one and the same variant lie. A difference is *reproduced*, or *reversed*, where interval and
+p exclude 0 and it is as large as the plan's smallest effect of interest; else it is *not resolved*.
+"""
 
 
 class Result:
@@ -76,7 +88,9 @@ def results_of(plan: Plan, places: Places) -> dict[str, Any]:
 
 
 def compare(plan: Plan, comparison: Comparison, found: list[dict[str, Result | None]]) -> dict[str, Any]:
-    """A comparison over the seeds of which both runs are there, in points."""
+    """A comparison over the seeds of which both runs are there, in points. The verdict is None until all are.
+
+    The p of a primary comparison is multiplied by their number; once all of them are there, see corrected."""
     arms = [(results[comparison.first], results[comparison.second]) for results in found]
     pairs = [(a, b) for a, b in arms if a and b and alike(a.record, b.record)]
     row: dict[str, Any] = {**dataclasses.asdict(comparison), "name": comparison.name, "pairs": len(pairs)}
@@ -86,34 +100,49 @@ def compare(plan: Plan, comparison: Comparison, found: list[dict[str, Result | N
     values = [[result.value(comparison.metric) for result in arm] for arm in (first, second)]
     differences = (np.array(values[0]) - values[1]).tolist()
     interval = paired_bootstrap(
-        lambda result, weights: result.value(comparison.metric, weights),
-        first, second, first[0].images, RESAMPLES,
-    )  # fmt: skip
+        lambda result, weights: result.value(comparison.metric, weights), first, second, first[0].images, RESAMPLES
+    )
     p = sign_flip_p(differences)
-    adjusted = min(1.0, PRIMARY * p) if comparison.primary else p
-    complete = len(pairs) == plan.seeds
-    mean = float(np.mean(differences))
-    decided = verdict(mean, interval, adjusted, 1, comparison.smallest) if complete else None
-    return {
-        **row,
+    row |= {
         "values": {comparison.first: values[0], comparison.second: values[1]},
         "differences": differences,
-        "difference": mean,
+        "difference": float(np.mean(differences)),
         "interval": list(interval),
         "p": p,
-        "p_adjusted": adjusted if comparison.primary else None,
         "wins": sum(difference > 0 for difference in differences),
         "losses": sum(difference < 0 for difference in differences),
         "noise_floor": noise_floor(values[1]),
-        "verdict": decided,
-        "seeds_needed": seeds_needed(differences) if decided == "not resolved" else None,
     }
+    return decided(row, min(1.0, PRIMARY * p) if comparison.primary else p, len(pairs) == plan.seeds)
 
 
-def save(result: dict[str, Any], path: Path) -> None:
-    """Write a result as JSON."""
-    with replacing(path) as file:
+def decided(row: dict[str, Any], p: float, finished: bool) -> dict[str, Any]:
+    """The row of a comparison with its verdict, by a p that may be adjusted."""
+    said = verdict(row["difference"], tuple(row["interval"]), p, 1, row["smallest"]) if finished else None
+    needed = seeds_needed(row["differences"]) if said == "not resolved" else None
+    return {**row, "p_adjusted": p if row["primary"] else None, "verdict": said, "seeds_needed": needed}
+
+
+def corrected(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The results with Holm's correction over the primary comparisons, if all of these are finished."""
+    rows = [row for result in results for row in result["comparisons"] if row["primary"]]
+    if len(rows) < PRIMARY or not all(row["verdict"] for row in rows):
+        return results
+    adjusted = holm({row["name"]: row["p"] for row in rows})
+
+    def again(row: dict[str, Any]) -> dict[str, Any]:
+        return decided(row, adjusted[row["name"]], True) if row["primary"] else row
+
+    return [{**result, "comparisons": [again(row) for row in result["comparisons"]]} for result in results]
+
+
+def save(result: dict[str, Any], figure: Figure, folder: Path) -> None:
+    """Write a result as NAME.json, and its picture as NAME.png."""
+    name = result["name"]
+    with replacing(folder / f"{name}.json") as file:
         file.write((json.dumps(result, indent=1) + "\n").encode())
+    with replacing(folder / f"{name}.png") as file:
+        figure.savefig(file, dpi=100, format="png")
 
 
 # Tables ----------------------------------------------------------------------------------------------------
@@ -179,6 +208,18 @@ def _compared(row: dict[str, Any]) -> list[str]:
         f"{row['noise_floor']:.1f}",
         decided,
     ]
+
+
+def page(tables: list[tuple[str, str]]) -> str:
+    """One page of all results. tables: (name, Markdown) of each."""
+    parts = [INTRODUCTION, *(f"{table}\n![{name}]({name}.png)\n" for name, table in tables)]
+    return "\n".join(parts)
+
+
+def read(name: str, places: Places) -> dict[str, Any] | None:
+    """A result that is stored; None where there is none."""
+    path = places.results / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 # Pictures --------------------------------------------------------------------------------------------------
