@@ -141,7 +141,8 @@ def average_precision(matches: Matches, kind: str = "mask", thresholds: Any = sl
 
     thresholds: which of the ten, an index, slice or list: all give AP, 0 gives AP50, 5 gives AP75. weights: (M,)
     non-negative integers, how often each picture is in the test set with all its detections and objects; None: once.
-    Equal to evaluation.evaluate_detections. For many weights, rank the matches once, and call mean_precision.
+    Equal to evaluation.evaluate_detections, for the weights too, if each picture is really there so often; but of
+    equal scores, the copies of one detection then come together. For many weights, rank once and call mean_precision.
     Raises ValueError for another kind, for masks where there are none, and for another number of weights."""
     return mean_precision(rank(matches, kind, thresholds), weights)
 
