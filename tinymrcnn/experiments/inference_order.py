@@ -60,7 +60,8 @@ def detect(model: MaskRCNN, images: list) -> list[dict[str, np.ndarray]]:
 
 
 def moved(masks: np.ndarray, rois: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Masks (D, m, m) over rois (D, 4) as they are over boxes (D, 4): 0 where a box reaches beyond its RoI."""
+    """Masks (D, m, m) over rois (D, 4) as they are over boxes (D, 4): 0 where a box reaches beyond its RoI
+    by more than a cell."""
     size = masks.shape[1]
     corners, lengths = np.tile(rois[:, :2], 2), np.tile(rois[:, 2:] - rois[:, :2], 2)
     shown: np.ndarray = crop_masks(masks, (boxes - corners) / lengths * size, size)

@@ -57,7 +57,7 @@ def stored(run: Run, places: Places) -> dict | None:
 
 def here(places: Places) -> dict[str, Any]:
     """The machine and the code, as every run notes them."""
-    return {"device": places.device, **environment()}
+    return {"device": places.device, "environment": environment()}
 
 
 def alike(a: dict, b: dict) -> bool:
@@ -80,8 +80,7 @@ def make(run: Run, plan_hash: str, places: Places) -> None:
         "parameters": parameters_of(model),
         "operations": cost_of(model.config, test_pictures(run.pictures, 1).image_size).operations,
         "seconds": {"training": training_seconds, "test": test_seconds, "detecting in a picture": found.seconds},
-        "device": places.device,
-        "environment": environment(),
+        **here(places),
         "commit": commit(),
         "date": datetime.date.today().isoformat(),
     }
