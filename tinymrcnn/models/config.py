@@ -11,6 +11,7 @@ from tinymrcnn.models.box_branch import BoxSettings
 from tinymrcnn.models.fcis import FCISSettings
 from tinymrcnn.models.fpn import FPNSettings
 from tinymrcnn.models.mask_branch import MaskSettings
+from tinymrcnn.models.mnc import MNCSettings
 from tinymrcnn.models.pooler import PoolerSettings
 from tinymrcnn.models.resnet import ResNetSettings
 from tinymrcnn.models.rpn import RPNSettings
@@ -23,7 +24,7 @@ class Config(Settings):
     """The model. Lengths are in pixels of the (resized) image."""
 
     preset: str = "shapes"
-    model: Literal["mask_rcnn", "fcis"] = "mask_rcnn"  # which of presets.MODELS it is
+    model: Literal["mask_rcnn", "fcis", "mnc"] = "mask_rcnn"  # which of presets.MODELS it is
     num_classes: Annotated[int, Range(2, 65_536)] = 6  # the background, class 0, included
     # The maps that the branches read. "fpn": P2 to P5. "c4": the third stage's map (the fourth stage runs on RoIs; in
     # FCIS it runs on the map). "c5": the fourth stage's map
@@ -37,6 +38,7 @@ class Config(Settings):
     box: BoxSettings = BoxSettings()
     mask: MaskSettings = MaskSettings()
     fcis: FCISSettings = FCISSettings()
+    mnc: MNCSettings = MNCSettings()
 
     @property
     def strides(self) -> list[int]:
@@ -50,6 +52,8 @@ class Config(Settings):
         super().__post_init__()
         if self.model == "fcis" and (self.backbone != "c4" or not self.masks):
             raise ValueError("FCIS has the backbone 'c4', and classes, boxes and masks from the same maps: masks=True.")
+        if self.model == "mnc" and (self.backbone == "fpn" or not self.masks):
+            raise ValueError("MNC has the backbone 'c4' or 'c5', and classes that depend on masks: masks=True.")
         if self.backbone == "fpn" and self.resnet.strides[1:] != (2, 2, 2):
             raise ValueError(f"Each level of an FPN halves the one before; resnet.strides is {self.resnet.strides}.")
         levels, named = len(self.strides), len(self.rpn.anchor_sizes)
