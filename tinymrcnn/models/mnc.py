@@ -165,10 +165,10 @@ class MNC(TwoStage):
 
     def run_stages(self, features: list[Tensor], rois: Tensor) -> Stages:
         """Stages 2 and 3 on RoIs (R, 5)."""
-        heads, size = self.roi_heads, self.config.mnc.size
+        heads, size, grid = self.roi_heads, self.config.mnc.size, self.grid
         warped = self.warp(features, rois)
         masks = heads.mask(warped)
-        shares = ops.interpolate(ops.sigmoid(masks).reshape(-1, 1, size, size), self.grid, mode="bilinear")
+        shares = ops.interpolate(ops.sigmoid(masks).reshape(-1, 1, size, size), (grid, grid), mode="bilinear")
         box, masked = self.run_path(heads.box_path, warped), self.run_path(heads.masked_path, warped * shares)
         joined = cat([box, masked], 1)
         return Stages(rois, masks, heads.seg_cls_score(joined), *heads.box_predictor(joined))

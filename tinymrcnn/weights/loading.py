@@ -30,7 +30,8 @@ from tinymrcnn.weights.foreign.public_weights import (
     read_public,
 )
 
-OUR_PREDICTORS = (*PREDICTORS, "roi_heads.maps.cls_seg.")  # with that of FCIS, which no public file has
+# With those of FCIS and MNC, which no public file has
+OUR_PREDICTORS = (*PREDICTORS, "roi_heads.maps.cls_seg.", "roi_heads.seg_cls_score.")
 
 
 @dataclass(frozen=True)

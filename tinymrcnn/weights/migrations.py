@@ -8,11 +8,12 @@ field that is missing without such an entry is an error.
     1    No number; Config and TrainConfig as flat tables, of which the earliest files lack some fields.
     2    The number, and every field, those of Config within the settings of its stages.
     3    Which model it is, what only FCIS has, and the strides of the ResNet's stages.
+    4    What only MNC has.
 """
 
 from collections.abc import Callable
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 # Fields of Config that the earliest files lack, and what the code did at that time
 EARLIEST_CONFIG = {
@@ -95,8 +96,19 @@ def from_format_2(metadata: dict) -> dict:
     return {**metadata, "config": {**config, "model": "mask_rcnn", "resnet": resnet, "fcis": FCIS}}
 
 
+# The stages of MNC: no model of format 3 has any
+MNC = {
+    "mask_threshold": 0.4, "second_pass": True, "voting": True, "voting_iou": 0.5,
+    "hidden": 96, "size": 21, "mask_weight": 2.0, "mask_iou": 0.5,
+}  # fmt: skip
+
+
+def from_format_3(metadata: dict) -> dict:
+    return {**metadata, "config": {**metadata["config"], "mnc": MNC}}
+
+
 # From the format of this number to the next one: a function of the metadata, which returns new ones
-MIGRATIONS: dict[int, Callable[[dict], dict]] = {1: from_format_1, 2: from_format_2}
+MIGRATIONS: dict[int, Callable[[dict], dict]] = {1: from_format_1, 2: from_format_2, 3: from_format_3}
 
 
 def migrate(metadata: dict) -> dict:
