@@ -188,7 +188,9 @@ def test_masks_of_given_boxes(name):
     size = masks[0].shape[1]
     assert all(part.shape[1:] == (size, size) for part in masks) and size > 1
     assert all((part >= 0).all() and (part <= 1).all() for part in masks) and np.ptp(masks[0]) > 0
-    alone = model.mask_detections(features, [{**truth[0], "boxes": truth[0]["boxes"][::-1], "labels": truth[0]["labels"][::-1]}, *truth[1:]])
+    alone = model.mask_detections(
+        features, [{**truth[0], "boxes": truth[0]["boxes"][::-1], "labels": truth[0]["labels"][::-1]}, *truth[1:]]
+    )
     np.testing.assert_allclose(alone[0][::-1], masks[0], atol=1e-6)  # each is that of its box
     other = model.mask_detections(features, [{**each, "labels": each["labels"] * 0 + 3} for each in truth])
     assert np.array_equal(other[0], masks[0]) == (name == "mnc")  # which knows no classes

@@ -27,13 +27,17 @@ def test_corrected_boxes_are_those_of_the_coder(dtype):
     deltas[2, 2] = 1e4  # held at the largest enlargement
     found = corrected(boxes, Tensor(deltas), coder)
     assert found.dtype == dtype
-    np.testing.assert_allclose(found.data, coder.decode(deltas, boxes)[:, 0], rtol=1e-5 if dtype == np.float32 else 1e-12)
+    np.testing.assert_allclose(
+        found.data, coder.decode(deltas, boxes)[:, 0], rtol=1e-5 if dtype == np.float32 else 1e-12
+    )
     assert corrected(boxes[:0], Tensor(deltas[:0]), coder).shape == (0, 4)
 
 
 def test_gradients_of_corrected_boxes():
     coder = BoxCoder((10, 10, 5, 5))
-    assert gradcheck(lambda deltas: corrected(BOXES, deltas, coder), [Tensor(rng().normal(0, 2, (3, 4)), requires_grad=True)])
+    assert gradcheck(
+        lambda deltas: corrected(BOXES, deltas, coder), [Tensor(rng().normal(0, 2, (3, 4)), requires_grad=True)]
+    )
 
 
 def stages_of(rois, scores, deltas):

@@ -41,7 +41,9 @@ def test_the_presets():
 def test_a_small_one_trains_and_detects(preset, masks):
     model = build_model(preset, **FEW_CHANNELS, masks=masks)
     losses = model(*BATCH)
-    assert len(losses) == 4 + masks + preset.endswith("mnc") and all(np.isfinite(loss.item()) for loss in losses.values())
+    assert len(losses) == 4 + masks + preset.endswith("mnc") and all(
+        np.isfinite(loss.item()) for loss in losses.values()
+    )
     sum(losses.values(), start=0.0).backward()
     assert all(np.isfinite(parameter.grad).all() for parameter in model.parameters())
     for result, image in zip(model.eval()(BATCH[0]), BATCH[0], strict=True):

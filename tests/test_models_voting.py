@@ -69,7 +69,9 @@ def test_detections_with_and_without_votes():
     large = BoxSettings(nms=0.3, min_box_size=3.8)
     loose = BoxSettings(nms=0.999, min_box_size=3.8)
     assert len(decode_candidates([found], image_size=(10, 14), settings=settings, box=large)["scores"]) == 3
-    assert len(decode_candidates([found], image_size=(10, 14), settings=settings, box=loose)["scores"]) == 3  # not the near one
+    assert (
+        len(decode_candidates([found], image_size=(10, 14), settings=settings, box=loose)["scores"]) == 3
+    )  # not the near one
 
 
 def test_masks_follow_from_where_they_were_read_to_the_box():

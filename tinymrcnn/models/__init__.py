@@ -9,6 +9,6 @@ from tinymrcnn.models.two_stage import Samples, TwoStage, mean_losses
 from tinymrcnn.settings import TrainConfig
 
 __all__ = [
-    "FCIS", "MNC", "Config", "MaskRCNN", "Samples", "TrainConfig", "TwoStage", "build_model", "list_presets", "make_model",
-    "mean_losses",
+    "FCIS", "MNC", "Config", "MaskRCNN", "Samples", "TrainConfig", "TwoStage", "build_model", "list_presets",
+    "make_model", "mean_losses",
 ]  # fmt: skip

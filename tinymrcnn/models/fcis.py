@@ -10,9 +10,9 @@ computed for a single RoI but means:
     both low                    not this class's box
 
 Settings, head, reading, loss, inference and the model, in this order; what comes before is in two_stage.py, how masks
-are voted for in voting.py. The differences from the authors' code: how bins are rounded, see read_rois; the RoIs of a training step are drawn at random
-as everywhere here, where the authors take those with the largest losses (OHEM); the box maps have no second set for the
-background.
+are voted for in voting.py. The differences from the authors' code: how bins are rounded, see read_rois; the RoIs of a
+training step are drawn at random as everywhere here, where the authors take those with the largest losses (OHEM); the
+box maps have no second set for the background.
 """
 
 import dataclasses
@@ -29,7 +29,14 @@ from tinymrcnn.models.box_branch import BoxSettings, RoISamples, box_loss
 from tinymrcnn.models.resnet import make_stage
 from tinymrcnn.models.transform import Batch
 from tinymrcnn.models.two_stage import LossSums, TwoStage
-from tinymrcnn.models.voting import Candidates, VotingSettings, candidates_of, cut_at_half, decode_candidates, masks_over
+from tinymrcnn.models.voting import (
+    Candidates,
+    VotingSettings,
+    candidates_of,
+    cut_at_half,
+    decode_candidates,
+    masks_over,
+)
 from tinymrcnn.nn import Conv2d, Module
 from tinymrcnn.nn.init import normal
 from tinymrcnn.roi.ps_roi_pool import ps_roi_pool_unchecked

@@ -27,7 +27,7 @@ import numpy as np
 from tinymrcnn import ops
 from tinymrcnn.autograd import Tensor, cat, maximum, minimum
 from tinymrcnn.backend import Array, array_module, like, to_numpy
-from tinymrcnn.boxes import BoxCoder, crop_masks
+from tinymrcnn.boxes import BoxCoder, box_area, crop_masks
 from tinymrcnn.models.box_branch import BoxHead, BoxPredictor, BoxSettings, RoISamples, box_loss, box_targets
 from tinymrcnn.models.resnet import make_stage
 from tinymrcnn.models.transform import Batch
@@ -66,7 +66,7 @@ class MaskStage(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(R, C, g, g) -> (R, m, m) logits."""
-        logits = self.fc2(ops.relu(self.fc1(x.flatten(1))))
+        logits: Tensor = self.fc2(ops.relu(self.fc1(x.flatten(1))))
         size = round(logits.shape[1] ** 0.5)
         return logits.reshape(len(logits), size, size)
 
@@ -109,8 +109,7 @@ def next_rois(stages: Stages, sizes: list[tuple[int, int]], settings: BoxSetting
 
 
 def match_rois(boxes: Array, target: dict[str, Array], settings: BoxSettings) -> tuple[RoISamples, np.ndarray]:
-    """All RoIs of an image (R, 4) with their objects, as samples; none are left out. The second result, (R,), says which
-    RoI each sample is, for the positives come first."""
+    """All RoIs of an image (R, 4) as samples, none left out, positives first; and (R,) which RoI each sample is."""
     matches = to_numpy(box_targets(boxes, target["boxes"], settings))
     order = np.argsort(matches < 0, kind="stable")
     objects = matches[matches >= 0]
@@ -119,12 +118,20 @@ def match_rois(boxes: Array, target: dict[str, Array], settings: BoxSettings) ->
     return RoISamples(boxes[like(order, boxes)], objects, labels), order
 
 
+def crop_objects(masks: Array, samples: RoISamples, size: int) -> tuple[Array, Array]:
+    """The objects of the positives, of masks (G, H, W): which part of each of an RoI's cells they cover, (P, size,
+    size), and how many pixels they have in the whole image, (P,)."""
+    index = like(samples.objects, masks)
+    crops = crop_masks(masks, samples.positives, size, index=index)
+    return crops, masks.sum(axis=(1, 2), dtype=crops.dtype)[index]
+
+
 def mask_overlaps(masks: Array, crops: Array, rois: Array, areas: Array) -> Array:
     """The IoU of masks with their objects, (P,). masks (P, m, m), 0 and 1, and crops (P, m, m), which part of each cell
     the object covers, lie over the RoIs (P, 4). areas (P,): the pixels of the whole objects."""
-    cells = (rois[:, 2] - rois[:, 0]) * (rois[:, 3] - rois[:, 1]) / masks[0].size if len(masks) else areas
-    common = (masks * crops).sum(axis=(1, 2)) * cells
-    overlaps: Array = common / (masks.sum(axis=(1, 2)) * cells + areas - common)
+    cell = box_area(rois) / (masks.shape[1] * masks.shape[2])
+    common = (masks * crops).sum(axis=(1, 2)) * cell
+    overlaps: Array = common / (masks.sum(axis=(1, 2)) * cell + areas - common)
     return overlaps
 
 
@@ -205,28 +212,17 @@ class MNC(TwoStage):
     def stage_losses(self, stages: Stages, batch: Batch, samples: list[RoISamples]) -> LossSums:
         """The (sum, count) of the losses of one pass. A mask learns its object, in the positives; the masked features
         are of the object's class where the mask shows the object well enough, else of the background."""
-        settings, xp = self.config.mnc, array_module(stages.rois.data)
-        box, targets = self.config.box, batch.targets or ()
+        settings, box, xp = self.config.mnc, self.config.box, array_module(stages.rois.data)
         sums = box_loss(stages.box_classes, stages.deltas, gt_boxes=batch.gt_boxes, samples=samples, settings=box)
+        targets = zip(batch.targets or (), samples, strict=True)
+        parts = [(s.positives, *crop_objects(target["masks"], s, settings.size)) for target, s in targets]
+        rois, crops, areas = (xp.concatenate(of_images) for of_images in zip(*parts, strict=True))
         labels = np.concatenate([s.labels for s in samples])
         rows = np.flatnonzero(labels)
-        own = stages.masks[rows]
-        index = [like(s.objects, s.boxes) for s in samples]
-        crops = xp.concatenate(
-            [
-                crop_masks(target["masks"], s.positives, settings.size, index=i)
-                for target, s, i in zip(targets, samples, index, strict=True)
-            ]
-        )
-        wanted = (crops >= settings.mask_threshold).astype(crops.dtype)
+        own, wanted = stages.masks[rows], (crops >= settings.mask_threshold).astype(crops.dtype)
         loss = ops.binary_cross_entropy_with_logits(own, wanted, reduction="sum") * settings.mask_weight
-        areas = [
-            target["masks"].sum(axis=(1, 2), dtype=crops.dtype)[i] for target, i in zip(targets, index, strict=True)
-        ]
-        seen = (ops.sigmoid(own.detach()).data >= settings.mask_threshold).astype(crops.dtype)
-        boxes = xp.concatenate([s.positives for s in samples])
-        overlaps = to_numpy(mask_overlaps(seen, crops, boxes, xp.concatenate(areas)))
-        labels[rows] *= overlaps >= settings.mask_iou
+        shown = (ops.sigmoid(own.detach()).data >= settings.mask_threshold).astype(crops.dtype)
+        labels[rows] *= to_numpy(mask_overlaps(shown, crops, rois, areas)) >= settings.mask_iou
         classes = ops.cross_entropy(stages.mask_classes, like(labels, crops), reduction="sum")
         return sums | {"loss_mask": (loss, crops.size), "loss_mask_classifier": (classes, len(labels))}
 

@@ -239,7 +239,7 @@ MODELS: dict[str, type[TwoStage]] = {"mask_rcnn": MaskRCNN, "fcis": FCIS, "mnc":
 
 
 def make_model(config: Config, seed: int | None = 0) -> Any:
-    """The model of a Config, a MaskRCNN, FCIS or MNC. seed: of the weights; None leaves them 0, for one that is loaded."""
+    """The model of a Config, a MaskRCNN, FCIS or MNC. seed: of the weights; None leaves them 0, to be loaded."""
     return MODELS[config.model](config, seed)
 
 
