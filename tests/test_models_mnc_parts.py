@@ -77,6 +77,11 @@ def test_gradients_reach_the_corrections_through_the_corners():
     assert touched.tolist() == [[False, True, False], [False, False, True]]
 
 
+def test_no_rois_have_no_next_ones():
+    found = next_rois(stages_of(np.zeros((0, 5)), np.zeros((0, 3)), np.zeros((0, 12))), [(50, 22)], BoxSettings())
+    assert found.shape == (0, 5) and found.dtype == np.float64
+
+
 # Targets
 
 
@@ -102,6 +107,7 @@ def test_overlaps_of_masks_with_their_objects():
     # 12 of 16; 8 of 8, of an object with 24 pixels outside of the RoI; none of 32; all
     found = mask_overlaps(masks, crops, rois, np.float64([12, 32, 32, 32]))
     np.testing.assert_allclose(found, [12 / 16, 8 / 32, 0, 1])
+    assert mask_overlaps(masks[2:3], crops[2:3], rois[:1], np.zeros(1)).tolist() == [0]
     assert mask_overlaps(masks[:0], crops[:0], rois[:0], np.zeros(0)).shape == (0,)
 
 

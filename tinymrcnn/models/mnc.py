@@ -99,7 +99,7 @@ def next_rois(stages: Stages, sizes: list[tuple[int, int]], settings: BoxSetting
     clipped to the images of these (height, width). Gradients reach the corrections."""
     rois, xp = stages.rois.data, array_module(stages.rois.data)
     best = stages.mask_classes.data[:, 1:].argmax(axis=1) + 1
-    of_class = stages.deltas.reshape(len(rois), -1, 4)[xp.arange(len(rois)), best]
+    of_class = stages.deltas.reshape(len(rois), stages.deltas.shape[1] // 4, 4)[xp.arange(len(rois)), best]
     limits = like(np.array([[w, h, w, h] for h, w in sizes], rois.dtype), rois)[rois[:, 0].astype(np.int64)]
     boxes = minimum(maximum(corrected(rois[:, 1:], of_class, settings.coder()), 0), limits)
     return cat([Tensor(rois[:, :1]), boxes], 1)
@@ -131,7 +131,8 @@ def mask_overlaps(masks: Array, crops: Array, rois: Array, areas: Array) -> Arra
     the object covers, lie over the RoIs (P, 4). areas (P,): the pixels of the whole objects."""
     cell = box_area(rois) / (masks.shape[1] * masks.shape[2])
     common = (masks * crops).sum(axis=(1, 2)) * cell
-    overlaps: Array = common / (masks.sum(axis=(1, 2)) * cell + areas - common)
+    union = masks.sum(axis=(1, 2)) * cell + areas - common
+    overlaps: Array = common / array_module(union).maximum(union, 1e-9)  # of no mask and no object: 0
     return overlaps
 
 
