@@ -50,12 +50,10 @@ class Config(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.model == "fcis" and (self.backbone != "c4" or not self.masks):
-            raise ValueError("FCIS has the backbone 'c4', and classes, boxes and masks from the same maps: masks=True.")
-        if self.model == "mnc" and (self.backbone == "fpn" or not self.masks):
-            raise ValueError("MNC has the backbone 'c4' or 'c5', and classes that depend on masks: masks=True.")
+        allowed = {"fcis": ("c4",), "mnc": ("c4", "c5")}.get(self.model)
+        if allowed and (self.backbone not in allowed or not self.masks):
+            raise ValueError(f"{self.model.upper()} has the backbone {' or '.join(map(repr, allowed))}, and masks=True.")
         if self.backbone == "fpn" and self.resnet.strides[1:] != (2, 2, 2):
             raise ValueError(f"Each level of an FPN halves the one before; resnet.strides is {self.resnet.strides}.")
-        levels, named = len(self.strides), len(self.rpn.anchor_sizes)
-        if named != levels:
+        if (named := len(self.rpn.anchor_sizes)) != (levels := len(self.strides)):
             raise ValueError(f"The backbone {self.backbone!r} has {levels} levels, but anchor_sizes names {named}.")
