@@ -52,7 +52,7 @@ class Config(Settings):
         super().__post_init__()
         allowed = {"fcis": ("c4",), "mnc": ("c4", "c5")}.get(self.model)
         if allowed and (self.backbone not in allowed or not self.masks):
-            raise ValueError(f"{self.model.upper()} has the backbone {' or '.join(map(repr, allowed))}, and masks=True.")
+            raise ValueError(f"{self.model.upper()} has the backbone {' or '.join(map(repr, allowed))} and masks=True.")
         if self.backbone == "fpn" and self.resnet.strides[1:] != (2, 2, 2):
             raise ValueError(f"Each level of an FPN halves the one before; resnet.strides is {self.resnet.strides}.")
         if (named := len(self.rpn.anchor_sizes)) != (levels := len(self.strides)):
