@@ -8,7 +8,7 @@ import operator
 
 import numpy as np
 import pytest
-from tiny_models import C4, C5, FCIS, batch_of, empty_scene, scene, tiny_model
+from tiny_models import C4, C5, FCIS, MNC, MNC_C4, batch_of, empty_scene, scene, tiny_model
 
 from tinymrcnn.backend import BACKENDS
 from tinymrcnn.models import build_model
@@ -22,6 +22,9 @@ MODELS = {
     "c5": C5,
     "fcis": FCIS,
     "fcis, one pass, no votes": dict(**FCIS, **{"fcis.second_pass": False, "fcis.voting": False}),
+    "mnc": MNC,
+    "mnc, c4": MNC_C4,
+    "mnc, one pass, no votes": dict(**MNC, **{"mnc.second_pass": False, "mnc.voting": False}),
     "bottleneck": dict(block="bottleneck"),
     "softmax masks": dict(mask_loss="softmax"),
     "softmax masks among all classes": dict(mask_loss="softmax", softmax_decoding="all"),

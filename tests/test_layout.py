@@ -75,10 +75,10 @@ def test_maps_are_channels_last(fake_device, maps, name, device):
     if name == "fcis":  # takes every second channel of its maps, as a view
         maps[:] = [(operator, array) for operator, array in maps if operator != "getitem"]
     assert wrong(maps) == []
-    expected = {"conv2d", "max_pool2d", "add_relu"} | (set() if name == "fcis" else {"conv_transpose2d"})
+    expected = {"conv2d", "max_pool2d", "add_relu"} | (set() if name in ("fcis", "mnc") else {"conv_transpose2d"})
     expected |= {"frozen norm": set(), "group norm": {"relu", "group_norm"}}.get(name, {"relu", "batch_norm"})
-    expected |= {{"roi_pool": "roi_pool", "fcis": "ps_roi_pool"}.get(name, "roi_align")}
-    if name[:2] not in ("c4", "c5", "fc"):
+    expected |= {{"roi_pool": "roi_pool", "fcis": "ps_roi_pool", "mnc": "roi_crop"}.get(name, "roi_align")}
+    if name[:2] not in ("c4", "c5", "fc", "mn"):
         expected |= {"interpolate", "interleave"}
     assert operators >= expected | {f"gradient of {operator}" for operator in expected}
 

@@ -18,8 +18,8 @@ from tinymrcnn.evaluation import evaluate
 from tinymrcnn.models import FCIS, Samples, TrainConfig, build_model
 from tinymrcnn.models.box_branch import RoISamples
 from tinymrcnn.models.cost import cost_of
-from tinymrcnn.models.fcis import decode_fcis
 from tinymrcnn.models.presets import get_config
+from tinymrcnn.models.voting import Candidates, decode_candidates
 from tinymrcnn.nn import AdamW
 from tinymrcnn.training import train
 from tinymrcnn.weights import load_checkpoint, load_model, load_weights, save_checkpoint
@@ -52,7 +52,7 @@ def test_the_model():
         build_model("shapes", strides=(1, 2, 1, 1))
     with pytest.raises(ValueError, match="of 8 x 8 parts of an RoI"):
         build_model("shapes_fcis", **{"fcis.group": 8, "fcis.pooled": 7})
-    with pytest.raises(ValueError, match="one of 'mask_rcnn', 'fcis'"):
+    with pytest.raises(ValueError, match="one of 'mask_rcnn', 'fcis', 'mnc'"):
         build_model("shapes", model="yolo")
 
 
@@ -110,15 +110,15 @@ def test_switches_of_training():
 
 
 def test_switches_of_inference(monkeypatch):
-    """Of one set of weights, whose RoIs and masks are watched on their way into decode_fcis."""
+    """Of one set of weights, whose RoIs and masks are watched on their way into decode_candidates."""
     images, seen = BATCH[0][:1], []
 
     def detect(**overrides):
-        def watched(found, **settings):
-            seen.append(found)
-            return decode_fcis(found, **settings)
+        def watched(passes, **settings):
+            seen.append(Candidates(*map(np.concatenate, zip(*passes, strict=True))))
+            return decode_candidates(passes, **settings)
 
-        monkeypatch.setattr("tinymrcnn.models.fcis.decode_fcis", watched)
+        monkeypatch.setattr("tinymrcnn.models.fcis.decode_candidates", watched)
         (result,) = fcis(post_nms_test=20, score_threshold=0.1, **overrides).eval().detect(images)
         return result
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from tiny_models import C4, C5, FCIS, batch_of, empty_scene, scene, tiny_model
+from tiny_models import C4, C5, FCIS, MNC, MNC_C4, batch_of, empty_scene, scene, tiny_model
 
 from tinymrcnn.autograd import no_grad
-from tinymrcnn.models import fpn
+from tinymrcnn.models import fpn, mnc
 
 RTOL, FLOOR = 1e-5, 1e-9
 STEPS = 1e-5, 2e-6, 4e-7
@@ -20,6 +20,8 @@ VARIANTS = {
     "c5": C5,
     "fcis": FCIS,
     "fcis, bottleneck": dict(**FCIS, block="bottleneck", norm="frozen"),
+    "mnc": MNC,
+    "mnc, c4, bottleneck": dict(**MNC_C4, block="bottleneck", norm="frozen"),
     "roi_pool": dict(roi_op="roi_pool"),
     "roi_warp": dict(roi_op="roi_warp"),
     "largest samples": dict(reduce="max"),
@@ -31,10 +33,14 @@ VARIANTS = {
 }
 
 
+def losses_of(model):
+    return LOSSES + ["loss_mask_classifier"] * (model.config.model == "mnc")
+
+
 def losses_and_gradients(model, images, targets, samples):
     """{loss: {parameter: gradient}}, one backward pass for each loss."""
     gradients = {}
-    for name in LOSSES:
+    for name in losses_of(model):
         for parameter in model.parameters():
             parameter.grad = None
         model.losses(images, targets, samples=samples)[name].backward()
@@ -45,25 +51,40 @@ def losses_and_gradients(model, images, targets, samples):
     return gradients
 
 
+def keep_targets(model):
+    """In MNC's second pass targets follow the RoIs, while for the gradient they are constants: here they are those of
+    the first call, always."""
+    match, kept = model.match, []
+
+    def first(rois, batch):
+        if not kept:
+            kept.append(match(rois, batch))
+        return kept[0]
+
+    model.match = first
+
+
 def difference(model, parameter, index, step, batch, samples):
-    """The central difference of all five losses by one element of a parameter, (5,)."""
+    """The central difference of all five losses (of MNC six) by one element of a parameter, (5,)."""
     values, before = [], parameter.data[index]
     for moved in (before + step, before - step):
         parameter.data[index] = moved
         with no_grad():
             losses = model.losses(*batch, samples=samples)
-        values.append(np.array([losses[name].item() for name in LOSSES]))
+        values.append(np.array([losses[name].item() for name in losses_of(model)]))
     parameter.data[index] = before
     return (values[0] - values[1]) / (2 * step)
 
 
 def check_all_weights(model, images, targets, elements):
-    """All five losses by one element of every parameter with a large gradient and by elements - 1 random ones."""
+    """All losses by one element of every parameter with a large gradient and by elements - 1 random ones."""
     samples = model.draw_samples(images, targets)
+    if model.config.model == "mnc":
+        keep_targets(model)
     gradients = losses_and_gradients(model, images, targets, samples)
     rng = np.random.default_rng(0)
     for path, parameter in model.named_parameters():
-        analytic = np.stack([gradients[name][path] for name in LOSSES])
+        analytic = np.stack([by_weight[path] for by_weight in gradients.values()])
         at = [np.abs(analytic).sum(axis=0).argmax(), *rng.integers(0, parameter.size, elements - 1)]
         chosen = [np.unravel_index(i, parameter.shape) for i in at]
         found = np.array([analytic[:, *index] for index in chosen])  # (elements, 5)
@@ -77,7 +98,7 @@ def check_all_weights(model, images, targets, elements):
                 if (np.abs(found[row] - expected[row]) <= allowed).all():
                     break
         error, largest = np.abs(found - expected).max(axis=0), np.abs(expected).max(axis=0)
-        for i, name in enumerate(LOSSES):
+        for i, name in enumerate(gradients):
             assert error[i] <= max(RTOL * largest[i], FLOOR), f"{name} by {path}: {found[:, i]}, not {expected[:, i]}"
 
 
@@ -98,7 +119,7 @@ def test_every_loss_by_every_weight(name):
 
 
 @pytest.mark.gradcheck
-@pytest.mark.parametrize("name", ["fpn", "c4", "fcis"])
+@pytest.mark.parametrize("name", ["fpn", "c4", "fcis", "mnc"])
 def test_with_an_image_without_objects(name):
     model = tiny_model(dtype=np.float64, **VARIANTS[name])
     check_all_weights(model, *float64_batch(empty_scene(1), TWO_IMAGES[1]), elements=1)
@@ -118,6 +139,14 @@ def test_a_planted_bug_is_found(monkeypatch):
     monkeypatch.setattr(fpn.ops, "interpolate", lambda x, size: resize(x.detach(), size=size))
     with pytest.raises(AssertionError, match="by backbone"):
         check_all_weights(tiny_model(dtype=np.float64), *float64_batch(*TWO_IMAGES), elements=1)
+
+
+@pytest.mark.gradcheck
+def test_it_is_found_that_no_gradient_reaches_the_corners(monkeypatch):
+    follow = mnc.next_rois
+    monkeypatch.setattr(mnc, "next_rois", lambda *arguments: follow(*arguments).detach())
+    with pytest.raises(AssertionError, match="loss_classifier by backbone"):
+        check_all_weights(tiny_model(dtype=np.float64, **MNC), *float64_batch(*TWO_IMAGES), elements=1)
 
 
 def test_no_loss_reaches_what_it_does_not_depend_on():

@@ -18,11 +18,11 @@ from tinymrcnn.nn.init import without_drawing
 from tinymrcnn.settings import find_field, flatten, replace, value_of
 
 FULL_SIZE = [name for name in list_presets() if not name.startswith("shapes")]
-WITHOUT_MASKS = [name for name in FULL_SIZE if not name.endswith("fcis")]
+WITHOUT_MASKS = [name for name in FULL_SIZE if not name.endswith(("fcis", "mnc"))]
 FEW_CHANNELS = dict(
     depths=(1, 1, 1, 1), widths=(4, 4, 4, 4), stem_width=4, fpn_channels=8, rpn_channels=8, box_hidden=8,
     mask_layers=(4,), mask_channels=4, num_classes=6, box_samples=16, min_size=64, max_size=100,
-    train_min_sizes=(48, 64), **{"fcis.channels": 4},
+    train_min_sizes=(48, 64), **{"fcis.channels": 4, "mnc.hidden": 8},
 )  # fmt: skip
 BATCH = batch_of(scene(0, (50, 83), ((9, 6, 31, 24), (40, 20, 80, 48))), empty_scene(1, (121, 70)))
 
@@ -30,7 +30,7 @@ BATCH = batch_of(scene(0, (50, 83), ((9, 6, 31, 24), (40, 20, 80, 48))), empty_s
 def test_the_presets():
     assert FULL_SIZE == [
         "detectron2_resnet101_fpn", "detectron2_resnet50_c4", "detectron2_resnet50_fpn", "paper_resnet101_fcis",
-        "paper_resnet101_fpn", "paper_resnet50_c4", "paper_resnet50_c5", "paper_resnet50_fpn",
+        "paper_resnet101_fpn", "paper_resnet101_mnc", "paper_resnet50_c4", "paper_resnet50_c5", "paper_resnet50_fpn",
         "torchvision_resnet50_fpn",
     ]  # fmt: skip
 
@@ -41,7 +41,9 @@ def test_the_presets():
 def test_a_small_one_trains_and_detects(preset, masks):
     model = build_model(preset, **FEW_CHANNELS, masks=masks)
     losses = model(*BATCH)
-    assert len(losses) == 4 + masks and all(np.isfinite(loss.item()) for loss in losses.values())
+    assert len(losses) == 4 + masks + preset.endswith("mnc") and all(
+        np.isfinite(loss.item()) for loss in losses.values()
+    )
     sum(losses.values(), start=0.0).backward()
     assert all(np.isfinite(parameter.grad).all() for parameter in model.parameters())
     for result, image in zip(model.eval()(BATCH[0]), BATCH[0], strict=True):

@@ -91,9 +91,9 @@ def test_every_field_of_config_has_its_stage():
     names = field_names(Config)
     assert names[:5] == ("preset", "model", "num_classes", "backbone", "masks")
     assert {name.partition(".")[0] for name in names[5:]} == {
-        "transform", "resnet", "fpn", "rpn", "pooler", "box", "mask", "fcis",
+        "transform", "resnet", "fpn", "rpn", "pooler", "box", "mask", "fcis", "mnc",
     }  # fmt: skip
-    assert len(names) == 81
+    assert len(names) == 89
 
 
 @pytest.mark.parametrize(

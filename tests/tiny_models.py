@@ -27,7 +27,9 @@ FCIS = dict(
     model="fcis", backbone="c4", anchor_sizes=((8, 16, 32, 64),), strides=(1, 2, 1, 1), box_nms=0.3,
     **{"fcis.channels": 8, "fcis.group": 3, "fcis.pooled": 6},
 )  # fmt: skip
-DETECTORS = {**BACKBONES, "fcis": FCIS}
+MNC = dict(**C5, model="mnc", strides=(1, 2, 1, 1), box_nms=0.3, **{"mnc.hidden": 8, "mnc.size": 7})
+MNC_C4 = dict(**C4, model="mnc", **{"mnc.hidden": 8, "mnc.size": 7})
+DETECTORS = {**BACKBONES, "fcis": FCIS, "mnc": MNC}
 
 
 def tiny_model(seed=0, dtype=np.float32, **overrides):

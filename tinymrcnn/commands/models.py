@@ -20,7 +20,8 @@ def print_presets() -> int:
         if config.model != "mask_rcnn":  # there is no such model without masks
             texts[1] = texts[3] = "-"
         print(f"{name:<28}" + "".join(f"{text:>12}" for text in texts))
-    print("\nFaster R-CNN is the preset with masks=False. FCIS has no such half: it reads all from the same maps.")
+    print("\nFaster R-CNN is the preset with masks=False. FCIS and MNC have no such half:")
+    print("FCIS reads all from the same maps, and the classes of MNC depend on its masks.")
     print("The operations are those of one image with as many proposals and detections as the preset allows,")
     print("2 for a multiplication and an addition.\n\nPublic weights:")
     for name in list_presets():

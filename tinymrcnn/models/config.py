@@ -11,6 +11,7 @@ from tinymrcnn.models.box_branch import BoxSettings
 from tinymrcnn.models.fcis import FCISSettings
 from tinymrcnn.models.fpn import FPNSettings
 from tinymrcnn.models.mask_branch import MaskSettings
+from tinymrcnn.models.mnc import MNCSettings
 from tinymrcnn.models.pooler import PoolerSettings
 from tinymrcnn.models.resnet import ResNetSettings
 from tinymrcnn.models.rpn import RPNSettings
@@ -23,7 +24,7 @@ class Config(Settings):
     """The model. Lengths are in pixels of the (resized) image."""
 
     preset: str = "shapes"
-    model: Literal["mask_rcnn", "fcis"] = "mask_rcnn"  # which of presets.MODELS it is
+    model: Literal["mask_rcnn", "fcis", "mnc"] = "mask_rcnn"  # which of presets.MODELS it is
     num_classes: Annotated[int, Range(2, 65_536)] = 6  # the background, class 0, included
     # The maps that the branches read. "fpn": P2 to P5. "c4": the third stage's map (the fourth stage runs on RoIs; in
     # FCIS it runs on the map). "c5": the fourth stage's map
@@ -37,6 +38,7 @@ class Config(Settings):
     box: BoxSettings = BoxSettings()
     mask: MaskSettings = MaskSettings()
     fcis: FCISSettings = FCISSettings()
+    mnc: MNCSettings = MNCSettings()
 
     @property
     def strides(self) -> list[int]:
@@ -48,12 +50,12 @@ class Config(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.model == "fcis" and (self.backbone != "c4" or not self.masks):
-            raise ValueError("FCIS has the backbone 'c4', and classes, boxes and masks from the same maps: masks=True.")
+        allowed = {"fcis": ("c4",), "mnc": ("c4", "c5")}.get(self.model)
+        if allowed and (self.backbone not in allowed or not self.masks):
+            raise ValueError(f"{self.model.upper()} has the backbone {' or '.join(map(repr, allowed))} and masks=True.")
         if self.mask.head == "mlp" and self.backbone == "c4":
             raise ValueError("With the backbone 'c4' both branches share a head of convolutions: mask.head is 'fcn'.")
         if self.backbone == "fpn" and self.resnet.strides[1:] != (2, 2, 2):
             raise ValueError(f"Each level of an FPN halves the one before; resnet.strides is {self.resnet.strides}.")
-        levels, named = len(self.strides), len(self.rpn.anchor_sizes)
-        if named != levels:
+        if (named := len(self.rpn.anchor_sizes)) != (levels := len(self.strides)):
             raise ValueError(f"The backbone {self.backbone!r} has {levels} levels, but anchor_sizes names {named}.")

@@ -17,6 +17,7 @@ from tinymrcnn import ops
 from tinymrcnn.autograd import Tensor, no_grad
 from tinymrcnn.models import make_model
 from tinymrcnn.models.config import Config
+from tinymrcnn.roi.rois import boxes_to_rois
 
 SIZE = (800, 1088)
 
@@ -35,8 +36,8 @@ class Cost:
 def cost_of(config: Config, size: tuple[int, int] = SIZE) -> Cost:
     """What a model costs on one image (h, w), with as many proposals and detections as its Config allows.
 
-    The convolutions and the fully connected layers are counted. Faster R-CNN costs this minus the masks' share; FCIS
-    has no layers for the masks alone."""
+    The convolutions and the fully connected layers are counted. Faster R-CNN costs this minus the masks' share; in
+    FCIS and MNC the classes need what the masks are made of, so that no layers are for the masks alone."""
     with no_grad(), _counting() as count:
         model = make_model(config, seed=None).eval()
         batch = model.transform([np.zeros((3, *size), np.float32)])
@@ -47,6 +48,9 @@ def cost_of(config: Config, size: tuple[int, int] = SIZE) -> Cost:
         if config.model == "fcis":  # an RoI takes means of the maps only
             model.score_maps(features)
             total += count()
+        elif config.model == "mnc":
+            model.run_stages(features, Tensor(boxes_to_rois(rois)))
+            total += (1 + config.mnc.second_pass) * config.rpn.post_nms_test * count()
         else:
             model.box_branch(model.roi_features(features, rois, config.box.pool))
             total += config.rpn.post_nms_test * count()
@@ -98,7 +102,7 @@ def _counting() -> Iterator[Callable[[], int]]:
         "conv_transpose2d": conv_transpose2d,
         "linear": linear,
         "max_pool2d": max_pool2d,
-        "interpolate": lambda x, size: nothing(*x.shape[:2], *size),
+        "interpolate": lambda x, size, **_: nothing(*x.shape[:2], *size),
         "add_relu": lambda x, y: x,
         "relu": lambda x: x,
         "batch_norm": lambda x, *settings: x,

@@ -9,47 +9,51 @@ computed for a single RoI but means:
     inside low, outside high    in its box, beside it      softmax of the two: the mask
     both low                    not this class's box
 
-Settings, head, reading, loss, inference and the model, in this order; what comes before is in two_stage.py. The
-differences from the authors' code: how bins are rounded, see read_rois; the RoIs of a training step are drawn at random
-as everywhere here, where the authors take those with the largest losses (OHEM); the box maps have no second set for the
-background.
+Settings, head, reading, loss, inference and the model, in this order; what comes before is in two_stage.py, how masks
+are voted for in voting.py. The differences from the authors' code: how bins are rounded, see read_rois; the RoIs of a
+training step are drawn at random as everywhere here, where the authors take those with the largest losses (OHEM); the
+box maps have no second set for the background.
 """
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from tinymrcnn import ops
 from tinymrcnn.autograd import Tensor, maximum
 from tinymrcnn.backend import Array, array_module, backend_of, like, to_numpy
-from tinymrcnn.boxes import batched_nms, box_iou, clip_boxes_to_image, crop_masks, paste_masks
+from tinymrcnn.boxes import clip_boxes_to_image, crop_masks
 from tinymrcnn.models.box_branch import BoxSettings, RoISamples, box_loss
 from tinymrcnn.models.resnet import make_stage
 from tinymrcnn.models.transform import Batch
 from tinymrcnn.models.two_stage import LossSums, TwoStage
+from tinymrcnn.models.voting import (
+    Candidates,
+    VotingSettings,
+    candidates_of,
+    cut_at_half,
+    decode_candidates,
+    masks_over,
+)
 from tinymrcnn.nn import Conv2d, Module
 from tinymrcnn.nn.init import normal
 from tinymrcnn.roi.ps_roi_pool import ps_roi_pool_unchecked
 from tinymrcnn.roi.rois import boxes_to_rois
-from tinymrcnn.settings import Fraction, NotNegative, PoolSize, Range, Settings, Width
+from tinymrcnn.settings import NotNegative, PoolSize, Width
 
 # Shapes below: N images, R RoIs (of one image, or of all), P positives, K classes, D detections, masks of m x m cells
 
 
 @dataclass(frozen=True)
-class FCISSettings(Settings):
+class FCISSettings(VotingSettings):
     """The position-sensitive maps, and what is read from them."""
 
     channels: Width = 96  # of the 1x1 convolution before the maps
     group: PoolSize = 7  # the parts of an RoI along each axis, with maps of their own
     pooled: PoolSize = 21  # the cells of an RoI's grid, along each axis
     mask_weight: NotNegative = 10.0  # of the mask loss
-    mask_threshold: Annotated[float, Range(0.01, 0.99)] = 0.4  # on a target's coverage, and a mask's probability
-    second_pass: bool = True  # the refined boxes are read from the maps as well
-    voting: bool = True  # masks are means over all RoIs that overlap a detection
-    voting_iou: Fraction = 0.5  # by how much they do
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -171,89 +175,12 @@ def refine(reading: Reading, sizes: list[tuple[int, int]], settings: BoxSettings
     return refined
 
 
-class Candidates(NamedTuple):
-    """What may be a detection of one image, on the host. boxes: (R, 4). rois: (R, 4), what was read for them, over
-    which their masks lie. scores: (R, K) probabilities. masks: (R, m, m) probabilities, for the foreground class with
-    the highest score."""
-
-    boxes: np.ndarray
-    rois: np.ndarray
-    scores: np.ndarray
-    masks: np.ndarray
-
-
-def candidates_of(boxes: list[Array], reading: Reading) -> list[Candidates]:
+def candidates_of_reading(boxes: list[Array], reading: Reading) -> list[Candidates]:
     """The candidates of every image. boxes: per image (R_i, 4), of which the reading is."""
-    scores = to_numpy(ops.softmax(class_logits(reading.scores), 1).data)
-    best = scores[:, 1:].argmax(axis=1) + 1
-    masks = to_numpy(ops.sigmoid(mask_logits(reading.scores, np.arange(len(best)), best)).data)
-    ends = np.cumsum([len(part) for part in boxes])[:-1].tolist()
-    parts = zip(np.split(scores, ends), np.split(masks, ends), strict=True)
-    return [Candidates(to_numpy(b), to_numpy(r), s, m) for b, r, (s, m) in zip(boxes, reading.rois, parts, strict=True)]
-
-
-def decode_fcis(
-    found: Candidates, *, image_size: tuple[int, int], settings: FCISSettings, box: BoxSettings
-) -> dict[str, np.ndarray]:
-    """The detections of one image: boxes (D, 4), scores (D,), labels (D,), the best max_detections without duplicates
-    within a class, best first, and masks (D, 2m, 2m), probabilities that are cut at 0.5 (see cut_at_half).
-
-    With voting the mask is the vote of all candidates around a detection, and the box is drawn around it; a detection
-    whose mask nothing is left of is dropped. Whatever is not finite is dropped."""
-    finite = np.isfinite(found.scores).all(axis=1) & np.isfinite(found.masks).all(axis=(1, 2))
-    found = Candidates(*(array[finite] for array in found))
-    large = (found.boxes[:, 2:] - found.boxes[:, :2] >= box.min_box_size).all(axis=1)
-    rows, labels = np.nonzero((found.scores[:, 1:] > box.score_threshold) & large[:, None])
-    scores = found.scores[rows, labels + 1]
-    keep = batched_nms(found.boxes[rows], scores, labels, box.nms)[: box.max_detections]
-    rows, labels, scores = rows[keep], labels[keep] + 1, scores[keep]
-    boxes, size = found.boxes[rows], 2 * settings.pooled
-    if settings.voting:
-        votes = [vote(found, row, label, image_size, settings) for row, label in zip(rows, labels, strict=True)]
-        there = np.array([len(v[0]) > 0 for v in votes], bool)
-        boxes = np.concatenate([boxes[:0], *(v[0] for v in votes)])
-        masks = np.concatenate([np.zeros((0, size, size), scores.dtype), *(v[1] for v in votes)])
-        labels, scores = labels[there], scores[there]
-    else:
-        corners, lengths = np.tile(found.rois[rows, :2], 2), np.tile(found.rois[rows, 2:] - found.rois[rows, :2], 2)
-        masks = crop_masks(found.masks[rows], (boxes - corners) / lengths * settings.pooled, size)
-    masks = cut_at_half(masks, settings.mask_threshold)
-    return {"boxes": boxes, "scores": scores, "labels": labels.astype(np.int64), "masks": masks}
-
-
-def vote(
-    found: Candidates, row: int, label: int, image_size: tuple[int, int], settings: FCISSettings
-) -> tuple[np.ndarray, np.ndarray]:
-    """The mask of a detection as its candidates see it: box (1, 4) and mask (1, 2m, 2m), or (0, 4) and (0, 2m, 2m).
-
-    All candidates whose boxes overlap that of `row` by voting_iou vote, with their scores for the class as weights;
-    each votes, pixel by pixel of the image, whether its mask reaches mask_threshold, and the object is where the mean
-    does. The box is the tightest one around it."""
-    size, dtype = 2 * settings.pooled, found.boxes.dtype
-    overlaps = box_iou(found.boxes[row : row + 1], found.boxes)[0]
-    overlaps[row] = 1  # of a box without an area too
-    votes = np.flatnonzero(overlaps >= settings.voting_iou)
-    height, width = image_size
-    # only the part of the image that their RoIs cover
-    left, top = np.maximum(np.floor(found.rois[votes, :2].min(axis=0)), 0).astype(int).tolist()
-    right, bottom = np.ceil(found.rois[votes, 2:].max(axis=0)).astype(int).tolist()
-    window = max(min(bottom, height) - top, 0), max(min(right, width) - left, 0)
-    corner = np.array([left, top, left, top], dtype)
-    pasted = paste_masks(found.masks[votes], found.rois[votes] - corner, window) >= settings.mask_threshold
-    weights = found.scores[votes, label] / found.scores[votes, label].sum()
-    mean = np.tensordot(weights, pasted.astype(dtype), 1)  # (h, w)
-    rows, columns = (np.flatnonzero((mean >= settings.mask_threshold).any(axis=axis)) for axis in (1, 0))
-    if not len(rows):
-        return np.zeros((0, 4), dtype), np.zeros((0, size, size), dtype)
-    box = np.array([[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]], dtype)
-    return box + corner, crop_masks(mean[None], box, size)
-
-
-def cut_at_half(probabilities: np.ndarray, threshold: float) -> np.ndarray:
-    """Probabilities that rise with the given ones, from 0 to 1, and are 0.5 where those are `threshold`: every model's
-    masks are cut at 0.5, while FCIS cuts its own at mask_threshold."""
-    inside, outside = probabilities * (1 - threshold), (1 - probabilities) * threshold
-    return inside / (inside + outside)
+    scores = ops.softmax(class_logits(reading.scores), 1)
+    best = to_numpy(scores.data)[:, 1:].argmax(axis=1) + 1
+    masks = ops.sigmoid(mask_logits(reading.scores, np.arange(len(best)), best))
+    return candidates_of(boxes, reading.rois, scores, masks)
 
 
 # The model
@@ -300,12 +227,21 @@ class FCIS(TwoStage):
         """Boxes, labels, scores and masks from the proposals and, in the second pass, from the proposals refined."""
         maps = self.score_maps(features)
         reading = self.read(maps, proposals)
-        passes = [candidates_of(proposals, reading)]
+        passes = [candidates_of_reading(proposals, reading)]
         if self.config.fcis.second_pass:
             refined = refine(reading, batch.sizes, self.config.box)
-            passes.append(candidates_of(refined, self.read(maps, refined)))
-        found = [Candidates(*map(np.concatenate, zip(*parts, strict=True))) for parts in zip(*passes, strict=True)]
+            passes.append(candidates_of_reading(refined, self.read(maps, refined)))
         return [
-            decode_fcis(candidates, image_size=size, settings=self.config.fcis, box=self.config.box)
-            for candidates, size in zip(found, batch.sizes, strict=True)
+            decode_candidates(found, image_size=size, settings=self.config.fcis, box=self.config.box)
+            for *found, size in zip(*passes, batch.sizes, strict=True)
         ]
+
+    def mask_detections(self, features: list[Tensor], detections: list[dict[str, Array]]) -> list[np.ndarray]:
+        """Per image the masks (D, 2m, 2m) of given detections, with their boxes and labels, as the maps alone have
+        them, without votes: probabilities, cut at 0.5, on the host."""
+        boxes, labels = ([to_numpy(each[name]) for each in detections] for name in ("boxes", "labels"))
+        reading = self.read(self.score_maps(features), [each["boxes"] for each in detections])
+        logits = mask_logits(reading.scores, np.arange(len(reading.scores)), np.concatenate(labels))
+        masks = np.split(to_numpy(ops.sigmoid(logits).data), np.cumsum([len(part) for part in labels])[:-1])
+        lying = (masks_over(b, m, to_numpy(r)) for b, m, r in zip(boxes, masks, reading.rois, strict=True))
+        return [cut_at_half(each, self.config.fcis.mask_threshold) for each in lying]

@@ -17,6 +17,7 @@ from typing import Any
 from tinymrcnn.models.config import Config
 from tinymrcnn.models.fcis import FCIS
 from tinymrcnn.models.mask_rcnn import MaskRCNN
+from tinymrcnn.models.mnc import MNC
 from tinymrcnn.models.two_stage import TwoStage
 from tinymrcnn.settings import replace
 
@@ -132,6 +133,19 @@ SHAPES_FCIS = SHAPES_C4 | {
     "box.nms": 0.3,
     "box.min_box_size": 0.5,
 }
+# MNC: on a map of the same stride, of few channels, since its layers are fully connected
+SHAPES_MNC = SHAPES_ONE_MAP | {
+    "model": "mnc",
+    "backbone": "c5",
+    "resnet.strides": (1, 2, 1, 1),
+    "resnet.widths": (24, 48, 96, 48),
+    "resnet.stem_width": 24,
+    "rpn.channels": 96,
+    "box.pool": 5,
+    "box.hidden": 80,
+    "box.samples": 64,
+    "box.nms": 0.3,
+}
 # The authors' numbers, where they give any (section 4 and their code), else the paper's of Mask R-CNN
 PAPER_FCIS: Table = {
     "model": "fcis",
@@ -149,12 +163,29 @@ PAPER_FCIS: Table = {
     "box.min_box_size": 2.0,
     "fcis.channels": 1024,
 }
+# Theirs are of VGG-16. The article compares with a ResNet-101 of which nothing but "C4" was published: here its last
+# stage takes the place of VGG's fully connected layers
+PAPER_MNC: Table = {
+    "model": "mnc",
+    "transform.min_size": 600,
+    "transform.max_size": 1000,
+    "rpn.anchor_sizes": ((128, 256, 512),),
+    "rpn.channels": 512,
+    "rpn.min_proposal_size": 16.0,
+    "rpn.post_nms_test": 300,
+    "box.pool": 14,
+    "box.samples": 64,
+    "box.positive_fraction": 0.3,
+    "box.nms": 0.3,
+    "mnc.hidden": 256,
+}
 
 TABLES: dict[str, Table] = {
     "shapes": {},
     "shapes_c4": SHAPES_C4,
     "shapes_c5": SHAPES_C5,
     "shapes_fcis": SHAPES_FCIS,
+    "shapes_mnc": SHAPES_MNC,
     "torchvision_resnet50_fpn": RESNET50 | PYRAMID | TORCHVISION,
     "detectron2_resnet50_fpn": RESNET50 | PYRAMID | DETECTRON2,
     "detectron2_resnet101_fpn": RESNET101 | PYRAMID | DETECTRON2,
@@ -165,6 +196,7 @@ TABLES: dict[str, Table] = {
     "paper_resnet50_fpn": RESNET50 | PYRAMID | PAPER,
     "paper_resnet101_fpn": RESNET101 | PYRAMID | PAPER,
     "paper_resnet101_fcis": RESNET101 | C4 | PAPER | PAPER_FCIS,
+    "paper_resnet101_mnc": RESNET101 | C4 | PAPER | PAPER_MNC,
 }
 PRESETS = {name: replace(Config(preset=name), **table) for name, table in TABLES.items()}
 
@@ -203,11 +235,11 @@ def get_config(preset: str) -> Config:
     return PRESETS[preset]
 
 
-MODELS: dict[str, type[TwoStage]] = {"mask_rcnn": MaskRCNN, "fcis": FCIS}
+MODELS: dict[str, type[TwoStage]] = {"mask_rcnn": MaskRCNN, "fcis": FCIS, "mnc": MNC}
 
 
 def make_model(config: Config, seed: int | None = 0) -> Any:
-    """The model of a Config, a MaskRCNN or FCIS. seed: of the weights; None leaves them 0, for one that is loaded."""
+    """The model of a Config, a MaskRCNN, FCIS or MNC. seed: of the weights; None leaves them 0, to be loaded."""
     return MODELS[config.model](config, seed)
 
 

@@ -2,7 +2,7 @@
 
     transform -> features -> run_rpn -> propose -> sample (training) -> the model's own branches -> postprocess
 
-Ren et al., Faster R-CNN (2015), section 3. mask_rcnn.py and fcis.py add their branches. The calls are made
+Ren et al., Faster R-CNN (2015), section 3. mask_rcnn.py, fcis.py and mnc.py add their branches. The calls are made
 one after the other by loss_sums() and detect(), and by the lessons 10 and 11.
 """
 

@@ -17,6 +17,7 @@ SHORT_NAMES = {
     "loss_classifier": "class",
     "loss_box_reg": "box",
     "loss_mask": "mask",
+    "loss_mask_classifier": "mask class",
 }
 
 

@@ -30,8 +30,10 @@ from tinymrcnn.weights.foreign.public_weights import (
     read_public,
 )
 
-# With those of FCIS and of the mask branch as an MLP, which no public file has
-OUR_PREDICTORS = (*PREDICTORS, "roi_heads.maps.cls_seg.", "roi_heads.mask_predictor.mask_fc_logits.")
+# With those of the mask branch as an MLP and of FCIS and MNC, which no public file has
+OUR_PREDICTORS = (
+    *PREDICTORS, "roi_heads.mask_predictor.mask_fc_logits.", "roi_heads.maps.cls_seg.", "roi_heads.seg_cls_score.",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ field that is missing without such an entry is an error.
     1    No number; Config and TrainConfig as flat tables, of which the earliest files lack some fields.
     2    The number, and every field, those of Config within the settings of its stages.
     3    Which model it is, what only FCIS has, and the strides of the ResNet's stages.
-    4    The head of the mask branch, how softmax masks are decoded, and how the samples of a bin are reduced.
+    4    The head of the mask branch, how softmax masks are decoded, how the samples of a bin are reduced, and what only
+         MNC has.
 """
 
 from collections.abc import Callable
@@ -96,12 +97,20 @@ def from_format_2(metadata: dict) -> dict:
     return {**metadata, "config": {**config, "model": "mask_rcnn", "resnet": resnet, "fcis": FCIS}}
 
 
+# The stages of MNC: no model of format 3 has any
+MNC = {
+    "mask_threshold": 0.4, "second_pass": True, "voting": True, "voting_iou": 0.5,
+    "hidden": 96, "size": 21, "mask_weight": 2.0, "mask_iou": 0.5,
+}  # fmt: skip
+
+
 def from_format_3(metadata: dict) -> dict:
     config = metadata["config"]
     # "all" is how the softmax was decoded; the sigmoid has no use for it, and gets today's default
     decoding = "all" if config["mask"]["loss"] == "softmax" else "background"
     mask = {**config["mask"], "head": "fcn", "softmax_decoding": decoding}
-    return {**metadata, "config": {**config, "mask": mask, "pooler": {**config["pooler"], "reduce": "mean"}}}
+    pooler = {**config["pooler"], "reduce": "mean"}
+    return {**metadata, "config": {**config, "mask": mask, "pooler": pooler, "mnc": MNC}}
 
 
 # From the format of this number to the next one: a function of the metadata, which returns new ones
