@@ -136,10 +136,11 @@ def _survivors(xp: Any, boxes: Array, groups: Array, iou_threshold: float) -> Ar
 def _check_arguments(xp: Any, boxes: Array, scores: Array, idxs: Array, iou_threshold: float) -> None:
     if boxes.ndim != 2 or boxes.shape[1] != 4 or boxes.dtype not in (np.float32, np.float64):
         raise ValueError(f"The boxes must be a float (n, 4) array, not {boxes.dtype} {boxes.shape}.")
-    for name, array, kinds, numbers in (("scores", scores, "f", "floats"), ("groups", idxs, "iu", "integers")):
+    vectors = ("the scores", scores, "f", "floats"), ("their groups", idxs, "iu", "integers")
+    for name, array, kinds, numbers in vectors:
         if array.shape != boxes.shape[:1] or array.dtype.kind not in kinds:
             raise ValueError(
-                f"There are {len(boxes)} boxes, so their {name} must be {len(boxes)} {numbers} in one dimension, "
+                f"There are {len(boxes)} boxes, so {name} must be {len(boxes)} {numbers} in one dimension, "
                 f"not {array.dtype} {array.shape}."
             )
     if not 0 <= iou_threshold <= 1:

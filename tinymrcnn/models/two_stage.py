@@ -72,12 +72,9 @@ class TwoStage(Module):
         self.anchor_generator = config.rpn.anchor_generator()
         with without_drawing():  # initialize() draws
             body = ResNet(config.resnet, 3 if config.backbone == "c4" else 4)
-            self.channels = body.out_channels[-1]  # of the maps that the RPN and the branches read
-            if config.backbone == "fpn":
-                self.channels = config.fpn.channels
-                self.backbone = Module(body=body, fpn=FPN(body.out_channels, config.fpn))
-            else:
-                self.backbone = Module(body=body)
+            fpn = {"fpn": FPN(body.out_channels, config.fpn)} if config.backbone == "fpn" else {}
+            self.backbone = Module(body=body, **fpn)
+            self.channels = config.fpn.channels if fpn else body.out_channels[-1]  # of the maps that are read
             num_anchors = self.anchor_generator.num_anchors_per_cell[0]
             self.rpn = Module(head=rpn.RPNHead(self.channels, config.rpn.channels, num_anchors))
             self.roi_heads = self.make_roi_heads()
