@@ -12,9 +12,9 @@ __version__ = "0.2.0"
 __all__ = [
     "Tensor", "build_model", "describe", "gradcheck", "load_model", "no_grad", "train",
     # the rooms
-    "archives", "autograd", "backend", "bench", "boxes", "cli", "commands", "data", "draw", "evaluation", "files",
-    "kernels", "machine", "models", "nn", "ops", "randomness", "roi", "settings", "stopping", "threads", "training",
-    "weights",
+    "archives", "autograd", "backend", "bench", "boxes", "cli", "commands", "data", "draw", "evaluation", "experiments",
+    "files", "kernels", "machine", "models", "nn", "ops", "randomness", "roi", "settings", "stopping", "threads",
+    "training", "weights",
 ]  # fmt: skip
 
 _HOMES = {
@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # the same, as type checkers and editors read it
         data,
         draw,
         evaluation,
+        experiments,
         files,
         kernels,
         machine,
