@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from tinymrcnn.draw.figures import ROLE_COLORS
-from tinymrcnn.experiments.judging import Found, metric
+from tinymrcnn.experiments.judging import Found, metric, metrics_of
 from tinymrcnn.experiments.matches import load_extra, load_matches
 from tinymrcnn.experiments.plan import Comparison, Plan, Run, key, pilots_of
 from tinymrcnn.experiments.runner import Places, alike, chosen_rate, runs_of, stored
@@ -254,5 +254,6 @@ def draw(result: dict[str, Any]) -> Figure:
     axes.set_xlabel("difference, in points")
     axes.set_title(result["declared"]["title"], fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    if axes.get_legend_handles_labels()[0]:
+        figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     return figure

@@ -1,0 +1,201 @@
+"""What is said of finished runs, and the command that says it."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from tinymrcnn.commands import reproduce as command
+from tinymrcnn.experiments import figure_4, report
+from tinymrcnn.experiments.matches import Matches, save_matches
+from tinymrcnn.experiments.plan import Comparison, Plan, Variant, key, pilots_of, run_of
+from tinymrcnn.experiments.runner import Places
+
+PLAN = Plan(
+    name="made-up",
+    title="One against the other",
+    claim="One is better.",
+    variants=(Variant("one", "shapes", article={"segm/AP": 33.0}), Variant("other", "shapes_c5")),
+    comparisons=(Comparison("one", "other", article=2.5, primary=True), Comparison("other", "one", "bbox/AP")),
+    seeds=8,
+    test_images=40,
+    rates=(1e-3, 2e-3),
+)
+ENVIRONMENT = {"code": "abc", "cpu": "made up", "blas_kernels": "Haswell", "numba_threads": 1}
+
+
+def made_up(rng, share: float) -> Matches:
+    """40 pictures with one object and one detection each, of which about a share is right."""
+    right = rng.random((40, 1)) < share
+    objects = np.zeros((40, 6), np.uint8)
+    objects[:, 1] = 1
+    index, label = np.arange(40, dtype=np.uint16), np.ones(40, np.uint8)
+    score = rng.random(40).astype(np.float32)
+    return Matches(index, label, score, np.tile(right, 10), np.tile(right, 10), objects)
+
+
+def write(places, run, matches, changed=None):
+    folder = places.results / "runs"
+    folder.mkdir(parents=True, exist_ok=True)
+    save_matches(folder / f"{key(run)}.npz", matches)
+    metrics = report.metrics_of(report.Found(matches, {}))
+    record = {
+        "plan": PLAN.hash, "seed": run.training.seed, "settings": dataclasses.asdict(run), "metrics": metrics,
+        "parameters": 1234, "operations": 5e9, "seconds": {"training": 1, "test": 1, "detecting in a picture": 0.01},
+        "device": "cpu", "environment": {**ENVIRONMENT, **(changed or {})}, "commit": "abc", "date": "2026-01-01",
+    }  # fmt: skip
+    (folder / f"{key(run)}.json").write_text(json.dumps(record))
+
+
+@pytest.fixture
+def places(tmp_path):
+    """All runs of the plan; "one" is right about 80 % of its detections, "other" about 40 %."""
+    places, rng = Places(tmp_path / "results", tmp_path / "scratch"), np.random.default_rng(0)
+    for variant, share in zip(PLAN.variants, (0.8, 0.4), strict=True):
+        for run in pilots_of(PLAN, variant):
+            write(places, run, made_up(rng, 0.9 if run.training.rate == 2e-3 else 0.1))
+        for seed in range(PLAN.seeds):
+            write(places, run_of(PLAN, variant, seed, 2e-3), made_up(rng, share))
+    return places
+
+
+def test_a_finished_plan(places):
+    result = report.results_of(PLAN, places)
+    assert result["plan"] == PLAN.hash and result["finished"] and result["rates"] == {"one": 2e-3, "other": 2e-3}
+    assert len(result["runs"]) == 16 and {run["variant"] for run in result["runs"]} == {"one", "other"}
+    assert all(isinstance(run["seed"], int) and (places.results / run["matches"]).exists() for run in result["runs"])
+    first, second = result["comparisons"]
+    assert first["verdict"] == "reproduced" and second["verdict"] == "reversed"
+    assert first["wins"] == 8 and first["losses"] == 0 and second["losses"] == 8
+    assert first["p"] == pytest.approx(2 / 256) and first["p_adjusted"] == pytest.approx(6 / 256)
+    assert second["p_adjusted"] is None
+    values = [
+        [100 * run["metrics"]["segm/AP"] for run in result["runs"] if run["variant"] == name]
+        for name in ("one", "other")
+    ]
+    np.testing.assert_allclose(first["differences"], np.subtract(*values), atol=1e-9)
+    assert (
+        first["interval"][0]
+        < first["difference"]
+        == pytest.approx(np.mean(first["differences"]))
+        < first["interval"][1]
+    )
+    json.dumps(result)
+
+
+def test_without_all_seeds_there_is_no_verdict(places):
+    (places.results / "runs" / f"{key(run_of(PLAN, PLAN.variants[1], 3, 2e-3))}.json").unlink()
+    result = report.results_of(PLAN, places)
+    assert not result["finished"] and len(result["runs"]) == 15
+    assert [row["pairs"] for row in result["comparisons"]] == [7, 7]
+    assert [row["verdict"] for row in result["comparisons"]] == [None, None]
+    assert "7 pairs so far" in report.table(result) and "Not finished" in report.table(result)
+
+
+def test_runs_of_two_machines_are_no_pair(places):
+    write(places, run_of(PLAN, PLAN.variants[1], 3, 2e-3), made_up(np.random.default_rng(1), 0.4), {"cpu": "another"})
+    assert [row["pairs"] for row in report.results_of(PLAN, places)["comparisons"]] == [7, 7]
+
+
+def test_before_the_learning_rates_are_chosen_there_is_nothing(places):
+    (places.results / "runs" / f"{key(pilots_of(PLAN, PLAN.variants[0])[0])}.json").unlink()
+    result = report.results_of(PLAN, places)
+    assert result["runs"] == result["comparisons"] == [] and len(result["pilots"]["other"]) == 2
+    report.table(result), report.draw(result)
+
+
+def test_holm_waits_for_all_primary_comparisons(places):
+    result = report.results_of(PLAN, places)
+    assert report.corrected([result, result]) == [result, result]
+    weak = {**result["comparisons"][0], "name": "weak", "p": 0.03, "interval": [1, 5], "difference": 3.0}
+    third = {**weak, "name": "third", "p": 0.04}
+    others = [{**result, "comparisons": [row]} for row in (weak, third)]
+    adjusted = [row["comparisons"][0] for row in report.corrected([result, *others])]
+    assert [row["p_adjusted"] for row in adjusted] == pytest.approx([6 / 256, 0.06, 0.06])
+    assert [row["verdict"] for row in adjusted] == ["reproduced", "not resolved", "not resolved"]
+    assert report.corrected([result, *others])[0]["comparisons"][1] == result["comparisons"][1]
+
+
+def test_the_table(places):
+    lines = report.table(report.results_of(PLAN, places)).splitlines()
+    assert lines[0] == "### made-up: One against the other" and lines[2] == "One is better."
+    assert lines[4].startswith(
+        "| variant | seeds | learning rate | parameters | GFLOP | ms a picture | mask AP | box AP |"
+    )
+    assert lines[6].startswith("| one | 8 | 0.002 | 1,234 | 5.00 | 10 | ") and " (33) |" in lines[6]
+    row = lines[-2].split(" | ")
+    assert row[0] == "| one - other, mask AP" and row[3] == "+2.5" and row[4] == "8, 0"
+    assert row[5] == "0.008, adjusted 0.023" and row[-1] == "reproduced |"
+
+
+def test_the_picture_shows_every_pair(places):
+    figure = report.draw(report.results_of(PLAN, places))
+    (axes,) = figure.axes
+    dots = [line for line in axes.lines if line.get_marker() == "."]
+    assert [len(line.get_xdata()) for line in dots] == [8, 8]
+    assert [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "D"] == [2.5]
+    assert [label.get_text().splitlines()[-1] for label in axes.get_yticklabels()] == ["reproduced", "reversed"]
+
+
+# The command ----------------------------------------------------------------------------------------------
+
+
+def test_list_and_full_size(capsys):
+    assert command.reproduce("list") == 0
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert names == list(command.NAMES) and {"table-2a", "table-3", "figure-4", "figure-6", "coco"} <= set(names)
+    assert command.reproduce("coco") == 0
+    assert "Not run here" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", command.FULL_SIZE)
+def test_the_lines_for_full_size_are_valid(name, capsys, tmp_path, monkeypatch):
+    """Each is what the command line takes, up to the data."""
+    import shlex
+
+    from tinymrcnn.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    command.reproduce(name)
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines() if line.startswith("  tinymrcnn")]
+    assert lines
+    for line in lines:
+        assert main(shlex.split(line)[1:]) == 2
+        assert (
+            "'VAL_JSON'" in (said := capsys.readouterr().err) or "TRAIN_JSON" in said
+        )  # the first thing that is missing
+
+
+def test_what_does_not_exist_is_named():
+    with pytest.raises(ValueError, match="There is no experiment 'table-9'. There are: table-2d, "):
+        command.reproduce("table-9")
+    with pytest.raises(ValueError, match="`plan` alone takes the name"):
+        command.reproduce("all", "table-2d")
+    with pytest.raises(ValueError, match="--processes must be 1 at least"):
+        command.reproduce("table-2d", processes=0)
+
+
+def test_the_page_and_the_files(tmp_path, monkeypatch, capsys, places):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "PLANS", {"made-up": PLAN})
+    assert command.reproduce("figure-4", quick=True, out=places.results) == 0
+    assert command.reproduce("report", out=places.results) == 0
+    assert "shows 2 of" in capsys.readouterr().out
+    page = (places.results / "report.md").read_text()
+    assert "### made-up: One against the other" in page and "![made-up](made-up.png)" in page
+    assert "### figure-4: " in page and "![figure-4](figure-4.png)" in page
+    assert json.loads((places.results / "made-up.json").read_text())["comparisons"][0]["verdict"] == "reproduced"
+    for name in ("made-up", "figure-4"):
+        assert (places.results / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_figure_4_counts_what_the_layers_say():
+    """The MLP of shapes by hand: 64 channels of 7 x 7 to 128 to 128, to 6 classes and 24 coordinates."""
+    row = figure_4.measure("shapes", repeats=1)
+    sizes = [(64 * 49, 128), (128, 128), (128, 6), (128, 24)]
+    assert row["box parameters"] == sum((a + 1) * b for a, b in sizes)
+    assert row["box Mmul-add"] == pytest.approx(sum(a * b for a, b in sizes) / 1e6)
+    # four 3x3 convolutions on 14 x 14 cells, a transposed one, and a 1x1 on 28 x 28
+    expected = 196 * (4 * 9 * 64 * 64 + 4 * 64 * 64) + 784 * 64 * 6
+    assert row["mask Mmul-add"] == pytest.approx(expected / 1e6)
