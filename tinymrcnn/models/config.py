@@ -52,6 +52,9 @@ class Config(Settings):
             raise ValueError("FCIS has the backbone 'c4', and classes, boxes and masks from the same maps: masks=True.")
         if self.backbone == "fpn" and self.resnet.strides[1:] != (2, 2, 2):
             raise ValueError(f"Each level of an FPN halves the one before; resnet.strides is {self.resnet.strides}.")
+        groups, widths = self.resnet.groups, self.resnet.widths
+        if groups > 1 and (self.resnet.block == "basic" or any(width % groups for width in widths)):
+            raise ValueError(f"{groups} groups must divide the widths {widths} of bottlenecks; basic blocks have one.")
         levels, named = len(self.strides), len(self.rpn.anchor_sizes)
         if named != levels:
             raise ValueError(f"The backbone {self.backbone!r} has {levels} levels, but anchor_sizes names {named}.")

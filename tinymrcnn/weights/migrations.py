@@ -8,11 +8,12 @@ field that is missing without such an entry is an error.
     1    No number; Config and TrainConfig as flat tables, of which the earliest files lack some fields.
     2    The number, and every field, those of Config within the settings of its stages.
     3    Which model it is, what only FCIS has, and the strides of the ResNet's stages.
+    4    The groups of the ResNet's bottlenecks, and how much these widen.
 """
 
 from collections.abc import Callable
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 # Fields of Config that the earliest files lack, and what the code did at that time
 EARLIEST_CONFIG = {
@@ -95,8 +96,13 @@ def from_format_2(metadata: dict) -> dict:
     return {**metadata, "config": {**config, "model": "mask_rcnn", "resnet": resnet, "fcis": FCIS}}
 
 
+def from_format_3(metadata: dict) -> dict:
+    config = metadata["config"]
+    return {**metadata, "config": {**config, "resnet": {**config["resnet"], "groups": 1, "expansion": 4}}}
+
+
 # From the format of this number to the next one: a function of the metadata, which returns new ones
-MIGRATIONS: dict[int, Callable[[dict], dict]] = {1: from_format_1, 2: from_format_2}
+MIGRATIONS: dict[int, Callable[[dict], dict]] = {1: from_format_1, 2: from_format_2, 3: from_format_3}
 
 
 def migrate(metadata: dict) -> dict:
