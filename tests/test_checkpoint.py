@@ -151,6 +151,17 @@ def test_the_shipped_model_is_of_format_1():
     assert back.config == get_config("shapes") and back.step == 2200
 
 
+def test_a_file_of_format_3(saved):
+    """It was written before bottlenecks had groups."""
+    path, model, _, _ = saved
+
+    def older(metadata):
+        assert [metadata["config"]["resnet"].pop(name) for name in ("groups", "expansion")] == [1, 4]
+        metadata["format_version"] = 3
+
+    assert load_checkpoint(rewritten(path, older)).config == model.config
+
+
 def test_a_field_that_is_missing_or_unknown_is_refused(saved):
     path = saved[0]
     whole = path.read_bytes()

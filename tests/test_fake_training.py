@@ -8,7 +8,7 @@ import operator
 
 import numpy as np
 import pytest
-from tiny_models import C4, C5, FCIS, batch_of, empty_scene, scene, tiny_model
+from tiny_models import C4, C5, FCIS, RESNEXT, batch_of, empty_scene, scene, tiny_model
 
 from tinymrcnn.backend import BACKENDS
 from tinymrcnn.models import build_model
@@ -23,6 +23,7 @@ MODELS = {
     "fcis": FCIS,
     "fcis, one pass, no votes": dict(**FCIS, **{"fcis.second_pass": False, "fcis.voting": False}),
     "bottleneck": dict(block="bottleneck"),
+    "resnext": RESNEXT,
     "softmax masks": dict(mask_loss="softmax"),
     "class-agnostic masks": dict(class_agnostic_masks=True),
     "soft mask targets": dict(soft_mask_targets=True, crop_aligned=False),
