@@ -176,8 +176,8 @@ TABLES: dict[str, Table] = {
     "paper_resnet50_c5": RESNET50 | C5 | PAPER | FEW_ROIS,
     "paper_resnet50_fpn": RESNET50 | PYRAMID | PAPER,
     "paper_resnet101_fpn": RESNET101 | PYRAMID | PAPER,
-    # The paper does not say which ResNeXt-101. Its authors' code has this one from the ResNeXt paper's own weights; the
-    # other, 32x8d, they trained later
+    # Table 1 does not say which ResNeXt-101. The authors' code, Detectron, has this one, with the ResNeXt paper's own
+    # weights, and 32x8d, whose weights are of December 2017 and so later than the paper
     "paper_resnext101_fpn": RESNET50 | PYRAMID | PAPER | RESNEXT101_64X4D,
     "paper_resnet101_fcis": RESNET101 | C4 | PAPER | PAPER_FCIS,
 }
