@@ -8,7 +8,7 @@ import operator
 
 import numpy as np
 import pytest
-from tiny_models import C4, C5, FCIS, MNC, MNC_C4, batch_of, empty_scene, scene, tiny_model
+from tiny_models import C4, C5, FCIS, MNC, MNC_C4, RESNEXT, batch_of, empty_scene, scene, tiny_model
 
 from tinymrcnn.backend import BACKENDS
 from tinymrcnn.models import build_model
@@ -26,6 +26,7 @@ MODELS = {
     "mnc, c4": MNC_C4,
     "mnc, one pass, no votes": dict(**MNC, **{"mnc.second_pass": False, "mnc.voting": False}),
     "bottleneck": dict(block="bottleneck"),
+    "resnext": RESNEXT,
     "softmax masks": dict(mask_loss="softmax"),
     "softmax masks among all classes": dict(mask_loss="softmax", softmax_decoding="all"),
     "c5, mlp masks": dict(**C5, mask_head="mlp"),

@@ -6,7 +6,7 @@ import operator
 import numpy as np
 import pytest
 from operator_contract import is_channels_last
-from tiny_models import BACKBONES, DETECTORS, batch_of, scene, tiny_model
+from tiny_models import BACKBONES, DETECTORS, RESNEXT, batch_of, scene, tiny_model
 
 from tinymrcnn.autograd.graph import watching
 from tinymrcnn.ops import activations, winograd
@@ -17,6 +17,7 @@ VARIANTS = {
     "c4, bottleneck": dict(**BACKBONES["c4"], block="bottleneck"),
     "extra level": dict(extra_level=True, anchor_sizes=((8,), (16,), (32,), (64,), (128,))),
     "frozen norm": dict(norm="frozen"),
+    "resnext": RESNEXT,
     "group norm": dict(norm="group"),
     "roi_pool": dict(roi_op="roi_pool"),
     "roi_warp": dict(roi_op="roi_warp"),
@@ -76,7 +77,9 @@ def test_maps_are_channels_last(fake_device, maps, name, device):
         maps[:] = [(operator, array) for operator, array in maps if operator != "getitem"]
     assert wrong(maps) == []
     expected = {"conv2d", "max_pool2d", "add_relu"} | (set() if name in ("fcis", "mnc") else {"conv_transpose2d"})
-    expected |= {"frozen norm": set(), "group norm": {"relu", "group_norm"}}.get(name, {"relu", "batch_norm"})
+    expected |= {"frozen norm": set(), "resnext": set(), "group norm": {"relu", "group_norm"}}.get(
+        name, {"relu", "batch_norm"}
+    )
     expected |= {{"roi_pool": "roi_pool", "fcis": "ps_roi_pool", "mnc": "roi_crop"}.get(name, "roi_align")}
     if name[:2] not in ("c4", "c5", "fc", "mn"):
         expected |= {"interpolate", "interleave"}

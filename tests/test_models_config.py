@@ -22,6 +22,8 @@ def test_unknown_names():
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
+        (dict(groups=2), r"2 groups must divide the widths \(16, 32, 64, 128\) of bottlenecks; basic blocks have one"),
+        (dict(block="bottleneck", groups=3), r"3 groups must divide the widths \(16, 32"),
         (dict(backbone="c3"), "backbone is 'c3'; it must be one of 'fpn', 'c4', 'c5'"),
         (dict(block="wide"), "block is 'wide'"),
         (dict(norm=None), "norm is None"),

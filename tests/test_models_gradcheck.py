@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tiny_models import C4, C5, FCIS, MNC, MNC_C4, batch_of, empty_scene, scene, tiny_model
+from tiny_models import C4, C5, FCIS, MNC, MNC_C4, RESNEXT, batch_of, empty_scene, scene, tiny_model
 
 from tinymrcnn.autograd import no_grad
 from tinymrcnn.models import fpn, mnc
@@ -27,6 +27,7 @@ VARIANTS = {
     "largest samples": dict(reduce="max"),
     "group norm": dict(norm="group"),
     "frozen norm": dict(norm="frozen"),
+    "resnext": RESNEXT,
     "extra level, L1": dict(
         extra_level=True, anchor_sizes=((8,), (16,), (32,), (64,), (128,)), rpn_box_beta=0.0, box_beta=0.0
     ),

@@ -7,8 +7,12 @@ import pytest
 from tiny_models import scene
 from torchvision_twin import EVERYTHING, as_torch, relative_error, small_model, twin_of
 
+from tinymrcnn.autograd import Tensor
 from tinymrcnn.models import build_model
+from tinymrcnn.models.presets import get_config
+from tinymrcnn.models.resnet import ResNet
 from tinymrcnn.models.two_stage import mean_losses
+from tinymrcnn.nn.init import without_drawing
 
 pytestmark = pytest.mark.parity
 
@@ -32,9 +36,9 @@ CONFIG = dict(
 )
 
 
-def pair(block="basic", norm="batch", min_size=64, max_size=200):
+def pair(block="basic", norm="batch", min_size=64, max_size=200, **resnext):
     """(our model, torchvision's) with the same weights, in train mode."""
-    ours = small_model("shapes", **CONFIG, block=block, norm=norm, min_size=min_size, max_size=max_size)
+    ours = small_model("shapes", **CONFIG, block=block, norm=norm, min_size=min_size, max_size=max_size, **resnext)
     return ours, twin_of(ours)
 
 
@@ -60,9 +64,17 @@ def close(a, b, tolerance=1e-4):
 
 
 @pytest.mark.parametrize("name", SCENES)
-@pytest.mark.parametrize(("block", "norm"), [("basic", "batch"), ("bottleneck", "frozen")])
-def test_losses_and_gradients(name, block, norm):
-    ours, theirs = pair(block, norm)
+@pytest.mark.parametrize(
+    ("block", "norm", "resnext"),
+    [
+        ("basic", "batch", {}),
+        ("bottleneck", "frozen", {}),
+        ("bottleneck", "frozen", dict(groups=4, expansion=2)),
+    ],
+    ids=str,
+)
+def test_losses_and_gradients(name, block, norm, resnext):
+    ours, theirs = pair(block, norm, **resnext)
     images, targets = make_batch(name)
     sums, samples = ours.loss_sums(images, targets)
     found, expected = mean_losses(sums), theirs(*as_torch(images, targets))
@@ -122,6 +134,42 @@ def test_images_without_objects():
     found, expected = ours(images, targets), theirs(*as_torch(images, targets))
     for loss in LOSSES:
         assert found[loss].item() == pytest.approx(expected[loss].item(), rel=1e-4), loss
+
+
+@pytest.mark.parametrize(
+    ("preset", "factory"),
+    [("detectron2_resnext101_fpn", "resnext101_32x8d"), ("paper_resnext101_fpn", "resnext101_64x4d")],
+)
+def test_resnext101(preset, factory):
+    """The whole body as torchvision has it for classification: its four maps, and the gradients of all weights."""
+    import torch
+    from torchvision import models
+
+    torch.manual_seed(0)
+    theirs = getattr(models, factory)(weights=None).eval()  # so its normalisation is frozen
+    rng = np.random.default_rng(0)
+    with torch.no_grad():
+        for module in theirs.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                spread = (module.weight, 0.3, 0.7), (module.bias, -0.1, 0.1), (module.running_mean, -0.1, 0.1)
+                for tensor, least, most in (*spread, (module.running_var, 0.5, 1.5)):
+                    tensor.copy_(torch.from_numpy(rng.uniform(least, most, tensor.shape)))
+    with without_drawing():
+        ours = ResNet(get_config(preset).resnet)
+    state = {name: tensor.numpy() for name, tensor in theirs.state_dict().items()}
+    ours.load_state_dict({name: a for name, a in state.items() if "num_batches" not in name and name[:2] != "fc"})
+    image = rng.normal(size=(1, 3, 64, 96)).astype(np.float32)
+    x = theirs.maxpool(theirs.relu(theirs.bn1(theirs.conv1(torch.from_numpy(image)))))
+    expected = [x := getattr(theirs, f"layer{i}")(x) for i in range(1, 5)]
+    upstream = [rng.normal(size=tuple(tensor.shape)).astype(np.float32) for tensor in expected]
+    torch.autograd.backward(expected, list(map(torch.from_numpy, upstream)))
+    found = ours(Tensor(image))
+    sum(((level * Tensor(grad)).sum() for level, grad in zip(found, upstream, strict=True)), start=0.0).backward()
+    for level, wanted in zip(found, expected, strict=True):
+        assert close(level.data, wanted) and np.ptp(level.data) > 0.1
+    gradients = dict(theirs.named_parameters())
+    for path, parameter in ours.named_parameters():
+        assert close(parameter.grad, gradients[path].grad), path
 
 
 def test_names_and_shapes_of_the_full_size_model():

@@ -24,14 +24,21 @@ FEW_CHANNELS = dict(
     mask_layers=(4,), mask_channels=4, num_classes=6, box_samples=16, min_size=64, max_size=100,
     train_min_sizes=(48, 64), **{"fcis.channels": 4, "mnc.hidden": 8},
 )  # fmt: skip
+
+
+def few_channels(preset):
+    """FEW_CHANNELS, of which ResNeXt has two groups."""
+    return {**FEW_CHANNELS, "groups": 2 if "resnext" in preset else 1}
+
+
 BATCH = batch_of(scene(0, (50, 83), ((9, 6, 31, 24), (40, 20, 80, 48))), empty_scene(1, (121, 70)))
 
 
 def test_the_presets():
     assert FULL_SIZE == [
-        "detectron2_resnet101_fpn", "detectron2_resnet50_c4", "detectron2_resnet50_fpn", "paper_resnet101_fcis",
-        "paper_resnet101_fpn", "paper_resnet101_mnc", "paper_resnet50_c4", "paper_resnet50_c5", "paper_resnet50_fpn",
-        "torchvision_resnet50_fpn",
+        "detectron2_resnet101_fpn", "detectron2_resnet50_c4", "detectron2_resnet50_fpn", "detectron2_resnext101_fpn",
+        "paper_resnet101_fcis", "paper_resnet101_fpn", "paper_resnet101_mnc", "paper_resnet50_c4", "paper_resnet50_c5",
+        "paper_resnet50_fpn", "paper_resnext101_fpn", "torchvision_resnet50_fpn",
     ]  # fmt: skip
 
 
@@ -39,7 +46,7 @@ def test_the_presets():
     ("preset", "masks"), [*((name, True) for name in FULL_SIZE), *((name, False) for name in WITHOUT_MASKS)]
 )
 def test_a_small_one_trains_and_detects(preset, masks):
-    model = build_model(preset, **FEW_CHANNELS, masks=masks)
+    model = build_model(preset, **few_channels(preset), masks=masks)
     losses = model(*BATCH)
     assert len(losses) == 4 + masks + preset.endswith("mnc") and all(
         np.isfinite(loss.item()) for loss in losses.values()
@@ -126,6 +133,14 @@ def test_deeper_and_coarser():
     )
     assert get_config("paper_resnet101_fpn") == replace(
         get_config("paper_resnet50_fpn"), preset="paper_resnet101_fpn", depths=(3, 4, 23, 3)
+    )
+    resnext = dict(widths=(256, 512, 1024, 2048), expansion=1, stride_in_1x1=False)
+    assert get_config("detectron2_resnext101_fpn") == replace(
+        get_config("detectron2_resnet101_fpn"), preset="detectron2_resnext101_fpn", **resnext, groups=32,
+        pixel_std=(57.375, 57.12, 58.395),
+    )  # fmt: skip
+    assert get_config("paper_resnext101_fpn") == replace(
+        get_config("paper_resnet101_fpn"), preset="paper_resnext101_fpn", **resnext, groups=64
     )
     c4, c5 = get_config("paper_resnet50_c4"), get_config("paper_resnet50_c5")
     assert (c5.backbone, c5.rpn.channels, c5.box.hidden, c5.mask.layers) == ("c5", 2048, 1024, (256,) * 4)
@@ -308,12 +323,14 @@ def test_masks_over_whole_pixels():
 
 # What they cost
 
-COUNTED = ("torchvision_resnet50_fpn", "detectron2_resnet50_c4", "paper_resnet50_c5", "shapes")
+COUNTED = (
+    "torchvision_resnet50_fpn", "detectron2_resnet50_c4", "detectron2_resnext101_fpn", "paper_resnet50_c5", "shapes",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("preset, head", [*((preset, "fcn") for preset in COUNTED), ("shapes", "mlp")])
 def test_the_counted_cost_is_that_of_a_run(preset, head):
-    few = {**FEW_CHANNELS, "rpn_post_nms_test": 7, "max_detections": 3}
+    few = {**few_channels(preset), "rpn_post_nms_test": 7, "max_detections": 3}
     config = replace(get_config(preset), **few, mask_head=head)
     cost = cost_of(config, (64, 96))
     model = build_model(config).eval()

@@ -5,6 +5,7 @@ import pytest
 
 from tinymrcnn.autograd import Tensor
 from tinymrcnn.models.fpn import FPN, FPNSettings
+from tinymrcnn.models.presets import get_config
 from tinymrcnn.models.resnet import (
     BasicBlock,
     Bottleneck,
@@ -16,6 +17,7 @@ from tinymrcnn.models.resnet import (
     make_stage,
 )
 from tinymrcnn.nn import BatchNorm2d, Conv2d, FrozenBatchNorm2d, GroupNorm, ReLU
+from tinymrcnn.nn.init import without_drawing
 from tinymrcnn.ops import conv2d
 
 UNSCALED = 1 / np.sqrt(np.float32(1 + 1e-5))  # a normalisation layer fresh from the factory, in eval mode
@@ -84,6 +86,26 @@ def test_bottleneck_without_stride():
     np.testing.assert_allclose(block(x).data, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("norm", ["batch", "frozen"])
+@pytest.mark.parametrize(("width", "groups", "expansion", "stride"), [(6, 2, 4, 1), (6, 3, 1, 2), (4, 4, 2, 1)])
+def test_a_bottleneck_in_groups(width, groups, expansion, stride, norm):
+    """It computes what a whole one does whose filters are zero where a group does not see."""
+    settings = dict(block="bottleneck", norm=norm, expansion=expansion)
+    grouped, whole = (Bottleneck(5, width, stride, ResNetSettings(**settings, groups=n)).eval() for n in (groups, 1))
+    rng, each = np.random.default_rng(groups), width // groups
+    state = {name: rng.uniform(0.2, 1, array.shape).astype(np.float32) for name, array in grouped.state_dict().items()}
+    filters = rng.normal(size=(width, each, 3, 3)).astype(np.float32)
+    sparse = np.zeros((width, width, 3, 3), np.float32)
+    for first in range(0, width, each):
+        sparse[first : first + each, first : first + each] = filters[first : first + each]
+    grouped.load_state_dict({**state, "conv2.weight": filters})
+    whole.load_state_dict({**state, "conv2.weight": sparse})
+    x = Tensor(rng.normal(size=(2, 5, 6, 9)).astype(np.float32))
+    found, expected = grouped(x).data, whole(x).data
+    assert found.shape == (2, expansion * width, 6 // stride, -(-9 // stride)) and found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+
+
 def test_shortcuts():
     assert make_shortcut(8, 8, 1, ResNetSettings(norm="batch")) is None
     assert make_shortcut(8, 16, 1, ResNetSettings(norm="batch"))[0].weight.shape == (16, 8, 1, 1)
@@ -150,6 +172,18 @@ def test_sizes(block, factor, norm):
     if norm == "batch":
         maps = body(Tensor(np.zeros((1, 3, 65, 97), np.float32)))
         assert [m.shape[2:] for m in maps] == [(17, 25), (9, 13), (5, 7), (3, 4)]
+
+
+@pytest.mark.parametrize(
+    ("preset", "parameters"), [("detectron2_resnext101_fpn", 88_791_336), ("paper_resnext101_fpn", 83_455_272)]
+)
+def test_resnext101_is_as_large_as_torchvision_s(preset, parameters):
+    """torchvision's documentation counts those of resnext101_32x8d and resnext101_64x4d, with their classifiers."""
+    with without_drawing():
+        body = ResNet(get_config(preset).resnet)
+    assert body.out_channels == [256, 512, 1024, 2048]
+    counted = sum(array.size for name, array in body.state_dict().items() if "running" not in name)
+    assert counted + 2048 * 1000 + 1000 == parameters
 
 
 def test_fewer_stages():

@@ -272,6 +272,16 @@ def test_each_layer_is_its_function():
     assert up.weight.shape == (4, 3, 2, 2) and linear.weight.shape == (6, 3)
 
 
+def test_a_convolution_in_groups():
+    layer = Conv2d(6, 4, 3, padding=1, groups=2, relu=True).initialize(1)
+    assert layer.weight.shape == (4, 3, 3, 3)
+    x = image(2, 6, 5, 7)
+    expected = ops.conv2d(x, layer.weight, layer.bias, padding=1, relu=True, groups=2).data
+    assert np.array_equal(layer(x).data, expected)
+    halves = [ops.conv2d(x[:, 3 * i : 3 * i + 3], layer.weight[2 * i : 2 * i + 2], padding=1) for i in range(2)]
+    assert np.allclose(expected, np.maximum(np.concatenate([half.data for half in halves], 1), 0), rtol=1e-6, atol=1e-6)
+
+
 def test_a_layer_without_a_bias():
     conv = Conv2d(3, 4, 3, bias=False)
     assert [name for name, _ in conv.named_parameters()] == ["weight"]

@@ -93,7 +93,7 @@ def test_every_field_of_config_has_its_stage():
     assert {name.partition(".")[0] for name in names[5:]} == {
         "transform", "resnet", "fpn", "rpn", "pooler", "box", "mask", "fcis", "mnc",
     }  # fmt: skip
-    assert len(names) == 89
+    assert len(names) == 91
 
 
 @pytest.mark.parametrize(

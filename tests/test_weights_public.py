@@ -15,14 +15,17 @@ from weight_files import tensors, write_detectron2, write_legacy, write_zip
 
 from tinymrcnn.data import coco_categories
 from tinymrcnn.models import build_model
+from tinymrcnn.nn.init import without_drawing
 from tinymrcnn.weights import CheckpointError, load_public_model, load_weights, loading, save_checkpoint
 from tinymrcnn.weights.foreign import public_weights
 
 LISTS = Path(__file__).resolve().parents[2] / "shared" / "reference" / "state_dicts"
 TORCHVISION = dict(norm="frozen", block="bottleneck", anchor_rounded=True, aligned=False, num_classes=5)
 DETECTRON2 = dict(
-    norm="frozen", block="bottleneck", stride_in_1x1=True, channel_order="bgr", pixel_scale=255.0, num_classes=5
-)
+    norm="frozen", block="bottleneck", stride_in_1x1=True, channel_order="bgr", pixel_scale=255.0, num_classes=5,
+    pixel_std=(1, 1, 1),
+)  # fmt: skip
+RESNEXT = dict(DETECTRON2, groups=2, expansion=2, stride_in_1x1=False, pixel_std=(57.375, 57.12, 58.395))
 BOX, MASK = "roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits."
 
 
@@ -147,6 +150,71 @@ def test_detectron2(tmp_path, backbone, masks):
     # as its trainer saves it
     load_weights(model, write_zip(tmp_path / "w.pth", {"model": tensors(file), "iteration": 3}))
     assert_loaded(model, state)
+
+
+def test_detectron2_s_resnext(tmp_path):
+    """What its weights were trained with, and no shape shows, is not what those of a ResNet were."""
+    model = tiny_model(**RESNEXT)
+    state = public_state(model)
+    state[BOX + "bbox_pred.weight"][:4] = state[BOX + "bbox_pred.bias"][:4] = 0
+    state[MASK + "weight"][:1] = state[MASK + "bias"][:1] = 0
+    path = write_detectron2(tmp_path / "w.pkl", detectron2_state(state, "fpn"))
+    report = load_weights(model, path)
+    assert_loaded(model, state)
+    assert report.family == "detectron2" and report.notes == report.kept == report.left_out == ()
+    resnet = {name: DETECTRON2[name] for name in ("stride_in_1x1", "pixel_std")}
+    notes = load_weights(tiny_model(**{**RESNEXT, **resnet}), path).notes
+    assert len(notes) == 2 and "stride_in_1x1 = False, the model has True" in notes[0]
+    assert "pixel_std = (57.375, 57.12, 58.395), the model has (1.0, 1.0, 1.0)" in notes[1]
+    refused(tiny_model(**{**RESNEXT, "groups": 4}), path, r"wrong shape backbone\.body\.layer1\.0\.conv2\.weight")
+
+
+def resnext101_entries():
+    """(name, shape) of mask_rcnn_X_101_32x8d_FPN_3x, after detectron2's layers; 4 arrays of every normalisation."""
+    yield "backbone.bottom_up.stem.conv1", (64, 3, 7, 7)
+    channels = 64
+    for stage, blocks in enumerate((3, 4, 23, 3)):
+        width = 256 * 2**stage
+        for block in range(blocks):
+            name = f"backbone.bottom_up.res{stage + 2}.{block}."
+            if block == 0:
+                yield name + "shortcut", (width, channels, 1, 1)
+            yield name + "conv1", (width, channels, 1, 1)
+            yield name + "conv2", (width, width // 32, 3, 3)
+            yield name + "conv3", (width, width, 1, 1)
+            channels = width
+        yield f"backbone.fpn_lateral{stage + 2}", (256, width, 1, 1)
+        yield f"backbone.fpn_output{stage + 2}", (256, 256, 3, 3)
+    yield "proposal_generator.rpn_head.conv", (256, 256, 3, 3)
+    yield "proposal_generator.rpn_head.objectness_logits", (3, 256, 1, 1)
+    yield "proposal_generator.rpn_head.anchor_deltas", (12, 256, 1, 1)
+    yield "roi_heads.box_head.fc1", (1024, 256 * 7 * 7)
+    yield "roi_heads.box_head.fc2", (1024, 1024)
+    yield "roi_heads.box_predictor.cls_score", (81, 1024)
+    yield "roi_heads.box_predictor.bbox_pred", (320, 1024)
+    yield from ((f"roi_heads.mask_head.mask_fcn{i}", (256, 256, 3, 3)) for i in range(1, 5))
+    yield "roi_heads.mask_head.deconv", (256, 256, 2, 2)
+    yield "roi_heads.mask_head.predictor", (80, 256, 1, 1)
+
+
+def test_every_entry_of_detectron2_s_resnext_has_its_place():
+    """Of the full size, without a file, which would be as large as the model."""
+    expected = {}
+    for name, shape in resnext101_entries():
+        if "bottom_up" in name:
+            expected |= {f"{name}.norm.{kind}": shape[:1] for kind in ("weight", "bias", "running_mean", "running_var")}
+        else:
+            expected[f"{name}.bias"] = (256,) if name.endswith("deconv") else shape[:1]
+        expected[f"{name}.weight"] = shape
+    assert len(expected) == 562
+    with without_drawing():
+        model = build_model("detectron2_resnext101_fpn")
+    shapes = {name: array.shape for name, array in (*model.named_parameters(), *model.named_buffers())}
+    found = {detectron2_name(name, "fpn"): shape for name, shape in shapes.items()}
+    for name in PREDICTORS:  # detectron2 has a background for the classifier only
+        if not name.startswith(BOX + "cls_score"):
+            found[detectron2_name(name, "fpn")] = (shapes[name][0] * 80 // 81, *shapes[name][1:])
+    assert found == expected
 
 
 def test_background_first():

@@ -22,6 +22,7 @@ TINY = dict(
 )
 C4 = dict(backbone="c4", anchor_sizes=((8, 16, 32, 64),), box_pool=4)
 C5 = dict(backbone="c5", anchor_sizes=((8, 16, 32, 64),))
+RESNEXT = dict(block="bottleneck", norm="frozen", groups=2, expansion=2)
 BACKBONES = {"fpn": {}, "c4": C4, "c5": C5}
 FCIS = dict(
     model="fcis", backbone="c4", anchor_sizes=((8, 16, 32, 64),), strides=(1, 2, 1, 1), box_nms=0.3,

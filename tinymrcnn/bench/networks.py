@@ -256,13 +256,17 @@ def _their_backbone(c: Config):
     channels, widths, layers = c.resnet.stem_width, [], OrderedDict()
     layers["conv1"] = nn.Conv2d(3, channels, 7, 2, 3, bias=False)
     layers["bn1"], layers["relu"], layers["maxpool"] = norm(channels), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)
-    for i, (depth, width) in enumerate(zip(c.resnet.depths, c.resnet.widths, strict=True)):
-        blocks = []
+    for i, (depth, width, out) in enumerate(zip(c.resnet.depths, c.resnet.widths, c.resnet.out_channels, strict=True)):
+        planes, blocks = (
+            out // block.expansion,
+            [],
+        )  # torchvision widens a bottleneck's inside instead of its output less
+        inside = dict(groups=c.resnet.groups, base_width=64 * width / planes / c.resnet.groups)
         for j in range(depth):
-            stride, out, shortcut = (2 if i > 0 and j == 0 else 1), width * block.expansion, None
+            stride, shortcut = (2 if i > 0 and j == 0 else 1), None
             if stride != 1 or channels != out:
                 shortcut = nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), norm(out))
-            blocks.append(block(channels, width, stride, shortcut, norm_layer=norm))
+            blocks.append(block(channels, planes, stride, shortcut, **inside, norm_layer=norm))
             channels = out
         layers[f"layer{i + 1}"] = nn.Sequential(*blocks)
         widths.append(channels)

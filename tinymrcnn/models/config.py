@@ -57,5 +57,8 @@ class Config(Settings):
             raise ValueError("With the backbone 'c4' both branches share a head of convolutions: mask.head is 'fcn'.")
         if self.backbone == "fpn" and self.resnet.strides[1:] != (2, 2, 2):
             raise ValueError(f"Each level of an FPN halves the one before; resnet.strides is {self.resnet.strides}.")
+        groups, widths = self.resnet.groups, self.resnet.widths
+        if groups > 1 and (self.resnet.block == "basic" or any(width % groups for width in widths)):
+            raise ValueError(f"{groups} groups must divide the widths {widths} of bottlenecks; basic blocks have one.")
         if (named := len(self.rpn.anchor_sizes)) != (levels := len(self.strides)):
             raise ValueError(f"The backbone {self.backbone!r} has {levels} levels, but anchor_sizes names {named}.")

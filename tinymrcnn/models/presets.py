@@ -35,6 +35,15 @@ RESNET50: Table = {
     "resnet.norm": "frozen",
 }
 RESNET101 = RESNET50 | {"resnet.depths": (3, 4, 23, 3)}
+# 32 groups of 8 channels in the first stage, or 64 of 4. It strides as torchvision's ResNet does
+RESNEXT101_32X8D: Table = {
+    "resnet.depths": (3, 4, 23, 3),
+    "resnet.widths": (256, 512, 1024, 2048),
+    "resnet.groups": 32,
+    "resnet.expansion": 1,
+    "resnet.stride_in_1x1": False,
+}
+RESNEXT101_64X4D = RESNEXT101_32X8D | {"resnet.groups": 64}
 
 PYRAMID: Table = {
     "fpn.channels": 256,
@@ -97,6 +106,8 @@ DETECTRON2: Table = {
     "box.min_box_size": 0.0,
     "box.clip_results": True,
 }
+# Its backbone was first trained elsewhere than detectron2's others: on pixels divided by their deviation
+DETECTRON2_RESNEXT101 = RESNEXT101_32X8D | {"transform.pixel_std": (57.375, 57.12, 58.395)}
 # The paper's numbers (section 3.1) where it gives any, the losses of its authors' code, else as detectron2
 PAPER = DETECTRON2 | {
     "transform.train_min_sizes": (),
@@ -189,12 +200,16 @@ TABLES: dict[str, Table] = {
     "torchvision_resnet50_fpn": RESNET50 | PYRAMID | TORCHVISION,
     "detectron2_resnet50_fpn": RESNET50 | PYRAMID | DETECTRON2,
     "detectron2_resnet101_fpn": RESNET101 | PYRAMID | DETECTRON2,
+    "detectron2_resnext101_fpn": RESNET50 | PYRAMID | DETECTRON2 | DETECTRON2_RESNEXT101,
     # res5 halves a grid of 14 x 14; in the paper's Figure 4 it runs on 7 x 7 with stride 1
     "detectron2_resnet50_c4": RESNET50 | C4 | DETECTRON2 | {"box.pool": 14, "box.samples": 512},
     "paper_resnet50_c4": RESNET50 | C4 | PAPER | FEW_ROIS | {"resnet.roi_stage_stride": 1},
     "paper_resnet50_c5": RESNET50 | C5 | PAPER | FEW_ROIS,
     "paper_resnet50_fpn": RESNET50 | PYRAMID | PAPER,
     "paper_resnet101_fpn": RESNET101 | PYRAMID | PAPER,
+    # Table 1 does not say which ResNeXt-101. The authors' code, Detectron, has this one, with the ResNeXt paper's own
+    # weights, and 32x8d, whose weights are of December 2017 and so later than the paper
+    "paper_resnext101_fpn": RESNET50 | PYRAMID | PAPER | RESNEXT101_64X4D,
     "paper_resnet101_fcis": RESNET101 | C4 | PAPER | PAPER_FCIS,
     "paper_resnet101_mnc": RESNET101 | C4 | PAPER | PAPER_MNC,
 }
@@ -215,6 +230,10 @@ PUBLIC_FILES = {
     "detectron2_resnet101_fpn": (
         _DETECTRON2 + "COCO-InstanceSegmentation/mask_rcnn_R_101_FPN_3x/138205316/model_final_a3ec72.pkl",
         _DETECTRON2 + "COCO-Detection/faster_rcnn_R_101_FPN_3x/137851257/model_final_f6e8b1.pkl",
+    ),
+    "detectron2_resnext101_fpn": (
+        _DETECTRON2 + "COCO-InstanceSegmentation/mask_rcnn_X_101_32x8d_FPN_3x/139653917/model_final_2d9806.pkl",
+        _DETECTRON2 + "COCO-Detection/faster_rcnn_X_101_32x8d_FPN_3x/139173657/model_final_68b088.pkl",
     ),
     "detectron2_resnet50_c4": (
         _DETECTRON2 + "COCO-InstanceSegmentation/mask_rcnn_R_50_C4_3x/137849525/model_final_4ce675.pkl",

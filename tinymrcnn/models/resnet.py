@@ -2,6 +2,9 @@
 
 He et al., Deep Residual Learning (2015), figure 5 and table 1: a stem, then four stages of residual blocks; each
 stage halves the size of the map and doubles the width. Lesson 03 walks through it.
+
+ResNeXt (Xie et al., Aggregated Residual Transformations, 2017) is the same network with the 3x3 convolutions of its
+bottlenecks cut into groups, which makes them so cheap that they can be wider.
 """
 
 import math
@@ -27,6 +30,8 @@ class ResNetSettings(Settings):
     block: Literal["basic", "bottleneck"] = "basic"
     depths: tuple[Depth, Depth, Depth, Depth] = (2, 2, 2, 1)  # blocks of each stage
     widths: tuple[Width, Width, Width, Width] = (16, 32, 64, 128)  # of the 3x3 convolutions of each stage
+    groups: Width = 1  # of the 3x3 convolutions of bottlenecks: "32x8d" has 32, of 8 channels each in the first stage
+    expansion: Annotated[int, Range(1, 16)] = 4  # how many times wider the output of a bottleneck is than they are
     stem_width: Width = 16
     norm: Literal["batch", "frozen", "group"] = "batch"
     norm_eps: Annotated[float, Range(0, 1)] = 1e-5  # added to the variance; 0 in torchvision's published models
@@ -39,7 +44,7 @@ class ResNetSettings(Settings):
     @property
     def out_channels(self) -> list[int]:
         """The channels of each stage's map."""
-        return [BLOCKS[self.block].expansion * width for width in self.widths]
+        return [width * (self.expansion if self.block == "bottleneck" else 1) for width in self.widths]
 
     def map_stride(self, stage: int) -> int:
         """How many pixels a cell of a stage's map (0 to 3) is wide and high."""
@@ -66,15 +71,14 @@ def conv_norm(x: Tensor, conv: Conv2d, norm: Module, relu: ReLU | None = None) -
     if isinstance(norm, FrozenBatchNorm2d):
         scale, shift = norm.scale_and_shift()
         filters = conv.weight * scale.reshape(-1, 1, 1, 1)
-        return ops.conv2d(x, filters, Tensor(shift), conv.stride, conv.padding, conv.dilation, relu=relu is not None)
+        sizes = conv.stride, conv.padding, conv.dilation
+        return ops.conv2d(x, filters, Tensor(shift), *sizes, relu=relu is not None, groups=conv.groups)
     out: Tensor = norm(conv(x))
     return out if relu is None else relu(out)
 
 
 class BasicBlock(Module):
     """relu(x + F(x)), F two 3x3 convolutions; the first one strides."""
-
-    expansion = 1
 
     def __init__(self, in_channels: int, width: int, stride: int, settings: ResNetSettings, dilation: int = 1):
         super().__init__()
@@ -92,23 +96,22 @@ class BasicBlock(Module):
 
 
 class Bottleneck(Module):
-    """relu(x + F(x)), F a 3x3 convolution between two 1x1 ones, the last of which widens fourfold.
+    """relu(x + F(x)), F a 3x3 convolution, in groups, between two 1x1 ones, the last of which widens.
 
     The stride sits in the 3x3 convolution ("v1.5", torchvision) or in the first 1x1 (the paper, detectron2)."""
-
-    expansion = 4
 
     def __init__(self, in_channels: int, width: int, stride: int, settings: ResNetSettings, dilation: int = 1):
         super().__init__()
         stride1, stride2 = (stride, 1) if settings.stride_in_1x1 else (1, stride)
+        out_channels = settings.expansion * width
         self.conv1 = Conv2d(in_channels, width, 1, stride1, bias=False)
         self.bn1 = make_norm(width, settings)
-        self.conv2 = Conv2d(width, width, 3, stride2, padding=dilation, dilation=dilation, bias=False)
+        self.conv2 = Conv2d(width, width, 3, stride2, dilation, dilation, groups=settings.groups, bias=False)
         self.bn2 = make_norm(width, settings)
-        self.conv3 = Conv2d(width, 4 * width, 1, bias=False)
-        self.bn3 = make_norm(4 * width, settings)
+        self.conv3 = Conv2d(width, out_channels, 1, bias=False)
+        self.bn3 = make_norm(out_channels, settings)
         self.relu = ReLU()
-        self.downsample = make_shortcut(in_channels, 4 * width, stride, settings)
+        self.downsample = make_shortcut(in_channels, out_channels, stride, settings)
 
     def forward(self, x: Tensor) -> Tensor:
         out = conv_norm(x, self.conv1, self.bn1, self.relu)
@@ -131,7 +134,8 @@ def make_stage(in_channels: int, stage: int, stride: int, settings: ResNetSettin
     """The blocks of a stage (0 to 3), the first of which strides. The C4 head runs the last stage on RoI features."""
     block, width = BLOCKS[settings.block], settings.widths[stage]
     blocks = [block(in_channels, width, stride, settings, dilation)]
-    blocks += [block(block.expansion * width, width, 1, settings, dilation) for _ in range(settings.depths[stage] - 1)]
+    channels = settings.out_channels[stage]
+    blocks += [block(channels, width, 1, settings, dilation) for _ in range(settings.depths[stage] - 1)]
     return Sequential(*blocks)
 
 

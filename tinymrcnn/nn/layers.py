@@ -64,19 +64,21 @@ class _Weighted(Module):
 
 
 class Conv2d(_Weighted):
-    """ops.conv2d with a weight (out, in, kernel, kernel); with relu=True, a ReLU behind it."""
+    """ops.conv2d with a weight (out, in / groups, kernel, kernel); with relu=True, a ReLU behind it."""
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0,
-        dilation: int = 1, *, bias: bool = True, relu: bool = False, init: Initialiser = initialisers.kaiming_normal,
+        dilation: int = 1, *, groups: int = 1, bias: bool = True, relu: bool = False,
+        init: Initialiser = initialisers.kaiming_normal,
     ) -> None:  # fmt: skip
-        shape = (out_channels, in_channels, kernel_size, kernel_size)
-        super().__init__(shape, out_channels if bias else 0, init)
-        self.stride, self.padding, self.dilation, self.relu = stride, padding, dilation, relu
+        filters = out_channels, in_channels // groups, kernel_size, kernel_size
+        super().__init__(filters, out_channels if bias else 0, init)
+        self.stride, self.padding, self.dilation, self.groups, self.relu = stride, padding, dilation, groups, relu
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in, H, W) -> (N, out, out_h, out_w)."""
-        return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, relu=self.relu)
+        sizes = self.stride, self.padding, self.dilation
+        return ops.conv2d(x, self.weight, self.bias, *sizes, relu=self.relu, groups=self.groups)
 
 
 class ConvTranspose2d(_Weighted):

@@ -8,8 +8,8 @@ field that is missing without such an entry is an error.
     1    No number; Config and TrainConfig as flat tables, of which the earliest files lack some fields.
     2    The number, and every field, those of Config within the settings of its stages.
     3    Which model it is, what only FCIS has, and the strides of the ResNet's stages.
-    4    The head of the mask branch, how softmax masks are decoded, how the samples of a bin are reduced, and what only
-         MNC has.
+    4    The head of the mask branch, how softmax masks are decoded, how the samples of a bin are reduced, what only MNC has,
+         the groups of the ResNet's bottlenecks, and how much these widen.
 """
 
 from collections.abc import Callable
@@ -110,7 +110,8 @@ def from_format_3(metadata: dict) -> dict:
     decoding = "all" if config["mask"]["loss"] == "softmax" else "background"
     mask = {**config["mask"], "head": "fcn", "softmax_decoding": decoding}
     pooler = {**config["pooler"], "reduce": "mean"}
-    return {**metadata, "config": {**config, "mask": mask, "pooler": pooler, "mnc": MNC}}
+    resnet = {**config["resnet"], "groups": 1, "expansion": 4}
+    return {**metadata, "config": {**config, "resnet": resnet, "mask": mask, "pooler": pooler, "mnc": MNC}}
 
 
 # From the format of this number to the next one: a function of the metadata, which returns new ones

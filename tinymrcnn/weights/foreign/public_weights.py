@@ -56,9 +56,12 @@ CONVENTIONS = {
         "stride_in_1x1": False, "channel_order": "rgb", "pixel_scale": 1.0, "anchor_rounded": True, "aligned": False,
     },
     "detectron2": {
-        "stride_in_1x1": True, "channel_order": "bgr", "pixel_scale": 255.0, "anchor_rounded": False, "aligned": True,
+        "stride_in_1x1": True, "channel_order": "bgr", "pixel_scale": 255.0, "pixel_std": (1.0, 1.0, 1.0),
+        "anchor_rounded": False, "aligned": True,
     },
 }  # fmt: skip
+# detectron2's ResNeXt was trained elsewhere than its ResNets
+RESNEXT = {"stride_in_1x1": False, "pixel_std": (57.375, 57.12, 58.395)}
 
 CLASSIFIER, BOX_REGRESSION, MASK_LOGITS = PREDICTORS = (
     "roi_heads.box_predictor.cls_score.",
@@ -75,7 +78,9 @@ def read_public(path: Path) -> tuple[str, dict[str, np.ndarray], dict]:
     The classes are still in the order of the family. Raises RefusedError."""
     state = _state_dict(read_file(path))
     family = _family(state)
-    return family, _translate(state, DETECTRON2 if family == "detectron2" else OLD_TORCHVISION), CONVENTIONS[family]
+    weights = _translate(state, DETECTRON2 if family == "detectron2" else OLD_TORCHVISION)
+    of_resnext = RESNEXT if family == "detectron2" and _has_groups(weights) else {}
+    return family, weights, CONVENTIONS[family] | of_resnext
 
 
 def is_our_own(path: Path) -> bool:
@@ -132,6 +137,12 @@ def _family(state: dict) -> str:
         "Its names are neither those of torchvision's nor those of detectron2's Faster or Mask R-CNN; "
         f"it begins with {names}."
     )
+
+
+def _has_groups(weights: dict[str, np.ndarray]) -> bool:
+    """Whether the 3x3 convolution of the first bottleneck reads fewer channels than it makes, else as many."""
+    filters = weights.get("backbone.body.layer1.0.conv2.weight")
+    return filters is not None and filters.ndim == 4 and filters.shape[1] < filters.shape[0]
 
 
 def _translate(state: dict, rules) -> dict[str, np.ndarray]:
