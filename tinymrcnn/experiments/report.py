@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from tinymrcnn.draw.figures import ROLE_COLORS
-from tinymrcnn.experiments.judging import Found, metric, metrics_of
+from tinymrcnn.experiments.judging import Found, metric
 from tinymrcnn.experiments.matches import load_extra, load_matches
 from tinymrcnn.experiments.plan import Comparison, Plan, Run, key, pilots_of
 from tinymrcnn.experiments.runner import Places, alike, chosen_rate, runs_of, stored

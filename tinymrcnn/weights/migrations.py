@@ -8,8 +8,8 @@ field that is missing without such an entry is an error.
     1    No number; Config and TrainConfig as flat tables, of which the earliest files lack some fields.
     2    The number, and every field, those of Config within the settings of its stages.
     3    Which model it is, what only FCIS has, and the strides of the ResNet's stages.
-    4    The head of the mask branch, how softmax masks are decoded, how the samples of a bin are reduced, what only MNC has,
-         the groups of the ResNet's bottlenecks, and how much these widen.
+    4    The head of the mask branch, how softmax masks are decoded, how the samples of a bin are reduced, what only MNC
+         has, the groups of the ResNet's bottlenecks, and how much these widen.
 """
 
 from collections.abc import Callable
