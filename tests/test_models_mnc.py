@@ -210,19 +210,13 @@ def test_masks_of_given_boxes_are_those_of_the_candidates(monkeypatch):
 def test_the_counted_cost_is_that_of_a_run(settings):
     model = tiny_model(**settings, post_nms_test=10).eval()
     image = scene(1)[0]
-    assert len(model.propose(model.run_rpn(*[f := model.features(b := model.transform([image])), b]), b)[0]) == 10
-    assert len(f) == 1
+    batch = model.transform([image])
+    assert len(model.propose(model.run_rpn(model.features(batch), batch), batch)[0]) == 10  # as many as it allows
     cost = cost_of(model.config, (64, 96))
     with counting_operations() as count:
         model.detect([image])
     assert cost.operations == count() and (cost.mask_operations, cost.mask_parameters) == (0, 0)
     assert cost.parameters == sum(parameter.size for parameter in model.parameters())
-
-
-def test_the_models_command_has_no_faster_half(capsys):
-    assert main(["models"]) == 0
-    row = next(line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("shapes_mnc"))
-    assert row[2] == row[4] == "-" and float(row[1]) == pytest.approx(1.22, abs=0.01)
 
 
 # Files and runs
