@@ -201,7 +201,7 @@ def test_fitted_maps_serve_objects_that_share_nothing_equally(pairs):
 def test_the_quick_run_has_all_and_survives_json():
     result = oracle.run(quick=True)
     assert json.loads(json.dumps(result)) == result
-    assert result["command"] == "tinymrcnn reproduce oracle --quick" and result["rows"]
+    assert result["rows"]
     for row in result["rows"]:
         assert row["pairs"] > 0 and 0.7 < row["round_trip"] <= 1
         assert [(maps["group"], maps["stride"]) for maps in row["maps"]] == [

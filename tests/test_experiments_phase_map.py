@@ -91,7 +91,7 @@ def test_a_misplacement_of_a_whole_disc_is_that_of_the_mask(monkeypatch):
 def test_the_quick_run_has_all_and_survives_json():
     result = phases.run(quick=True)
     assert json.loads(json.dumps(result)) == result
-    assert result["command"] == "tinymrcnn reproduce phase-map --quick" and result["shifts"] == list(range(0, 33, 4))
+    assert result["shifts"] == list(range(0, 33, 4))
     maps = {(each["operator"], each["stride"]): each for each in result["maps"]}
     assert set(maps) == {(operator, stride) for operator in OPERATORS for stride in (16, 32)}
     for stride in (16, 32):

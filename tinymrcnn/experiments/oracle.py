@@ -19,7 +19,6 @@ Objects of other classes have maps of their own and share nothing. Beside FCIS, 
 of 28 x 28 cells for each object, pasted back.
 """
 
-import datetime
 from collections.abc import Iterator
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -37,7 +36,8 @@ from tinymrcnn.models.mask_branch import MaskSettings, mask_targets
 from tinymrcnn.roi.ps_roi_pool import group_of, ps_roi_pool_unchecked
 from tinymrcnn.roi.rois import boxes_to_rois
 from tinymrcnn.threads import one_blas_thread
-from tinymrcnn.weights import environment
+
+TITLE = "What FCIS cannot represent: masks of the best maps there can be"
 
 GROUPS = (3, 7)  # parts of an RoI along each axis
 STRIDES = (1, 4, 8)  # pixels a cell of the maps
@@ -256,16 +256,26 @@ def means(pairs: list[Pair], group: int, stride: int) -> dict[str, Any]:
 
 
 def run(quick: bool = False) -> dict[str, Any]:
-    """The table with where it comes from, as JSON can hold it; quick: of a few pictures."""
+    """The table with what it is of, as JSON can hold it; quick: of a few pictures."""
     images = 6 if quick else 500
     return {
-        "command": "tinymrcnn reproduce oracle" + " --quick" * quick,
-        "date": datetime.date.today().isoformat(),
-        "environment": environment(),
         "data": f"ShapesDataset({images}, seed=1, crowded=True)",
         "measure": "mean mask IoU of pairs of one class, by the IoU of their boxes",
         "rows": oracle(images),
     }
+
+
+def table(result: dict[str, Any]) -> str:
+    """The rows as Markdown: of FCIS each object alone -> both from the same maps."""
+    columns = [f"k = {group}, stride {stride}" for group in GROUPS for stride in STRIDES]
+    titles = ["IoU of the boxes", "pairs", "Mask R-CNN, 28 x 28", *columns, f"k = {SETTINGS.group}, as the model reads"]
+    lines = [f"| {' | '.join(titles)} |", f"| {' | '.join(['---'] * len(titles))} |"]
+    for row in result["rows"]:
+        low, high = row["overlap"]
+        found = [f"{maps['alone']:.3f} -> {maps['both']:.3f}" for maps in (*row["maps"], row["fitted"])]
+        cells = [f"{low:g} to {high:g}", str(row["pairs"]), f"{row['round_trip']:.3f}", *found]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def draw(result: dict[str, Any]) -> Figure:

@@ -14,7 +14,6 @@ tell of more than one place; so the finding is the difference between operators 
 prediction of what a trained network reaches. Lessons 06 and 07 show the operators.
 """
 
-import datetime
 import math
 from collections.abc import Callable
 from itertools import product
@@ -30,8 +29,8 @@ from tinymrcnn.roi.roi_align import roi_align
 from tinymrcnn.roi.roi_pool import roi_pool
 from tinymrcnn.roi.roi_warp import roi_warp
 from tinymrcnn.roi.rois import boxes_to_rois
-from tinymrcnn.weights import environment
 
+TITLE = "What RoI operators lose by rounding, as the picture moves"
 OBJECT = Shape(label=4, x=96.0, y=96.0, radius=28.0, angle=0.4)  # a star, before the picture moves
 SIDE = 256  # of the picture
 STRIDES = (16, 32)
@@ -106,17 +105,23 @@ def phase_map(operator: str, stride: int, shifts: np.ndarray, shape: Shape = OBJ
 
 
 def run(quick: bool = False) -> dict[str, Any]:
-    """The maps of all operators with where they come from, as JSON can hold them; quick: every fourth pixel."""
+    """The maps of all operators with what they are of, as JSON can hold them; quick: every fourth pixel."""
     shifts = np.arange(0, LARGEST_SHIFT + 1, 4 if quick else 1)
     return {
-        "command": "tinymrcnn reproduce phase-map" + " --quick" * quick,
-        "date": datetime.date.today().isoformat(),
-        "environment": environment(),
         "data": f"a star with a radius of {OBJECT.radius:g} pixels",
         "measure": "mask IoU if every bin is right about where it looks, by the shift in y and x",
         "shifts": shifts.tolist(),
         "maps": [phase_map(operator, stride, shifts) for stride in STRIDES for operator in OPERATORS],
     }
+
+
+def table(result: dict[str, Any]) -> str:
+    """The maps as Markdown: of each the range of the IoU."""
+    lines = ["| operator | stride | mask IoU, mean | least | largest |", "| --- | --- | --- | --- | --- |"]
+    for each in result["maps"]:
+        values = " | ".join(f"{each[name]:.3f}" for name in ("mean", "least", "largest"))
+        lines.append(f"| {each['operator']} | {each['stride']} | {values} |")
+    return "\n".join(lines) + "\n"
 
 
 def draw(result: dict[str, Any]) -> Figure:

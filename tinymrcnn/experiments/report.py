@@ -138,9 +138,9 @@ def corrected(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def save(result: dict[str, Any], figure: Figure, folder: Path) -> None:
     """Write a result as NAME.json, and its picture as NAME.png."""
-    name = result["name"]
+    name, indent = result["name"], 1 if "runs" in result else None
     with replacing(folder / f"{name}.json") as file:
-        file.write((json.dumps(result, indent=1) + "\n").encode())
+        file.write((json.dumps(result, indent=indent) + "\n").encode())
     with replacing(folder / f"{name}.png") as file:
         figure.savefig(file, dpi=100, format="png")
 
