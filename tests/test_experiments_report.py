@@ -8,6 +8,7 @@ import pytest
 
 from tinymrcnn.commands import reproduce as command
 from tinymrcnn.experiments import figure_4, report
+from tinymrcnn.experiments.judging import Found, metrics_of
 from tinymrcnn.experiments.matches import Matches, save_matches
 from tinymrcnn.experiments.plan import Comparison, Plan, Variant, key, pilots_of, run_of
 from tinymrcnn.experiments.runner import Places
@@ -39,7 +40,7 @@ def write(places, run, matches, changed=None):
     folder = places.results / "runs"
     folder.mkdir(parents=True, exist_ok=True)
     save_matches(folder / f"{key(run)}.npz", matches)
-    metrics = report.metrics_of(report.Found(matches, {}))
+    metrics = metrics_of(Found(matches, {}))
     record = {
         "plan": PLAN.hash, "seed": run.training.seed, "settings": dataclasses.asdict(run), "metrics": metrics,
         "parameters": 1234, "operations": 5e9, "seconds": {"training": 1, "test": 1, "detecting in a picture": 0.01},
