@@ -22,6 +22,7 @@ PLAN = Plan(
     seeds=8,
     test_images=40,
     rates=(1e-3, 2e-3),
+    resamples=60,
 )
 ENVIRONMENT = {"code": "abc", "cpu": "made up", "blas_kernels": "Haswell", "numba_threads": 1}
 
@@ -50,9 +51,8 @@ def write(places, run, matches, changed=None):
 
 
 @pytest.fixture
-def places(tmp_path, monkeypatch):
+def places(tmp_path):
     """All runs of the plan; "one" is right about 80 % of its detections, "other" about 40 %."""
-    monkeypatch.setattr(report, "RESAMPLES", 60)
     places, rng = Places(tmp_path / "results", tmp_path / "scratch"), np.random.default_rng(0)
     for variant, share in zip(PLAN.variants, (0.8, 0.4), strict=True):
         for run in pilots_of(PLAN, variant):

@@ -39,6 +39,7 @@ PLAN = Plan(
     rates=(1e-3, 2e-3),
     pilot_steps=1,
     validation_images=2,
+    resamples=20,
 )
 VARIANTS = (Variant("pool", "shapes_c5", {"roi_op": "roi_pool"}), Variant("align", "shapes_c5"))
 ON_TRUNK = dataclasses.replace(PLAN, name="tiny-heads", variants=VARIANTS, trunk_steps=2)
@@ -272,17 +273,17 @@ def test_a_row_for_every_object():
             {**target, "scores": np.ones(len(target["labels"])), "masks": cut(target["masks"], target["boxes"])}
         )
     rows = objects_of(Oracle(), dataset, detections)
-    assert len(rows["image"]) == sum(len(dataset[index][1]["labels"]) for index in range(3))
+    assert len(rows["object_image"]) == sum(len(dataset[index][1]["labels"]) for index in range(3))
     assert (rows["given"] > 0.97).all() and (rows["found"] > 0.97).all()
     from tinymrcnn.boxes import box_iou
 
-    for row in range(len(rows["image"])):
-        target = dataset[int(rows["image"][row])][1]
-        number = row - int(np.searchsorted(rows["image"], rows["image"][row]))
+    for row in range(len(rows["object_image"])):
+        target = dataset[int(rows["object_image"][row])][1]
+        number = row - int(np.searchsorted(rows["object_image"], rows["object_image"][row]))
         others = np.delete(np.arange(len(target["labels"])), number)
         overlaps = box_iou(target["boxes"], target["boxes"])[number, others]
         alike = target["labels"][others] == target["labels"][number]
-        assert rows["label"][row] == target["labels"][number]
+        assert rows["object_label"][row] == target["labels"][number]
         assert rows["same"][row] == pytest.approx(overlaps[alike].max(initial=0), abs=1e-6)
         assert rows["other"][row] == pytest.approx(overlaps[~alike].max(initial=0), abs=1e-6)
 
@@ -291,7 +292,7 @@ def test_the_fall_weighs_pictures():
     from tinymrcnn.experiments.judging import Found, metric
     from tinymrcnn.experiments.matches import Matches
 
-    columns = {"image": [0, 0, 1, 1], "same": [0.0, 0.7, 0.3, 0.9], "given": [0.9, 0.5, 0.8, 0.7]}
+    columns = {"object_image": [0, 0, 1, 1], "same": [0.0, 0.7, 0.3, 0.9], "given": [0.9, 0.5, 0.8, 0.7]}
     objects = {name: np.array(values) for name, values in columns.items()}
     empty = Matches(*(np.zeros((0, 10)) for _ in range(5)), np.zeros((2, 6), np.uint8))
     fall = metric(Found(empty, objects), "fall")

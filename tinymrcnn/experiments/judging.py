@@ -1,6 +1,7 @@
 """The test of a trained model: what it finds, what of it is right, and on crowded pictures how good each mask is."""
 
 import functools
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -88,7 +89,7 @@ def metric(found: Found, name: str) -> Callable[[np.ndarray], float]:
     if name != "fall":
         kind, _, threshold = name.partition("/")
         return functools.partial(mean_precision, rank(found.matches, KINDS[kind], THRESHOLDS[threshold]))
-    image, given, same = (found.objects[column] for column in ("image", "given", "same"))
+    image, given, same = (found.objects[column] for column in ("object_image", "given", "same"))
 
     def fall(weights: np.ndarray) -> float:
         free, crowded = weights[image] * (same < FREE), weights[image] * (same >= CROWDED)
@@ -103,7 +104,7 @@ def metric(found: Found, name: str) -> Callable[[np.ndarray], float]:
 def objects_of(model: TwoStage, dataset: ShapesDataset, detections: list[dict]) -> dict[str, np.ndarray]:
     """A row for every object of the pictures:
 
-    image, label; same and other: the largest IoU of its box with that of another object of its class, and of another
+    object_image, object_label; same and other: the largest IoU of its box with that of another object of its class, and of another
     class; given: the IoU of its mask with the one that the model predicts in its true box, of its true class; found:
     with that of the detection that takes it, where detections choose in turn, the best first; 0 where none does."""
     rows: list[tuple] = []
@@ -128,7 +129,9 @@ def objects_of(model: TwoStage, dataset: ShapesDataset, detections: list[dict]) 
             same, other = ((overlaps[n] * which).max(initial=0) for which in (alike[n], ~alike[n]))
             rows.append((index, labels[n], same, other, own, found[n]))
     columns = zip(*rows, strict=True)
-    types = {"image": np.uint16, "label": np.uint8} | dict.fromkeys(("same", "other", "given", "found"), np.float32)
+    types = {"object_image": np.uint16, "object_label": np.uint8} | dict.fromkeys(
+        ("same", "other", "given", "found"), np.float32
+    )
     return {name: np.array(column, kind) for (name, kind), column in zip(types.items(), columns, strict=True)}
 
 
@@ -144,7 +147,7 @@ def given_masks(model: TwoStage, image: np.ndarray, target: dict) -> np.ndarray:
 
 def mask_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """(A, H, W) and (B, H, W) to (A, B); 0 for two empty masks."""
-    a, b = (masks.reshape(len(masks), -1).astype(np.float32) for masks in (a, b))
+    a, b = (masks.reshape(len(masks), math.prod(masks.shape[1:])).astype(np.float32) for masks in (a, b))
     shared = a @ b.T
     union = a.sum(1)[:, None] + b.sum(1) - shared
     return shared / np.maximum(union, 1)

@@ -18,7 +18,6 @@ from tinymrcnn.experiments.statistics import holm, noise_floor, paired_bootstrap
 from tinymrcnn.files import replacing
 
 POINTS = 100  # metrics are shown in points
-RESAMPLES = 1000
 PRIMARY = 3  # comparisons, over which Holm's correction goes
 INTRODUCTION = """# The article on trial
 
@@ -100,7 +99,7 @@ def compare(plan: Plan, comparison: Comparison, found: list[dict[str, Result | N
     values = [[result.value(comparison.metric) for result in arm] for arm in (first, second)]
     differences = (np.array(values[0]) - values[1]).tolist()
     interval = paired_bootstrap(
-        lambda result, weights: result.value(comparison.metric, weights), first, second, first[0].images, RESAMPLES
+        lambda result, weights: result.value(comparison.metric, weights), first, second, first[0].images, plan.resamples
     )
     p = sign_flip_p(differences)
     row |= {
