@@ -147,6 +147,11 @@ COMMANDS = st.one_of(
         some(option("--num", COUNTS), option("--size", COUNTS), option("--size", COUNTS, COUNTS),
              option("--seed", COUNTS), option("--crowded"), option("--crowded", COUNTS)),
     ),
+    st.tuples(
+        st.just(["reproduce"]), st.sampled_from([["list"], ["report"], ["coco"], ["no_such"]]),
+        st.lists(PATHS, max_size=1),
+        some(st.just(["--quick"]), option("--processes", COUNTS), option("--out", PATHS), DEVICE),
+    ),
     st.tuples(st.sampled_from([["models"], ["no_such"], ["--version"], []]), some(SETS)),
 ).map(lambda parts: sum(parts, []))  # fmt: skip
 

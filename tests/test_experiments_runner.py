@@ -128,6 +128,24 @@ def test_a_seed_is_made_on_one_machine_by_one_code(tmp_path, finished, monkeypat
     )
 
 
+def test_what_is_damaged_is_named(tmp_path):
+    """Results, and what lies in the scratch folder."""
+    places = Places(tmp_path / "results", tmp_path / "scratch")
+    (places.results / "runs").mkdir(parents=True)
+    run = run_of(PLAN, PLAN.variants[0], 0, 1e-3)
+    (places.results / "runs" / f"{key(run)}.json").write_text('{"seed": ')
+    with pytest.raises(ValueError, match=f"{key(run)}.json' is damaged: remove it, and it is made again"):
+        stored(run, places)
+    (places.results / "tiny.json").write_text("[1, 2]")
+    with pytest.raises(ValueError, match="tiny.json' is damaged"):
+        run_plan(PLAN, places, progress=False)
+    heads_run = run_of(ON_TRUNK, ON_TRUNK.variants[0], 0, 1e-3)
+    (places.scratch / "proposals").mkdir(parents=True)
+    (places.scratch / "proposals" / f"{key(trunk_of(heads_run.training))}-ordinary-3.npz").write_bytes(b"PK nothing")
+    with pytest.raises(ValueError, match="-ordinary-3.npz' is damaged"):
+        proposals_on(heads_run.training, pictures_of_test("ordinary", 3), "ordinary", places.scratch, "cpu")
+
+
 def test_two_runners_do_not_share_a_folder(finished):
     with runner.locked(finished.scratch), pytest.raises(RuntimeError, match="is in use by another run"):
         run_plan(PLAN, finished, progress=False)

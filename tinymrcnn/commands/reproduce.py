@@ -84,8 +84,8 @@ def _report(plans: list[Plan], places: Places) -> int:
         _save(result, table, figure, places)
     tables = [(result["name"], table) for result, table, _ in found]
     for name, module in MEASURED.items():
-        if result := report.read(name, places):
-            tables.append((name, f"### {name}: {module.TITLE}\n\n{module.table(result)}"))
+        if measured := report.read(name, places):
+            tables.append((name, f"### {name}: {module.TITLE}\n\n{module.table(measured)}"))
     path = places.results / PAGE
     with replacing(path) as file:
         file.write(report.page(tables).encode())

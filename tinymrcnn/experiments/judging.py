@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -52,7 +52,7 @@ def judge(run: Run, scratch: Path, device: str) -> Found:
 
 
 def detections_of(
-    model: TwoStage, dataset: ShapesDataset, masks: str, proposals: list[np.ndarray] | None
+    model: Any, dataset: ShapesDataset, masks: str, proposals: list[np.ndarray] | None
 ) -> list[dict[str, np.ndarray]]:
     """What the model finds in every picture. proposals: those of the pictures, for heads on a stored trunk."""
     found: list[dict] = []
@@ -104,9 +104,10 @@ def metric(found: Found, name: str) -> Callable[[np.ndarray], float]:
 def objects_of(model: TwoStage, dataset: ShapesDataset, detections: list[dict]) -> dict[str, np.ndarray]:
     """A row for every object of the pictures:
 
-    object_image, object_label; same and other: the largest IoU of its box with that of another object of its class, and of another
-    class; given: the IoU of its mask with the one that the model predicts in its true box, of its true class; found:
-    with that of the detection that takes it, where detections choose in turn, the best first; 0 where none does."""
+    object_image, object_label; same and other: the largest IoU of its box with that of another object of its class, and
+    of another class; given: the IoU of its mask with the one that the model predicts in its true box, of its true
+    class; found: with that of the detection that takes it, where detections choose in turn, the best first; 0 where
+    none does."""
     rows: list[tuple] = []
     for index, detection in enumerate(detections):
         image, target = dataset[index]
@@ -128,11 +129,10 @@ def objects_of(model: TwoStage, dataset: ShapesDataset, detections: list[dict]) 
             own = mask_iou(given[n : n + 1], truth[n : n + 1])[0, 0]
             same, other = ((overlaps[n] * which).max(initial=0) for which in (alike[n], ~alike[n]))
             rows.append((index, labels[n], same, other, own, found[n]))
+    names = ("object_image", "object_label", "same", "other", "given", "found")
+    types = (np.uint16, np.uint8, *[np.float32] * 4)
     columns = zip(*rows, strict=True)
-    types = {"object_image": np.uint16, "object_label": np.uint8} | dict.fromkeys(
-        ("same", "other", "given", "found"), np.float32
-    )
-    return {name: np.array(column, kind) for (name, kind), column in zip(types.items(), columns, strict=True)}
+    return {name: np.array(column, kind) for name, kind, column in zip(names, types, columns, strict=True)}
 
 
 @no_grad()

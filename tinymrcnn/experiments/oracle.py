@@ -31,8 +31,9 @@ from tinymrcnn.autograd import Tensor
 from tinymrcnn.boxes import box_iou, crop_masks, paste_masks
 from tinymrcnn.data import ShapesDataset
 from tinymrcnn.draw.overlay import COLORS
-from tinymrcnn.models.fcis import FCISSettings, cut_at_half, fcis_mask_targets, on_pixels
+from tinymrcnn.models.fcis import FCISSettings, fcis_mask_targets, on_pixels
 from tinymrcnn.models.mask_branch import MaskSettings, mask_targets
+from tinymrcnn.models.voting import cut_at_half
 from tinymrcnn.roi.ps_roi_pool import group_of, ps_roi_pool_unchecked
 from tinymrcnn.roi.rois import boxes_to_rois
 from tinymrcnn.threads import one_blas_thread

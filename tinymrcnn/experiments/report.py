@@ -13,7 +13,7 @@ from tinymrcnn.draw.figures import ROLE_COLORS
 from tinymrcnn.experiments.judging import Found, metric
 from tinymrcnn.experiments.matches import load_extra, load_matches
 from tinymrcnn.experiments.plan import Comparison, Plan, Run, key, pilots_of
-from tinymrcnn.experiments.runner import Places, alike, chosen_rate, runs_of, stored
+from tinymrcnn.experiments.runner import Places, alike, chosen_rate, read_json, runs_of, stored
 from tinymrcnn.experiments.statistics import holm, noise_floor, paired_bootstrap, seeds_needed, sign_flip_p, verdict
 from tinymrcnn.files import replacing
 
@@ -217,8 +217,7 @@ def page(tables: list[tuple[str, str]]) -> str:
 
 def read(name: str, places: Places) -> dict[str, Any] | None:
     """A result that is stored; None where there is none."""
-    path = places.results / f"{name}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return read_json(places.results / f"{name}.json")
 
 
 # Pictures --------------------------------------------------------------------------------------------------

@@ -51,8 +51,15 @@ class Places:
 
 def stored(run: Run, places: Places) -> dict | None:
     """What is kept of a run that is finished; else None."""
-    path = places.results / "runs" / f"{key(run)}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return read_json(places.results / "runs" / f"{key(run)}.json")
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """What a file of results holds; None where there is none. Raises ValueError, naming it, where it is damaged."""
+    try:
+        return dict(json.loads(path.read_bytes())) if path.exists() else None
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"'{printable(path)}' is damaged: remove it, and it is made again. {error}") from error
 
 
 def here(places: Places) -> dict[str, Any]:
@@ -176,7 +183,7 @@ def all_steps(plan: Plan) -> int:
 def check_plan(plan: Plan, places: Places) -> None:
     """Raise ValueError where the results in the folder were made by another plan of this name."""
     path = places.results / f"{plan.name}.json"
-    before = json.loads(path.read_text(encoding="utf-8"))["plan"] if path.exists() else plan.hash
+    before = (read_json(path) or {"plan": plan.hash}).get("plan")
     if before != plan.hash:
         raise ValueError(
             f"'{printable(path)}' holds results of another plan ({before}) than the one that is there now "

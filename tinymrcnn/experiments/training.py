@@ -1,6 +1,7 @@
 """The trainings of the plans: what one of them does, and where its model is kept."""
 
 import time
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from tinymrcnn.data import ShapesDataset
 from tinymrcnn.data.loader import batches
 from tinymrcnn.experiments import heads
 from tinymrcnn.experiments.plan import Training, key, trunk_of
-from tinymrcnn.files import make_folder, replacing
+from tinymrcnn.files import make_folder, printable, replacing
 from tinymrcnn.models import TrainConfig, TwoStage, build_model
 from tinymrcnn.training import make_optimizer, training_step
 from tinymrcnn.weights import load_weights, save_checkpoint
@@ -112,8 +113,11 @@ def _stored(scratch: Path, name: str, find) -> list[np.ndarray]:
         with replacing(path) as file:
             counts = np.array([len(boxes) for boxes in found])
             np.savez(file, counts=counts, boxes=np.concatenate([np.zeros((0, 4), np.float32), *found]))
-    with np.load(path) as stored:
-        return np.split(stored["boxes"], np.cumsum(stored["counts"])[:-1])
+    try:
+        with np.load(path) as stored:
+            return np.split(stored["boxes"], np.cumsum(stored["counts"])[:-1])
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"'{printable(path)}' is damaged: remove it, and it is made again. {error}") from error
 
 
 def parameters_of(model: TwoStage) -> int:
