@@ -136,6 +136,28 @@ def test_the_picture_shows_every_pair(places):
     assert [label.get_text().splitlines()[-1] for label in axes.get_yticklabels()] == ["reproduced", "reversed"]
 
 
+def test_masks_by_overlap():
+    """Two seeds of one variant; each object in the column of its overlap, with the class that it overlaps more."""
+    columns = {"same": [0.1, 0.65, 0.3, 0.0], "other": [0.0, 0.2, 0.45, 0.0]}
+    first = {**columns, "given": [0.9, 0.6, 0.7, 1.0], "found": [0.8, 0.0, 0.5, 1.0]}
+    second = {**columns, "given": [0.7, 0.4, 0.5, 0.8], "found": [0.6, 0.2, 0.5, 1.0]}
+    found = [
+        type("Result", (), {"found": type("Found", (), {"objects": {k: np.array(v) for k, v in table.items()}})})
+        for table in (first, second)
+    ]
+    plan = dataclasses.replace(PLAN, variants=PLAN.variants[:1], comparisons=())
+    same, other = report.overlaps_of(plan, [{"one": result} for result in found])
+    assert same["which"] == "same" and [count for _, count in same["given"]] == [2, 0, 0, 0, 1, 0, 0]
+    assert same["given"][0][0] == pytest.approx((0.9 + 1.0 + 0.7 + 0.8) / 4) and same["given"][4][0] == pytest.approx(
+        0.5
+    )
+    assert same["found"][4][0] == pytest.approx(0.1) and same["given"][1][0] is None
+    assert [count for _, count in other["given"]] == [1, 0, 1, 0, 0, 0, 0]
+    lines = report._overlaps([same, other])
+    assert lines[0].startswith("| variant | mask IoU | overlap with one of | 0 to 0.2 | 0.2 to 0.4 | ")
+    assert lines[2] == "| one | in the true box | same class | 85.0 (2) |  |  |  | 50.0 (1) |  |  |"
+
+
 # The command ----------------------------------------------------------------------------------------------
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from tinymrcnn.experiments.statistics import holm, noise_floor, paired_bootstrap
 from tinymrcnn.files import replacing
 
 POINTS = 100  # metrics are shown in points
+OVERLAPS = ((0, 0.2), (0.2, 0.4), (0.4, 0.5), (0.5, 0.6), (0.6, 0.7), (0.7, 0.8), (0.8, 1.0))
 PRIMARY = 3  # comparisons, over which Holm's correction goes
 INTRODUCTION = """# The article on trial
 
@@ -82,8 +83,10 @@ def results_of(plan: Plan, places: Places) -> dict[str, Any]:
         if result
     ]
     comparisons = [compare(plan, comparison, found) for comparison in plan.comparisons]
+    overlaps = overlaps_of(plan, found)
     finished = all(comparison["pairs"] == plan.seeds for comparison in comparisons)
-    return {**head, "finished": finished, "rates": rates, "runs": rows, "comparisons": comparisons}
+    more = {"overlaps": overlaps} if overlaps else {}
+    return {**head, "finished": finished, "rates": rates, "runs": rows, "comparisons": comparisons, **more}
 
 
 def compare(plan: Plan, comparison: Comparison, found: list[dict[str, Result | None]]) -> dict[str, Any]:
@@ -144,6 +147,26 @@ def save(result: dict[str, Any], figure: Figure, folder: Path) -> None:
         figure.savefig(file, dpi=100, format="png")
 
 
+def overlaps_of(plan: Plan, found: list[dict[str, Result | None]]) -> list[dict[str, Any]]:
+    """Of every variant, how good masks are by the overlap of an object's box with that of another one of its class, or
+    of another class: the mean IoU, over all objects of all seeds, and how many objects of one seed there are."""
+    rows = []
+    for variant in plan.variants:
+        results = [each[variant.name] for each in found]
+        tables = [result.found.objects for result in results if result and result.found.objects]
+        for which, rival in (("same", "other"), ("other", "same")) if tables else ():
+            columns = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
+            row: dict[str, Any] = {"variant": variant.name, "which": which, "bins": OVERLAPS, "given": [], "found": []}
+            for low, high in OVERLAPS:
+                # an object belongs to the class with which it overlaps more
+                mine = (columns[which] >= low) & (columns[which] < high) & (columns[which] >= columns[rival])
+                for name in ("given", "found"):
+                    mean = float(columns[name][mine].mean()) if mine.any() else None
+                    row[name].append([mean, int(mine.sum()) // len(tables)])
+            rows.append(row)
+    return rows
+
+
 # Tables ----------------------------------------------------------------------------------------------------
 
 NAMES = {"segm/AP": "mask AP", "segm/AP50": "mask AP50", "segm/AP75": "mask AP75", "bbox/AP": "box AP"}
@@ -167,10 +190,24 @@ def table(result: dict[str, Any]) -> str:
     lines += ["", _row(titles), _row(["---"] * len(titles))]
     for row in result["comparisons"]:
         lines.append(_row([f"{row['first']} - {row['second']}, {NAMES[row['metric']]}", *_compared(row)]))
+    if result.get("overlaps"):
+        lines += ["", *_overlaps(result["overlaps"])]
     return "\n".join(lines) + "\n"
 
 
-def _row(cells: list[str | None]) -> str:
+def _overlaps(rows: list[dict[str, Any]]) -> list[str]:
+    """A table for figure-6: masks in true boxes, and of the detections, by the overlap of the boxes."""
+    titles = ["variant", "mask IoU", "overlap with one of"]
+    titles += [f"{low:g} to {high:g}" for low, high in rows[0]["bins"]]
+    lines = [_row(titles), _row(["---"] * len(titles))]
+    for row in rows:
+        for measure, name in (("given", "in the true box"), ("found", "of the detection")):
+            cells = ["" if mean is None else f"{POINTS * mean:.1f} ({count})" for mean, count in row[measure]]
+            lines.append(_row([row["variant"], name, f"{row['which']} class", *cells]))
+    return lines
+
+
+def _row(cells: Iterable[str | None]) -> str:
     return f"| {' | '.join(cell or '' for cell in cells)} |"
 
 
