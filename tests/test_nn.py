@@ -272,6 +272,12 @@ def test_each_layer_is_its_function():
     assert up.weight.shape == (4, 3, 2, 2) and linear.weight.shape == (6, 3)
 
 
+@pytest.mark.parametrize("channels, groups", [((6, 4), 0), ((6, 4), 4), ((6, 4), 3), ((6, 4), -2)])
+def test_groups_that_do_not_divide_the_channels(channels, groups):
+    with pytest.raises(ValueError, match=f"{groups} groups do not divide 6 channels in and 4 out"):
+        Conv2d(*channels, 3, groups=groups)
+
+
 def test_a_convolution_in_groups():
     layer = Conv2d(6, 4, 3, padding=1, groups=2, relu=True).initialize(1)
     assert layer.weight.shape == (4, 3, 3, 3)

@@ -72,7 +72,7 @@ class Plan:
     pictures: str = "ordinary"
     tests: str = "ordinary"
     test_images: int = 500
-    rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3)
+    rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3)
     pilot_steps: int = 200
     validation_images: int = 200
     chosen_by: str = "segm/AP"

@@ -71,6 +71,8 @@ class Conv2d(_Weighted):
         dilation: int = 1, *, groups: int = 1, bias: bool = True, relu: bool = False,
         init: Initialiser = initialisers.kaiming_normal,
     ) -> None:  # fmt: skip
+        if groups < 1 or in_channels % groups or out_channels % groups:
+            raise ValueError(f"{groups} groups do not divide {in_channels} channels in and {out_channels} out.")
         filters = out_channels, in_channels // groups, kernel_size, kernel_size
         super().__init__(filters, out_channels if bias else 0, init)
         self.stride, self.padding, self.dilation, self.groups, self.relu = stride, padding, dilation, groups, relu
