@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from tiny_models import C4, TINY, tiny_model
 
+from tinymrcnn import threads
 from tinymrcnn.data import ShapesDataset
 from tinymrcnn.data.loader import load_batch
 from tinymrcnn.evaluation.coco import evaluate_detections
@@ -71,6 +72,9 @@ def test_all_runs_are_there(finished):
 
 
 def test_what_is_finished_is_not_made_again(finished):
+    before = threads.get_num_threads()
+    run_plan(PLAN, finished, progress=False)
+    assert threads.get_num_threads() == before  # the runs' one thread is theirs alone
     before = files(finished)
     run_plan(PLAN, finished, progress=False)
     assert files(finished) == before

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from tinymrcnn import threads
 from tinymrcnn.autograd import Tensor, no_grad
 from tinymrcnn.bench.watch import counting_operations
 from tinymrcnn.draw.figures import ROLE_COLORS
+from tinymrcnn.experiments.training import one_thread
 from tinymrcnn.models import MaskRCNN, build_model
 
 TITLE = "The heads of C4 and FPN, for one RoI"
@@ -23,9 +23,9 @@ PRESETS = ("shapes_c4", "shapes", "paper_resnet50_c4", "paper_resnet50_fpn")
 ROIS, REPEATS = 16, 7
 
 
+@one_thread()
 def run(quick: bool = False) -> dict[str, Any]:
     """The rows of PRESETS, of the toy ones only if quick. Times are those of one thread, medians."""
-    threads.set_num_threads(1)
     return {"rows": [measure(preset, 1 if quick else REPEATS) for preset in PRESETS[: 2 if quick else None]]}
 
 

@@ -21,12 +21,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from tinymrcnn import threads
 from tinymrcnn.experiments.judging import judge, metrics_of
 from tinymrcnn.experiments.matches import save_matches
 from tinymrcnn.experiments.plan import Plan, Run, Training, Variant, key, pilots_of, run_of, trunk_of
 from tinymrcnn.experiments.training import (
     model_of,
+    one_thread,
     parameters_of,
     proposals_on,
     test_pictures,
@@ -164,8 +164,7 @@ def run_plan(plan: Plan, places: Places, processes: int = 1, progress: bool = Tr
     It can be interrupted at any time: a run that is finished is kept, and the others begin anew. Raises ValueError
     where the results are those of another plan, RuntimeError where another runner has the folder."""
     check_plan(plan, places)
-    with locked(make_folder(places.scratch)), _pool(processes) as pool:
-        threads.set_num_threads(1)
+    with locked(make_folder(places.scratch)), one_thread(), _pool(processes) as pool:
         with tqdm(total=all_steps(plan), unit="step", desc=plan.name, disable=not progress, mininterval=1) as bar:
             for work, groups in phases(plan, places):
                 calls = [(work, group, plan.hash, places) for group in groups]
@@ -216,7 +215,7 @@ def _pool(processes: int) -> Iterator[Callable[[list[tuple]], Iterator[list[Run]
 
 
 def _call(work: Callable, group: list[Run], plan_hash: str, places: Places) -> list[Run]:
-    threads.set_num_threads(1)
-    for run in group if work is make else group[:1]:
-        work(run, plan_hash, places)
+    with one_thread():
+        for run in group if work is make else group[:1]:
+            work(run, plan_hash, places)
     return group

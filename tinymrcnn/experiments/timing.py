@@ -3,19 +3,18 @@
 import statistics
 import time
 
-from tinymrcnn import threads
 from tinymrcnn.data.loader import load_batch
 from tinymrcnn.experiments import heads
 from tinymrcnn.experiments.plan import PILOT_SEED, Plan, Run, run_of, trunk_of
-from tinymrcnn.experiments.training import BATCH, config_of, new_model, training_pictures
+from tinymrcnn.experiments.training import BATCH, config_of, new_model, one_thread, training_pictures
 from tinymrcnn.training import make_optimizer, training_step
 
 STEPS = 4  # measured; the first, which may compile, does not count
 
 
+@one_thread()
 def core_seconds(plan: Plan, device: str) -> float:
     """The seconds of one core that all runs of a plan take, pilots and trunks included."""
-    threads.set_num_threads(1)
     total = 0.0
     for variant in plan.variants:
         run = run_of(plan, variant, PILOT_SEED, plan.rates[0])

@@ -1,13 +1,15 @@
 """The trainings of the plans: what one of them does, and where its model is kept."""
 
+import contextlib
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tinymrcnn import threads
 from tinymrcnn.data import ShapesDataset
 from tinymrcnn.data.loader import batches
 from tinymrcnn.experiments import heads
@@ -122,6 +124,17 @@ def _stored(scratch: Path, name: str, find) -> list[np.ndarray]:
 
 def parameters_of(model: TwoStage) -> int:
     return sum(parameter.size for parameter in model.parameters())
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Within this block everything runs on one thread: the bits of a run do not depend on the number of cores."""
+    before = threads.get_num_threads()
+    threads.set_num_threads(1)
+    try:
+        yield
+    finally:
+        threads.set_num_threads(before)
 
 
 def timed(work, *arguments) -> tuple[Any, float]:
