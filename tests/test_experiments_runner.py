@@ -14,6 +14,7 @@ from tinymrcnn.evaluation.coco import evaluate_detections
 from tinymrcnn.experiments import heads, inference_order, runner
 from tinymrcnn.experiments.judging import detections_of, mask_iou, metrics_of, objects_of
 from tinymrcnn.experiments.plan import DETECTIONS, PROPOSALS, Comparison, Plan, Variant, key, run_of, trunk_of
+from tinymrcnn.experiments.registry import PLANS
 from tinymrcnn.experiments.report import results_of
 from tinymrcnn.experiments.runner import Places, alike, chosen_rate, missing, run_plan, runs_of, stored
 from tinymrcnn.experiments.training import model_of, new_model, pictures, proposals_on, train
@@ -78,6 +79,17 @@ def test_what_is_finished_is_not_made_again(finished):
     before = files(finished)
     run_plan(PLAN, finished, progress=False)
     assert files(finished) == before
+
+
+@pytest.mark.parametrize("plan", [PLAN, ON_TRUNK, *PLANS.values()], ids=lambda plan: plan.name)
+def test_the_bar_counts_every_step_once(plan, tmp_path, monkeypatch):
+    """Whatever runs share: the phases add up to the whole, and so does what they leave to do at first."""
+    monkeypatch.setattr(runner, "chosen_rate", lambda *_: plan.rates[0])
+    found = list(runner.phases(plan, Places(tmp_path / "results", tmp_path / "scratch")))
+    assert sum(phase.steps for phase in found) == runner.all_steps(plan)
+    for phase in found:
+        assert sum(runner._steps(plan, phase, group) for group in phase.groups) == phase.steps
+        assert len(phase.groups) == len({run.training for group in phase.groups for run in group})
 
 
 def test_it_goes_on_after_an_interruption(tmp_path, monkeypatch, finished):

@@ -17,7 +17,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
@@ -139,23 +139,33 @@ def missing(runs: Iterable[Run], places: Places) -> list[Run]:
     return [run for run, record in records.items() if record is None or not alike(record, now)]
 
 
-def phases(plan: Plan, places: Places) -> Iterator[tuple[Callable, list[list[Run]]]]:
-    """What is still to be done: functions, each with lists of runs that it makes. The lists of one phase need nothing
-    of each other; they need what the phases before have made, and so a phase is known only when those are over."""
-    pilots = [run for variant in plan.variants for run in pilots_of(plan, variant) if stored(run, places) is None]
-    yield make_trunk, _groups(pilots, lambda run: trunk_of(run.training)) if plan.trunk_steps else []
-    yield make, _groups(pilots, lambda run: run.training)
-    runs = [run for seed in range(plan.seeds) for run in missing(runs_of(plan, seed, places).values(), places)]
-    yield make_trunk, _groups(runs, lambda run: trunk_of(run.training)) if plan.trunk_steps else []
-    yield make, _groups(runs, lambda run: run.training)
+class Phase(NamedTuple):
+    """Work of one kind, on groups of runs that need nothing of each other. steps: of training, what is finished already
+    included."""
+
+    work: Callable[[Run, str, Places], None]
+    groups: list[list[Run]]
+    steps: int
 
 
-def _groups(runs: list[Run], what: Callable[[Run], Training]) -> list[list[Run]]:
-    """The runs that share a training (or a trunk) go together, so that no two processes make it at once."""
-    groups: dict[Training, list[Run]] = {}
-    for run in dict.fromkeys(runs):
-        groups.setdefault(what(run), []).append(run)
-    return list(groups.values())
+def phases(plan: Plan, places: Places) -> Iterator[Phase]:
+    """What is to be done. A phase needs what those before it have made, so it is known only when they are over."""
+    pilots = list(dict.fromkeys(run for variant in plan.variants for run in pilots_of(plan, variant)))
+    yield from _phases(plan, pilots, [run for run in pilots if stored(run, places) is None])
+    seeds = [list(runs_of(plan, seed, places).values()) for seed in range(plan.seeds)]
+    yield from _phases(plan, sum(seeds, []), [run for runs in seeds for run in missing(runs, places)])
+
+
+def _phases(plan: Plan, runs: list[Run], left: list[Run]) -> Iterator[Phase]:
+    """The trunks of runs, if they have any, and the runs; of both what is left to do."""
+    if plan.trunk_steps:
+        trunks = {trunk_of(run.training): [run] for run in left}
+        count = len({trunk_of(run.training) for run in runs})
+        yield Phase(make_trunk, list(trunks.values()), count * plan.trunk_steps)
+    groups: dict[Training, list[Run]] = {}  # runs of one training go together: no two processes make it at once
+    for run in left:
+        groups.setdefault(run.training, []).append(run)
+    yield Phase(make, list(groups.values()), sum(run.training.steps for run in runs))
 
 
 def run_plan(plan: Plan, places: Places, processes: int = 1, progress: bool = True) -> None:
@@ -166,17 +176,23 @@ def run_plan(plan: Plan, places: Places, processes: int = 1, progress: bool = Tr
     check_plan(plan, places)
     with locked(make_folder(places.scratch)), one_thread(), _pool(processes) as pool:
         with tqdm(total=all_steps(plan), unit="step", desc=plan.name, disable=not progress, mininterval=1) as bar:
-            for work, groups in phases(plan, places):
-                calls = [(work, group, plan.hash, places) for group in groups]
-                for group in pool(calls):
-                    bar.update(sum(run.training.steps for run in group) if work is make else plan.trunk_steps)
+            for phase in phases(plan, places):
+                finished = phase.steps - sum(_steps(plan, phase, group) for group in phase.groups)
+                bar.initial = getattr(bar, "initial", 0) + finished  # it took no time now
+                bar.update(finished)
+                for group in pool([(phase.work, group, plan.hash, places) for group in phase.groups]):
+                    bar.update(_steps(plan, phase, group))
+
+
+def _steps(plan: Plan, phase: Phase, group: list[Run]) -> int:
+    return plan.trunk_steps if phase.work is make_trunk else sum(run.training.steps for run in group)
 
 
 def all_steps(plan: Plan) -> int:
     """The training steps of a whole plan."""
-    variants, presets = len(plan.variants), len({variant.preset for variant in plan.variants})
-    of_trunks = presets * (plan.seeds + 1) * plan.trunk_steps
-    return of_trunks + variants * (len(plan.rates) * plan.pilot_steps + plan.seeds * plan.steps)
+    pilots = {run for variant in plan.variants for run in pilots_of(plan, variant)}
+    of_trunks = len({variant.preset for variant in plan.variants}) * (plan.seeds + 1) * plan.trunk_steps
+    return of_trunks + len(pilots) * plan.pilot_steps + plan.seeds * len(plan.variants) * plan.steps
 
 
 def check_plan(plan: Plan, places: Places) -> None:
@@ -216,6 +232,6 @@ def _pool(processes: int) -> Iterator[Callable[[list[tuple]], Iterator[list[Run]
 
 def _call(work: Callable, group: list[Run], plan_hash: str, places: Places) -> list[Run]:
     with one_thread():
-        for run in group if work is make else group[:1]:
+        for run in group:
             work(run, plan_hash, places)
     return group
