@@ -97,5 +97,6 @@ def draw(result: dict[str, Any]) -> Figure:
         axes.set_yscale("log")
         axes.set_ylabel(f"{'million multiply-adds' if unit == 'Mmul-add' else 'milliseconds'} an RoI", fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(TITLE, fontsize=10)
     axes.legend(fontsize=8, frameon=False)
     return figure

@@ -189,7 +189,7 @@ def table(result: dict[str, Any]) -> str:
     titles = ["difference, in points", "here", "95 % interval", "the article", "seeds won, lost", "p", "A/A", "verdict"]
     lines += ["", _row(titles), _row(["---"] * len(titles))]
     for row in result["comparisons"]:
-        lines.append(_row([f"{row['first']} - {row['second']}, {NAMES[row['metric']]}", *_compared(row)]))
+        lines.append(_row([_title(row), *_compared(row)]))
     if result.get("overlaps"):
         lines += ["", *_overlaps(result["overlaps"])]
     return "\n".join(lines) + "\n"
@@ -224,6 +224,10 @@ def _reached(values: list[float], article: float | None) -> str:
     """Mean and standard deviation over the seeds, and the article's figure in brackets."""
     own = f"{POINTS * np.mean(values):.1f} ± {POINTS * np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
     return f"{own} ({article:g})" if article is not None else own
+
+
+def _title(row: dict[str, Any]) -> str:
+    return f"{row['first']} - {row['second']}, {NAMES[row['metric']]}"
 
 
 def _compared(row: dict[str, Any]) -> list[str]:
