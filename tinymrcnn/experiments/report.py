@@ -286,9 +286,8 @@ def draw(result: dict[str, Any]) -> Figure:
                 label="the article, on COCO" * (at == 0),
             )  # fmt: skip
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(
-        range(len(rows)), [f"{row['name']}\n{row['verdict'] or 'not finished'}" for row in rows], fontsize=8
-    )
+    titles = [f"{_title(row)}\n{row['verdict'] or 'not finished'}" for row in rows]
+    axes.set_yticks(range(len(rows)), titles, fontsize=8)
     axes.set_ylim(len(rows) - 0.5, -0.6)
     axes.set_xlabel("difference, in points")
     axes.set_title(result["declared"]["title"], fontsize=10)
