@@ -11,7 +11,7 @@ and 3; the article's Table 1 compares Mask R-CNN with it, in which mask, class a
     4, 5  the boxes corrected for their best class -> stages 2 and 3, with the same weights       next_rois
 
 In stages 4 and 5 the RoIs are functions of weights: the losses reach the corrections through the corners at which
-roi_crop reads (section 4.1). Targets are constants.
+roi_crop reads. Targets are constants.
 
 Settings, layers, corrected boxes, targets and the model, in this order; how masks are voted for is in voting.py. The
 differences from the authors' code: no gradient reaches the RPN through the first RoIs; those through the corners are

@@ -1,8 +1,8 @@
 """What FCIS and MNC make of their RoIs at inference: detections whose masks are voted for by the RoIs around them.
 
-MNC (Dai et al. 2016), section 4; FCIS (Li et al. 2017), section 2.3, does the same. A candidate is an RoI with a score
-for every class and one mask. Both models look twice, at the proposals and at the proposals corrected, and the RoIs of
-both passes are candidates.
+MNC (Dai et al. 2016) brought this in; FCIS (Li et al. 2017), section 2.3, does the same. A candidate is an RoI with a
+score for every class and one mask. Both models look twice, at the proposals and at the proposals corrected, and the
+RoIs of both passes are candidates.
 """
 
 from dataclasses import dataclass
