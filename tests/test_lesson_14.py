@@ -34,7 +34,8 @@ def write(places, run, given):
     other = np.tile([0, 0, 0, 0.75, 0.75], PICTURES)
     objects = {
         "object_image": index.astype(np.uint16), "object_label": np.ones(len(index), np.uint8),
-        "same": same.astype(np.float32), "other": other.astype(np.float32), "given": np.where(same > 0, given, 0.8).astype(np.float32),
+        "same": same.astype(np.float32), "other": other.astype(np.float32),
+        "given": np.where(same > 0, given, 0.8).astype(np.float32),
         "found": np.where(same > 0, 0.25, 0.7).astype(np.float32),
     }  # fmt: skip
     counts = np.zeros((PICTURES, 6), np.uint8)
@@ -143,7 +144,7 @@ def test_pairs_are_chosen_by_their_overlap():
     middle = len(every) // 2 - 2
     np.testing.assert_allclose([one.pair.overlap for one in found], every[:4] + every[middle : middle + 4], rtol=1e-6)
     for one in found:
-        target = dataset[one.index][1]
+        target = dataset[one.picture][1]
         assert np.ptp(target["labels"][one.rows]) == 0
         np.testing.assert_array_equal(one.pair.boxes, target["boxes"][one.rows])
         np.testing.assert_array_equal(one.pair.masks, target["masks"][one.rows] > 0)
@@ -169,4 +170,4 @@ def test_the_masks_of_the_chosen_pairs_are_kept(tmp_path):
     found = pairs.chosen(dataset)
     assert list(kept) == ["one"] and kept["one"].shape == (len(found), 2, 128, 128)
     for masks, one in zip(kept["one"], found, strict=True):
-        np.testing.assert_array_equal(masks, given_masks(model.eval(), *dataset[one.index])[one.rows])
+        np.testing.assert_array_equal(masks, given_masks(model.eval(), *dataset[one.picture])[one.rows])

@@ -1,6 +1,6 @@
 """The exercises' checks, by lists of answers: every wrong one is refused, every right one accepted.
 
-The answers lie in lesson_answers/, one file a lesson, each under a line `# %% exercise-N right: which`, or `wrong: ...`.
+The answers lie in lesson_answers/, one file a lesson, each under a line `# %% exercise-N right: which` or `wrong: ...`.
 A check runs here after the lesson's first cell alone, so it must need no more than that and its own lines."""
 
 import contextlib

@@ -3,7 +3,7 @@ in the true boxes. `python -m tinymrcnn.experiments.pairs` keeps them once the r
 
 from itertools import combinations
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,9 +21,9 @@ SEED = 0
 
 
 class Chosen(NamedTuple):
-    """A pair of one class. index: of its picture. rows: (2,), which objects of the picture they are."""
+    """A pair of one class. picture: its index. rows: which two objects of the picture they are."""
 
-    index: int
+    picture: int
     rows: list[int]
     pair: Pair
 
@@ -32,19 +32,16 @@ def chosen(dataset, count: int = 6) -> list[Chosen]:
     """Of all pairs of one class, sorted by the IoU of their boxes: the `count` with the largest one, and the `count` in
     the middle. Pairs that overlap by less than 0.1 do not count."""
     every = []
-    for index in range(len(dataset)):
-        target = dataset[index][1]
+    for picture in range(len(dataset)):
+        target = dataset[picture][1]
         overlaps, labels = box_iou(target["boxes"], target["boxes"]), target["labels"]
-        for rows in combinations(range(len(labels)), 2):
-            if labels[rows[0]] == labels[rows[1]] and overlaps[rows] >= OVERLAPS[0]:
-                every.append((float(overlaps[rows]), index, list(rows)))
-    every.sort(key=lambda found: (-found[0], found[1]))
+        for i, j in combinations(range(len(labels)), 2):
+            if labels[i] == labels[j] and overlaps[i, j] >= OVERLAPS[0]:
+                pair = Pair(target["masks"][[i, j]] > 0, target["boxes"][[i, j]], float(overlaps[i, j]))
+                every.append(Chosen(picture, [i, j], pair))
+    every.sort(key=lambda one: -one.pair.overlap)
     middle = max(0, len(every) // 2 - count // 2)
-    result = []
-    for overlap, index, rows in every[:count] + every[middle : middle + count]:
-        target = dataset[index][1]
-        result.append(Chosen(index, rows, Pair(target["masks"][rows] > 0, target["boxes"][rows], overlap)))
-    return result
+    return every[:count] + every[middle : middle + count]
 
 
 def keep(plan: Plan, places: Places) -> Path:
@@ -57,7 +54,8 @@ def keep(plan: Plan, places: Places) -> Path:
             f"There is no result of {plan.name!r} yet: run `tinymrcnn reproduce {plan.name}` first."
         )
     dataset = test_pictures(plan.tests, plan.test_images)
-    shown, arrays, done = chosen(dataset), {}, set()
+    shown, done = chosen(dataset), set()
+    arrays: dict[str, Any] = {}
     for variant in plan.variants:
         training = training_of(plan, variant, SEED, result["rates"][variant.name], plan.steps)
         path = places.scratch / "models" / f"{key(training)}.npz"
@@ -67,7 +65,7 @@ def keep(plan: Plan, places: Places) -> Path:
             raise FileNotFoundError(f"The trained model of {variant.name!r} is not there: '{printable(path)}'.")
         done.add(training)
         model = model_of(training, places.scratch, places.device)
-        masks = [given_masks(model, *dataset[one.index])[one.rows] for one in shown]
+        masks = [given_masks(model, *dataset[one.picture])[one.rows] for one in shown]
         arrays[variant.name] = np.packbits(np.array(masks), axis=-1)
     with replacing(places.results / FILE) as file:
         np.savez_compressed(file, **arrays)
