@@ -165,3 +165,66 @@ def test_gradients(verdict):
     assert "is 0 by backward()" in said  # the way back to the input is cut
     assert "not yet: ZeroDivisionError" in verdict(checking.check_gradient, lambda x: x * (1 / 0), inputs)
     assert "not yet: AttributeError" in verdict(checking.check_gradient, lambda x: x.data.nothing, inputs)
+
+
+# Checks that do not give the answer away -------------------------------------------------------------------
+
+CASES = (((np.arange(3.0),), np.arange(3.0) ** 2), ((np.array([-2.0]),), np.array([4.0])))
+OPTIONS = {"hints": ("Think.", "Think again."), "mistakes": {"it is doubled.": lambda x: 2 * x}}
+
+
+@pytest.fixture
+def examined(verdict, monkeypatch):
+    """examined(answer): what examine says; the tries are counted from 0."""
+    monkeypatch.setattr(checking, "_tries", {})
+    return lambda answer, cases=CASES, **options: verdict(checking.examine, answer, *cases, **{**OPTIONS, **options})
+
+
+def test_examined_answers_that_are_right_or_empty(examined):
+    assert examined(lambda x: x**2) == RIGHT and examined(lambda x: [value * value for value in x]) == RIGHT
+    assert examined(None) == EMPTY and examined(lambda x: None) == EMPTY
+    assert examined({"A": 1}, ({"A": 1},)) == RIGHT
+
+
+def test_an_examined_answer_is_not_told_the_values(examined):
+    said = examined(lambda x: x**2 + 77)
+    assert said == "Exercise 3: not yet: 2 of 2 cases are wrong, the first is case 1. Hint 1 of 2: Think."
+    said = examined({"A": 2}, ({"A": 77},))
+    assert "77" not in said and "not all of it is right. Hint 2 of 2: Think again." in said
+    assert "Hint 2 of 2" in examined({"A": 3}, ({"A": 77},))  # the last one stays
+    assert examined(lambda x: x**2) == RIGHT
+
+
+def test_known_mistakes_are_named(examined):
+    said = examined(lambda x: x + x)
+    assert "2 of 2 cases are wrong" in said and "It looks as if it is doubled. Hint 1 of 2: Think." in said
+    assert "It looks as if" not in examined(lambda x: 3 * x)
+    assert "1 of 2 cases are wrong, the first is case 2." in examined(lambda x: x * abs(x))
+
+
+def test_examined_answers_that_are_no_arrays_or_raise(examined):
+    assert "the shape should be (3,) in case 1 of 2, got ()." in examined(lambda x: 1.0)
+    assert "case 1 of 2 gives no array: list [[1], [1, 2]]." in examined(lambda x: [[1], [1, 2]])
+    assert "in case 2 of 2 nothing comes back." in examined(lambda x: x**2 if len(x) > 1 else None)
+    assert "case 1 of 2 raised ZeroDivisionError: division by zero (in <lambda>, line" in examined(lambda x: 1 / 0)
+
+
+def test_what_is_the_packages_is_refused(examined):
+    def imported(x):
+        from tinymrcnn.backend import to_numpy
+
+        return to_numpy(x) ** 2
+
+    def nested(x):
+        return [inner(value) for value in x] if (inner := lambda value: Tensor(value)) else x
+
+    def through_another(x):
+        return helped(x)
+
+    for answer, name in ((imported, "tinymrcnn.backend"), (nested, "Tensor"), (through_another, "Tensor")):
+        assert f"it uses `{name}`, which is the package's: write it yourself" in examined(answer)
+    assert "it uses `record`" in examined(record)
+
+
+def helped(x):
+    return Tensor(x)
