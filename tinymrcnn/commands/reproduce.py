@@ -5,7 +5,7 @@ import datetime
 from pathlib import Path
 
 from tinymrcnn.backend import resolve_device
-from tinymrcnn.experiments import at_full_size, report, timing
+from tinymrcnn.experiments import at_full_size, pairs, report, timing
 from tinymrcnn.experiments.plan import Plan, quick_plan
 from tinymrcnn.experiments.registry import FULL_SIZE, MEASURED, PLANS
 from tinymrcnn.experiments.runner import Places, run_plan
@@ -51,6 +51,8 @@ def reproduce(
             run_plan(plans[each], places, processes)
             result = report.results_of(plans[each], places)
             print(_save(result, report.table(result), report.draw(result), places))
+            if plans[each].tests == "crowded" and result["finished"]:
+                pairs.keep(plans[each], places)
         elif each in MEASURED:
             result = {**_head(each, quick, device), **MEASURED[each].run(quick)}
             print(_save(result, MEASURED[each].table(result), MEASURED[each].draw(result), places))

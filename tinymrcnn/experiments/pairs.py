@@ -1,5 +1,5 @@
 """The pictures of figure 6: pairs chosen by a rule, and the masks that the trained models of one seed predict for them,
-in the true boxes. `python -m tinymrcnn.experiments.pairs` keeps them once the runs are made; lesson 14 shows them."""
+in the true boxes. `tinymrcnn reproduce figure-6` keeps them once the runs are made; lesson 14 shows them."""
 
 from itertools import combinations
 from pathlib import Path
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinymrcnn.boxes import box_iou
-from tinymrcnn.experiments import figure_6, report
+from tinymrcnn.experiments import report
 from tinymrcnn.experiments.judging import given_masks
 from tinymrcnn.experiments.oracle import OVERLAPS, Pair
 from tinymrcnn.experiments.plan import Plan, key, training_of
@@ -79,7 +79,3 @@ def load(path: Path) -> dict[str, np.ndarray]:
         return {}
     with np.load(path) as arrays:
         return {name: np.unpackbits(arrays[name], axis=-1).astype(bool) for name in arrays.files}
-
-
-if __name__ == "__main__":
-    print(keep(figure_6.PLAN, Places(Path("data/results/reproduce"), Path("runs/reproduce/full"))))
