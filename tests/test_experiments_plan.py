@@ -6,10 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tinymrcnn.experiments.judging import KINDS, THRESHOLDS
+from tinymrcnn.experiments.heads import STORED
+from tinymrcnn.experiments.judging import CROWDED, FREE, KINDS, THRESHOLDS
 from tinymrcnn.experiments.plan import (
+    PILOT_SEED,
     Comparison,
     Plan,
+    Run,
+    Training,
     Variant,
     key,
     pilots_of,
@@ -55,6 +59,27 @@ def test_a_field_that_is_not_used_changes_no_hash():
     plan = small()
     longer = Longer(**{field.name: getattr(plan, field.name) for field in dataclasses.fields(plan)})
     assert longer.hash == plan.hash and dataclasses.replace(longer, added=4).hash != plan.hash
+
+
+def test_defaults_never_change():
+    """They are not part of the hash, but of what the plans say."""
+    defaults = {
+        kind.__name__: {f.name: f.default for f in dataclasses.fields(kind) if f.default is not dataclasses.MISSING}
+        for kind in (Variant, Comparison, Plan, Training, Run)
+    }
+    assert defaults == {
+        "Variant": {"masks": "of the detections"},
+        "Comparison": {"metric": "segm/AP", "article": None, "smallest": 1.0, "primary": False},
+        "Plan": {
+            "seeds": 6, "steps": 400, "trunk_steps": 600, "pictures": "ordinary", "tests": "ordinary",
+            "test_images": 500, "rates": (1e-3, 2e-3, 4e-3), "pilot_steps": 200, "validation_images": 200,
+            "chosen_by": "segm/AP", "resamples": 1000,
+            "stopping": "All seeds are run, whatever comes out; none is added or left out.",
+        },
+        "Training": {},
+        "Run": {"masks": "of the detections"},
+    }  # fmt: skip
+    assert PILOT_SEED == 100 and (FREE, CROWDED) == (0.4, 0.6) and STORED == 100
 
 
 def test_a_comparison_of_what_is_no_variant_is_refused():

@@ -136,7 +136,7 @@ def _digest(what: Any) -> str:
 
 def _said(what: Any) -> Any:
     """What a dataclass says. Fields that keep their default are left out: a field that is added one day changes no hash
-    of what was written before."""
+    of what was written before. So a default that exists must never change; a test holds them."""
     if dataclasses.is_dataclass(what):
         values = {field.name: getattr(what, field.name) for field in dataclasses.fields(what)}
         defaults = {field.name: field.default for field in dataclasses.fields(what)}
