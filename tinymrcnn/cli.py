@@ -227,7 +227,7 @@ def _parser() -> argparse.ArgumentParser:
         "  tinymrcnn reproduce list              what there is\n"
         "  tinymrcnn reproduce plan table-2d     what would be run, and how long it takes\n"
         "  tinymrcnn reproduce table-2d          run it, or go on where it was interrupted\n"
-        "  tinymrcnn reproduce all --processes 2\n"
+        "  tinymrcnn reproduce all               a night on two cores\n"
         "  tinymrcnn reproduce report            the tables and pictures of what is there so far",
     )  # fmt: skip
     reproduce.add_argument("what", metavar="NAME", help="an experiment, or list, plan, all, report")
@@ -235,7 +235,7 @@ def _parser() -> argparse.ArgumentParser:
     reproduce.add_argument(
         "--quick", action="store_true", help="a few steps each: shows that it runs, not what comes out"
     )
-    reproduce.add_argument("--processes", type=int, default=1, metavar="N", help="runs at once, of one thread each")
+    reproduce.add_argument("--processes", type=int, metavar="N", help="runs at once, of one thread each (the cores)")
     _add_device(reproduce)
     reproduce.add_argument("--out", metavar="DIR", help="the folder of the results (default: in data/results, or runs)")
 

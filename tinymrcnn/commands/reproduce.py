@@ -10,6 +10,7 @@ from tinymrcnn.experiments.plan import Plan, quick_plan
 from tinymrcnn.experiments.registry import FULL_SIZE, MEASURED, PLANS
 from tinymrcnn.experiments.runner import Places, run_plan
 from tinymrcnn.files import make_folder, printable, replacing
+from tinymrcnn.threads import get_num_threads
 from tinymrcnn.weights import environment
 
 RESULTS = Path("data/results/reproduce")
@@ -20,21 +21,29 @@ PAGE = "report.md"
 
 
 def reproduce(
-    what: str, name: str | None = None, *, quick: bool = False, processes: int = 1, device: str = "auto", out=None
+    what: str,
+    name: str | None = None,
+    *,
+    quick: bool = False,
+    processes: int | None = None,
+    device: str = "auto",
+    out=None,
 ) -> int:
     """Do what is asked, print it, and return 0.
 
     what: one of WORDS or the name of an experiment. name: with "plan", which one. quick: a few steps of each run, which
-    show that it works. processes: how many runs at once, of one thread each. out: the folder of the results.
+    show that it works. processes: how many runs at once, of one thread each; None: as many as there are cores, but one
+    on a GPU, or where runs are so quick that starting processes takes longer. out: the folder of the results.
     Raises ValueError for names that do not exist, or results of another plan; RuntimeError where a GPU is asked for and
     there is none, or another runner works in the folder."""
     if what not in (*WORDS, *NAMES):
         raise ValueError(f"There is no experiment {what!r}. There are: {', '.join(NAMES)}; and {', '.join(WORDS)}.")
     if name is not None and (what != "plan" or name not in PLANS):
         raise ValueError(f"{name!r} cannot be: `plan` alone takes the name of an experiment: {', '.join(PLANS)}.")
-    if processes < 1:
+    if processes is not None and processes < 1:
         raise ValueError(f"--processes must be 1 at least, not {processes}.")
     device = resolve_device(device)
+    processes = processes or (1 if quick or device == "cuda" else get_num_threads())
     if what == "list":
         return _list()
     if what == "plan":
