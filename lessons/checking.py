@@ -4,6 +4,7 @@ A check never raises: what goes wrong inside an answer is part of what it says.
 """
 
 import traceback
+import types
 
 import numpy as np
 
@@ -49,6 +50,83 @@ def check_gradient(number: int, operator, make_inputs) -> None:
         _say(number, f"{type(problem).__name__}: {problem}")
         return
     _say(number, _empty if empty else None, f"largest relative error of the gradient: {error or 0:.0e}")
+
+
+_tries: dict[int, int] = {}  # of each exercise, how often examine has found its answer wrong
+
+
+def examine(number: int, answer, *cases, hints, mistakes=None, tolerance: float = 1e-5) -> None:
+    """As check, but what should come out is not shown, and a function must be the learner's own work.
+
+    A wrong answer is told what is wrong with it if it does the same as one of the known mistakes, {what is wrong with
+    it: a function that makes it}; and it gets a hint, with every failed try the next one of `hints`. A function that
+    calls something of this package is refused."""
+    if answer is None:
+        _say(number, _empty)
+    elif not callable(answer):
+        _refuse(number, None if _difference(answer, cases[0], tolerance) is None else "not all of it is right.", hints)
+    elif name := _borrowed(answer):
+        _say(number, f"it uses `{name}`, which is the package's: write it yourself, with NumPy or plain Python.")
+    else:
+        _refuse(number, _examined(answer, cases, mistakes or {}, tolerance), hints)
+
+
+def _examined(answer, cases, mistakes, tolerance: float) -> str | None:
+    """What is wrong with a function, without the values that it should give; or None."""
+    results = []
+    for position, (arguments, expected) in enumerate(cases, 1):
+        try:
+            results.append(answer(*_copies(arguments)))
+        except Exception as error:
+            frames = traceback.extract_tb(error.__traceback__)[1:2]
+            place = "".join(f" (in {frame.name}, line {frame.lineno})" for frame in frames)
+            return f"case {position} of {len(cases)} raised {type(error).__name__}: {error}{place}."
+        if results[-1] is None:
+            return _empty if position == 1 else f"in case {position} of {len(cases)} nothing comes back."
+        try:
+            shape = np.shape(results[-1])
+        except ValueError:  # a ragged list
+            return f"case {position} of {len(cases)} gives no array: {_named(results[-1])}."
+        if shape != np.shape(expected):
+            return f"the shape should be {np.shape(expected)} in case {position} of {len(cases)}, got {shape}."
+    wrong = [n for n, (r, c) in enumerate(zip(results, cases, strict=True), 1) if _difference(r, c[1], tolerance)]
+    if not wrong:
+        return None
+    said = f"{len(wrong)} of {len(cases)} cases are wrong, the first is case {wrong[0]}."
+    for name, mistake in mistakes.items():
+        same = (_difference(r, mistake(*_copies(c[0])), tolerance) for r, c in zip(results, cases, strict=True))
+        if not any(same):
+            return f"{said} It looks as if {name}"
+    return said
+
+
+def _refuse(number: int, problem, hints) -> None:
+    """The verdict, and after a wrong answer the next hint."""
+    if problem and problem is not _empty:
+        at = _tries.get(number, 0)
+        _tries[number] = at + 1
+        problem += f" Hint {min(at + 1, len(hints))} of {len(hints)}: {hints[min(at, len(hints) - 1)]}"
+    _say(number, problem)
+
+
+def _borrowed(function, seen=()) -> str | None:
+    """The name of something of the package that a function uses, or another one of the notebook that it calls."""
+    if getattr(function, "__module__", None) and function.__module__.startswith("tinymrcnn"):
+        return getattr(function, "__name__", str(function))
+    names, codes = set(), [function.__code__] if hasattr(function, "__code__") else []
+    while codes:
+        code = codes.pop()
+        names.update(code.co_names)
+        codes += [constant for constant in code.co_consts if hasattr(constant, "co_names")]
+    for name in sorted(names):
+        value = function.__globals__.get(name)
+        module = getattr(value, "__module__", None) or (value.__name__ if isinstance(value, types.ModuleType) else "")
+        if f"{name}.".startswith("tinymrcnn.") or f"{module}.".startswith("tinymrcnn."):
+            return name
+        if getattr(value, "__globals__", None) is function.__globals__ and value not in (function, *seen):
+            if found := _borrowed(value, (function, *seen)):
+                return found
+    return None
 
 
 _empty = "still empty. Write your answer into the cell above and run both again."

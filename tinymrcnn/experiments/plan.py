@@ -58,7 +58,8 @@ class Plan:
     weights from the same numbers. steps: of 8 pictures. trunk_steps: 0 for training end to end; else the backbone and
     the RPN are trained so long, once for each seed, and `steps` are those of the heads. pictures: what they are trained
     on, of PICTURES. tests: what they are tested on. rates: each variant is trained with these learning rates on
-    PILOT_SEED for pilot_steps, and goes on with the one that is best in `chosen_by` on validation pictures."""
+    PILOT_SEED for pilot_steps, and goes on with the one that is best in `chosen_by` on validation pictures. resamples:
+    of the bootstrap."""
 
     name: str
     title: str
@@ -71,11 +72,12 @@ class Plan:
     pictures: str = "ordinary"
     tests: str = "ordinary"
     test_images: int = 500
-    rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3)
+    rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3)
     pilot_steps: int = 200
     validation_images: int = 200
     chosen_by: str = "segm/AP"
     stopping: str = STOPPING
+    resamples: int = 1000
 
     def __post_init__(self) -> None:
         names = [variant.name for variant in self.variants]
@@ -169,6 +171,6 @@ def run_of(plan: Plan, variant: Variant, seed: int, rate: float) -> Run:
 def quick_plan(plan: Plan) -> Plan:
     """The plan in seconds: it shows that everything runs, and not what comes out."""
     return dataclasses.replace(
-        plan, name=f"{plan.name}-quick", seeds=2, steps=4, trunk_steps=min(plan.trunk_steps, 4), test_images=8,
-        rates=plan.rates[:2], pilot_steps=2, validation_images=4,
+        plan, name=f"{plan.name}-quick", seeds=2, steps=2, trunk_steps=min(plan.trunk_steps, 2), test_images=12,
+        rates=plan.rates[:1], pilot_steps=1, validation_images=2, resamples=20,
     )  # fmt: skip
