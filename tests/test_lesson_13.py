@@ -135,3 +135,36 @@ def test_all_is_finished(read):
     assert difference < 0 and "2 of 3 results in the range (8 of 10 is honest)" in said
     assert f"mean score {score:.1f}" in said and "who knows nothing" in said
     assert said.count("8 of 8 seeds, finished") == 4 + 1
+
+
+def test_known_mistakes_are_named_and_hints_come_in_steps(monkeypatch, capsys):
+    monkeypatch.chdir(LESSONS)
+    monkeypatch.syspath_prepend(LESSONS)
+    cells = json.loads((LESSONS / "13_the_article_on_trial.ipynb").read_text())["cells"]
+    code = {tag: "".join(c["source"]) for c in cells for tag in c["metadata"].get("tags", [])}
+    names: dict = {}
+    with plt.rc_context():
+        exec("".join(next(c for c in cells if c["cell_type"] == "code")["source"]), names)
+    names["checking"]._tries.clear()
+
+    def said(number, answer):
+        exec(code[f"exercise-{number}"], names)
+        names.update(answer)
+        exec(code[f"check-{number}"], names)
+        return capsys.readouterr().out
+
+    broken = next("".join(c["source"]) for c in cells if "".join(c["source"]).startswith("def trusting_interval"))
+    exec(broken, names)
+    first = said(4, {"repaired_interval": names["trusting_interval"]})
+    assert "It looks as if pictures are still drawn anew for each seed. Hint 1 of 3" in first
+    assert "Hint 2 of 3" in said(4, {"repaired_interval": lambda a, b, seed: np.zeros(2)})
+    assert "the power is missing" in said(
+        2, {"pictures_needed": lambda error, pictures, effect: int(np.ceil(pictures * (1.96 * error / effect) ** 2))}
+    )
+    assert "differ in 2 things (pooler.reduce, preset)" in said(5, {
+        "my_plan": names["Plan"](
+            "mine", "two things", "A claim.",
+            (names["Variant"]("a", "shapes", {"pooler.reduce": "max"}), names["Variant"]("b", "shapes_c4")),
+            (names["Comparison"]("a", "b"),),
+        )
+    })  # fmt: skip

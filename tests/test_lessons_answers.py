@@ -1,76 +1,78 @@
-"""What the checks of the lessons say about answers: every wrong one of tests/lesson_answers is refused, and every right
-one, in whatever words, accepted. Only cells that an exercise needs are run: those with the tag context and the
-check itself."""
+"""The exercises' checks, by lists of answers: every wrong one is refused, every right one accepted.
 
-import json
+The answers lie in lesson_answers/, one file a lesson, each under a line `# %% exercise-N right: which` or `wrong: ...`.
+A check runs here after the lesson's first cell alone, so it must need no more than that and its own lines."""
+
+import contextlib
+import io
 import re
-import warnings
+import sys
 from pathlib import Path
 
-import matplotlib
 import pytest
+from test_lessons import FOLDER, cells_of, solutions_of, source, tag, verdicts
 
-ROOT = Path(__file__).resolve().parents[1]
-FOLDER = ROOT / "lessons"
 ANSWERS = Path(__file__).parent / "lesson_answers"
+KINDS = {"right": "right", "wrong": "not yet"}
 
 
-def cells_of(lesson: str) -> list[tuple[list[str], str]]:
-    """The tags and the code of each cell."""
-    cells = json.loads((FOLDER / f"{lesson}.ipynb").read_text())["cells"]
-    return [(c["metadata"].get("tags", []), "".join(c["source"])) for c in cells if c["cell_type"] == "code"]
+def answers_of(path: Path) -> list[tuple[int, str, str, str]]:
+    """(exercise, "right" or "wrong", which, code) of every answer in a file."""
+    parts = re.split(r"^# %% exercise-(\d+) (right|wrong): (.*)$", path.read_text(), flags=re.MULTILINE)[1:]
+    return [(int(n), kind, which, code) for n, kind, which, code in zip(*(parts[i::4] for i in range(4)), strict=True)]
 
 
-def answers() -> list:
-    """(lesson, number, "wrong" or "right", code) of all answers, the solutions among them."""
-    found = []
-    for path in sorted(ANSWERS.glob("*.py")):
-        solutions = (FOLDER / "solutions" / path.name).read_text()
-        solutions = re.sub(r"^# %% exercise-(\d+)$", r"# %% right-\1: the solution", solutions, flags=re.MULTILINE)
-        for text in (path.read_text(), solutions):
-            parts = re.split(r"^# %% (wrong|right)-(\d+): (.*)$", text, flags=re.MULTILINE)[1:]
-            for kind, number, name, code in zip(*(parts[n::4] for n in range(4)), strict=True):
-                found.append(pytest.param(path.stem, int(number), kind, code, id=f"{path.stem[:2]}.{number}-{name}"))
-    return found
+LISTS = {FOLDER / f"{path.stem}.ipynb": answers_of(path) for path in sorted(ANSWERS.glob("*.py"))}
+CASES = [(lesson, *answer) for lesson, answers in LISTS.items() for answer in answers]
 
 
-@pytest.fixture(scope="module")
-def context(tmp_path_factory):
-    """context(lesson): the names that the exercises of a lesson need."""
-    kept: dict[str, dict] = {}
+@pytest.fixture
+def verdict(monkeypatch):
+    """verdict(lesson, exercise, code): the line that the check prints about an answer."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    monkeypatch.chdir(FOLDER)
 
-    def of(lesson: str) -> dict:
-        if lesson not in kept:
-            kept[lesson] = {}
-            for tags, code in cells_of(lesson):
-                if "context" in tags:
-                    exec(code, kept[lesson])
-        return dict(kept[lesson])
-
-    with pytest.MonkeyPatch.context() as patch, matplotlib.rc_context():
-        patch.chdir(FOLDER)
-        patch.syspath_prepend(FOLDER)
-        yield of
-
-
-@pytest.mark.parametrize(("lesson", "number", "kind", "code"), answers())
-def test_answers(context, capsys, lesson, number, kind, code):
-    names = context(lesson)
-    check = next(code for tags, code in cells_of(lesson) if f"check-{number}" in tags)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what a wrong answer may cause
+    def say(lesson, number, code) -> str:
+        cells = cells_of(lesson, "code")
+        check = next(source(cell) for cell in cells if tag(cell, "check") == number)
+        names, printed = {"__name__": "__main__"}, io.StringIO()
+        exec(source(cells[0]), names)
+        sys.modules["checking"]._tries.clear()
         exec(code, names)
-        exec(check, names)
-    said = capsys.readouterr().out
-    assert re.search(rf"^Exercise {number}: (right|not yet|still empty)", said, flags=re.MULTILINE)[1] in (
-        ("right",) if kind == "right" else ("not yet", "still empty")
-    ), said
+        with contextlib.redirect_stdout(printed):
+            exec(check, names)
+        return printed.getvalue()
+
+    return say
 
 
-@pytest.mark.parametrize("path", sorted(ANSWERS.glob("*.py")), ids=lambda path: path.stem)
-def test_every_exercise_has_wrong_answers(path):
-    exercises = {tag for tags, _ in cells_of(path.stem) for tag in tags if tag.startswith("exercise-")}
-    text = path.read_text()
-    assert {
-        f"exercise-{number}" for number in re.findall(r"^# %% wrong-(\d+): ", text, flags=re.MULTILINE)
-    } == exercises
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0].stem[:2]}-{case[1]}-{case[2]}-{case[3]}")
+def test_an_answer(case, verdict):
+    lesson, number, kind, _, code = case
+    said = verdict(lesson, number, code)
+    assert verdicts(said, number) == {KINDS[kind]} and said.count("\n") == 1, said
+
+
+@pytest.mark.parametrize("lesson", LISTS, ids=lambda lesson: lesson.stem)
+def test_stubs_and_solutions(lesson, verdict):
+    for number, code in solutions_of(lesson).items():
+        assert verdicts(verdict(lesson, number, code), number) == {"right"}
+        stub = next(source(cell) for cell in cells_of(lesson, "code") if tag(cell, "exercise") == number)
+        assert verdicts(verdict(lesson, number, stub), number) == {"still empty"}
+
+
+@pytest.mark.parametrize("lesson", LISTS, ids=lambda lesson: lesson.stem)
+def test_every_exercise_has_a_list(lesson):
+    for number in solutions_of(lesson):
+        kinds = [kind for at, kind, *_ in LISTS[lesson] if at == number]
+        assert kinds.count("right") >= 1 and kinds.count("wrong") >= 6
+
+
+def test_known_mistakes_are_named_and_hints_come_in_steps(verdict):
+    lesson = FOLDER / "14_who_owns_this_pixel.ipynb"
+    codes = {which: code for number, _, which, code in LISTS[lesson] if number == 3}
+    assert "It looks as if the majority of a group's pixels decides" in verdict(lesson, 3, codes["the majority"])
+    assert "It looks as if every object chooses its own set" in verdict(lesson, 3, codes["each object alone"])
+    assert "it uses `oracle`, which is the package's" in verdict(lesson, 3, codes["the package's own functions"])
+    twice = verdict(lesson, 3, codes["the majority"])
+    assert "Hint 1 of 3" in twice

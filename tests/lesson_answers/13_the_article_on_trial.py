@@ -1,12 +1,13 @@
-"""Answers to the exercises of lesson 13: wrong ones, which its checks must refuse, and right ones in other words."""
+"""Answers to the exercises of lesson 13 that must be refused, and others that must be accepted, each in the place of
+its exercise's cell."""
 
 
-# %% wrong-1: a stub
+# %% exercise-1 wrong: zeros
 def bootstrap_difference(shared_a, union_a, shared_b, union_b, seeds, pictures):
     return np.zeros(len(seeds))
 
 
-# %% wrong-1: the sign
+# %% exercise-1 wrong: the sign
 def bootstrap_difference(shared_a, union_a, shared_b, union_b, seeds, pictures):
     def iou(shared, union, rows, columns):
         return (shared[rows][:, columns].sum(1) / union[rows][:, columns].sum(1)).mean()
@@ -15,7 +16,7 @@ def bootstrap_difference(shared_a, union_a, shared_b, union_b, seeds, pictures):
     return np.array([iou(shared_b, union_b, r, c) - iou(shared_a, union_a, r, c) for r, c in both])
 
 
-# %% wrong-1: transposed, seeds and pictures exchanged
+# %% exercise-1 wrong: transposed, seeds and pictures exchanged
 def bootstrap_difference(shared_a, union_a, shared_b, union_b, seeds, pictures):
     def iou(shared, union, rows, columns):
         return (shared.T[rows][:, columns].sum(1) / union.T[rows][:, columns].sum(1)).mean()
@@ -24,7 +25,7 @@ def bootstrap_difference(shared_a, union_a, shared_b, union_b, seeds, pictures):
     return np.array([iou(shared_a, union_a, r, c) - iou(shared_b, union_b, r, c) for r, c in both])
 
 
-# %% wrong-1: off by one, the last picture is left out
+# %% exercise-1 wrong: off by one, the last picture is left out
 def bootstrap_difference(shared_a, union_a, shared_b, union_b, seeds, pictures):
     def iou(shared, union, rows, columns):
         return (shared[rows][:, columns[:-1]].sum(1) / union[rows][:, columns[:-1]].sum(1)).mean()
@@ -33,7 +34,7 @@ def bootstrap_difference(shared_a, union_a, shared_b, union_b, seeds, pictures):
     return np.array([iou(shared_a, union_a, r, c) - iou(shared_b, union_b, r, c) for r, c in both])
 
 
-# %% wrong-1: each drawn picture once, however often it was drawn
+# %% exercise-1 wrong: each drawn picture once, however often it was drawn
 def bootstrap_difference(shared_a, union_a, shared_b, union_b, seeds, pictures):
     def iou(shared, union, rows, columns):
         columns = np.unique(columns)
@@ -43,13 +44,13 @@ def bootstrap_difference(shared_a, union_a, shared_b, union_b, seeds, pictures):
     return np.array([iou(shared_a, union_a, r, c) - iou(shared_b, union_b, r, c) for r, c in both])
 
 
-# %% wrong-1: the mean of the pictures' IoUs
+# %% exercise-1 wrong: the mean of the pictures' IoUs
 def bootstrap_difference(shared_a, union_a, shared_b, union_b, seeds, pictures):
     d = shared_a / union_a - shared_b / union_b
     return np.array([d[r][:, c].mean() for r, c in zip(seeds, pictures, strict=True)])
 
 
-# %% wrong-1: the pixels of all seeds together
+# %% exercise-1 wrong: the pixels of all seeds together
 def bootstrap_difference(shared_a, union_a, shared_b, union_b, seeds, pictures):
     def iou(shared, union, rows, columns):
         return shared[rows][:, columns].sum() / union[rows][:, columns].sum()
@@ -58,20 +59,20 @@ def bootstrap_difference(shared_a, union_a, shared_b, union_b, seeds, pictures):
     return np.array([iou(shared_a, union_a, r, c) - iou(shared_b, union_b, r, c) for r, c in both])
 
 
-# %% wrong-1: arm b keeps all seeds and pictures
+# %% exercise-1 wrong: arm b keeps all seeds and pictures
 def bootstrap_difference(shared_a, union_a, shared_b, union_b, seeds, pictures):
     whole = (shared_b.sum(1) / union_b.sum(1)).mean()
     both = zip(seeds, pictures, strict=True)
     return np.array([(shared_a[r][:, c].sum(1) / union_a[r][:, c].sum(1)).mean() - whole for r, c in both])
 
 
-# %% wrong-1: the package's function
+# %% exercise-1 wrong: the package's function
 def bootstrap_difference(shared_a, union_a, shared_b, union_b, seeds, pictures):
     iou = (shared_a / union_a, shared_b / union_b)
     return statistics.paired_bootstrap(lambda run, w: run @ w / w.sum(), *iou, shared_a.shape[1], len(seeds))
 
 
-# %% right-1: all at once
+# %% exercise-1 right: all at once
 def bootstrap_difference(shared_a, union_a, shared_b, union_b, seeds, pictures):
     def ious(shared, union):
         pick = (seeds[:, :, None], pictures[:, None, :])
@@ -80,7 +81,7 @@ def bootstrap_difference(shared_a, union_a, shared_b, union_b, seeds, pictures):
     return (ious(shared_a, union_a) - ious(shared_b, union_b)).mean(1)
 
 
-# %% right-1: by weights, with loops
+# %% exercise-1 right: by weights, with loops
 def bootstrap_difference(shared_a, union_a, shared_b, union_b, seeds, pictures):
     found = []
     for rows, columns in zip(seeds, pictures, strict=True):
@@ -93,64 +94,64 @@ def bootstrap_difference(shared_a, union_a, shared_b, union_b, seeds, pictures):
     return found
 
 
-# %% wrong-2: a stub
+# %% exercise-2 wrong: as many as in the pilot
 def pictures_needed(error, pictures, effect):
     return pictures
 
 
-# %% wrong-2: effect and error exchanged
+# %% exercise-2 wrong: effect and error exchanged
 def pictures_needed(error, pictures, effect):
     return int(np.ceil(pictures * (2.8016 * effect / error) ** 2))
 
 
-# %% wrong-2: not squared
+# %% exercise-2 wrong: not squared
 def pictures_needed(error, pictures, effect):
     return int(np.ceil(pictures * 2.8016 * error / effect))
 
 
-# %% wrong-2: no power
+# %% exercise-2 wrong: no power
 def pictures_needed(error, pictures, effect):
     return int(np.ceil(pictures * (1.96 * error / effect) ** 2))
 
 
-# %% wrong-2: one-sided
+# %% exercise-2 wrong: one-sided
 def pictures_needed(error, pictures, effect):
     return int(np.ceil(pictures * ((1.645 + 0.842) * error / effect) ** 2))
 
 
-# %% wrong-2: rounded down
+# %% exercise-2 wrong: rounded down
 def pictures_needed(error, pictures, effect):
     return int(pictures * (2.8016 * error / effect) ** 2)
 
 
-# %% wrong-2: off by one
+# %% exercise-2 wrong: off by one
 def pictures_needed(error, pictures, effect):
     return int(np.ceil(pictures * (2.8016 * error / effect) ** 2)) + 1
 
 
-# %% wrong-2: two arms that are not paired
+# %% exercise-2 wrong: two arms that are not paired
 def pictures_needed(error, pictures, effect):
     return int(np.ceil(2 * pictures * (2.8016 * error / effect) ** 2))
 
 
-# %% wrong-2: without the pilot's pictures
+# %% exercise-2 wrong: without the pilot's pictures
 def pictures_needed(error, pictures, effect):
     return int(np.ceil((2.8016 * error / effect) ** 2))
 
 
-# %% wrong-2: the package's function
+# %% exercise-2 wrong: the package's function
 def pictures_needed(error, pictures, effect):
     spread = error * pictures**0.5
     return statistics.seeds_needed([effect - spread, effect, effect + spread])
 
 
-# %% right-2: as a float, with the exact quantiles
+# %% exercise-2 right: as a float, with the exact quantiles
 def pictures_needed(error, pictures, effect):
     per_picture = error * np.sqrt(pictures)
     return np.ceil((per_picture * (1.959964 + 0.841621) / effect) ** 2)
 
 
-# %% right-2: by trying
+# %% exercise-2 right: by trying
 def pictures_needed(error, pictures, effect):
     n = 1
     while error * (pictures / n) ** 0.5 > effect / 2.8:
@@ -158,34 +159,34 @@ def pictures_needed(error, pictures, effect):
     return n
 
 
-# %% wrong-3: a stub
-answer = {"A": None, "B": "tuned on the test set", "C": "different steps"}
-
-# %% wrong-3: two exchanged
+# %% exercise-3 wrong: two exchanged
 answer = {"A": "tuned on the test set", "B": "best of seeds", "C": "different steps"}
 
-# %% wrong-3: a plausible one
+# %% exercise-3 wrong: a plausible one
 answer = {"A": "best of seeds", "B": "tuned on the test set", "C": "unequal training data"}
 
-# %% wrong-3: another plausible one
+# %% exercise-3 wrong: another plausible one
 answer = {"A": "best of seeds", "B": "different pictures", "C": "different steps"}
 
-# %% wrong-3: one is missing
+# %% exercise-3 wrong: one is missing
 answer = {"A": "best of seeds", "B": "tuned on the test set"}
 
-# %% wrong-3: a list
+# %% exercise-3 wrong: all the same
+answer = dict.fromkeys("ABC", "best of seeds")
+
+# %% exercise-3 wrong: a list
 answer = ["best of seeds", "tuned on the test set", "different steps"]
 
-# %% right-3: in another order, by the names
-answer = {"C": SINS[2], "B": SINS[1], "A": SINS[0]}
+# %% exercise-3 right: in another order
+answer = {"C": "different steps", "B": "tuned on the test set", "A": "best of seeds"}
 
 
-# %% wrong-4: a stub
+# %% exercise-4 wrong: zeros
 def repaired_interval(a, b, seed, resamples=2000):
     return np.zeros(2)
 
 
-# %% wrong-4: nothing repaired
+# %% exercise-4 wrong: nothing repaired
 def repaired_interval(a, b, seed, resamples=2000):
     rng, means = np.random.default_rng(seed), []
     n, m = a.shape
@@ -195,12 +196,7 @@ def repaired_interval(a, b, seed, resamples=2000):
     return np.quantile(means, [0.025, 0.975])
 
 
-# %% wrong-4: calls the broken one
-def repaired_interval(a, b, seed, resamples=2000):
-    return trusting_interval(a, b, seed, resamples)
-
-
-# %% wrong-4: the sign
+# %% exercise-4 wrong: the sign
 def repaired_interval(a, b, seed, resamples=2000):
     rng, means = np.random.default_rng(seed), []
     n, m = a.shape
@@ -209,19 +205,19 @@ def repaired_interval(a, b, seed, resamples=2000):
     return np.quantile(means, [0.025, 0.975])
 
 
-# %% wrong-4: the pictures alone
+# %% exercise-4 wrong: the pictures alone
 def repaired_interval(a, b, seed, resamples=2000):
     rng, d = np.random.default_rng(seed), (a - b).mean(0)
     return np.quantile([d[rng.integers(len(d), size=len(d))].mean() for _ in range(resamples)], [0.025, 0.975])
 
 
-# %% wrong-4: the seeds alone
+# %% exercise-4 wrong: the seeds alone
 def repaired_interval(a, b, seed, resamples=2000):
     rng, d = np.random.default_rng(seed), (a - b).mean(1)
     return np.quantile([d[rng.integers(len(d), size=len(d))].mean() for _ in range(resamples)], [0.025, 0.975])
 
 
-# %% wrong-4: both arms with pictures and seeds of their own
+# %% exercise-4 wrong: both arms with pictures and seeds of their own
 def repaired_interval(a, b, seed, resamples=2000):
     rng, means = np.random.default_rng(seed), []
     n, m = a.shape
@@ -231,7 +227,7 @@ def repaired_interval(a, b, seed, resamples=2000):
     return np.quantile(means, [0.025, 0.975])
 
 
-# %% wrong-4: 90 %
+# %% exercise-4 wrong: 90 %
 def repaired_interval(a, b, seed, resamples=2000):
     rng, means = np.random.default_rng(seed), []
     n, m = a.shape
@@ -240,7 +236,7 @@ def repaired_interval(a, b, seed, resamples=2000):
     return np.quantile(means, [0.05, 0.95])
 
 
-# %% wrong-4: off by one, one seed too few in each draw
+# %% exercise-4 wrong: off by one, one seed too few in each draw
 def repaired_interval(a, b, seed, resamples=2000):
     rng, means = np.random.default_rng(seed), []
     n, m = a.shape
@@ -249,7 +245,7 @@ def repaired_interval(a, b, seed, resamples=2000):
     return np.quantile(means, [0.025, 0.975])
 
 
-# %% wrong-4: high before low
+# %% exercise-4 wrong: high before low
 def repaired_interval(a, b, seed, resamples=2000):
     rng, means = np.random.default_rng(seed), []
     n, m = a.shape
@@ -258,12 +254,12 @@ def repaired_interval(a, b, seed, resamples=2000):
     return np.quantile(means, [0.975, 0.025])
 
 
-# %% wrong-4: the package's function
+# %% exercise-4 wrong: the package's function
 def repaired_interval(a, b, seed, resamples=2000):
     return statistics.paired_bootstrap(lambda run, w: run @ w / w.sum(), a, b, a.shape[1], resamples, seed)
 
 
-# %% right-4: by weights, all draws at once
+# %% exercise-4 right: by weights, all draws at once
 def repaired_interval(a, b, seed, resamples=2000):
     rng = np.random.default_rng(seed)
     n, m = a.shape
@@ -272,7 +268,7 @@ def repaired_interval(a, b, seed, resamples=2000):
     return np.percentile(((rows @ (a - b)) * columns).sum(1), (2.5, 97.5))
 
 
-# %% right-4: a tuple of two numbers, each arm by itself with the same draws
+# %% exercise-4 right: a tuple of two numbers, each arm by itself with the same draws
 def repaired_interval(a, b, seed, resamples=2000):
     rng, means = np.random.default_rng(seed + 1), []
     n, m = a.shape
@@ -283,80 +279,80 @@ def repaired_interval(a, b, seed, resamples=2000):
     return means[int(0.025 * resamples)], means[int(0.975 * resamples)]
 
 
-# %% wrong-5: a word
+# %% exercise-5 wrong: a word
 my_plan = "RoIAlign with more samples"
 
-# %% wrong-5: five seeds
+# %% exercise-5 wrong: five seeds
 my_plan = Plan(
     "mine", "Samples", "More are better.",
     (Variant("one", "shapes_c4", {"pooler.sampling_ratio": 1}), Variant("four", "shapes_c4")),
     (Comparison("four", "one"),), seeds=5,
 )  # fmt: skip
 
-# %% wrong-5: a setting that does not exist
+# %% exercise-5 wrong: a setting that does not exist
 my_plan = Plan(
     "mine", "Samples", "More are better.",
     (Variant("one", "shapes_c4", {"pooler.samples": 1}), Variant("four", "shapes_c4")),
     (Comparison("four", "one"),),
 )  # fmt: skip
 
-# %% wrong-5: a preset that does not exist
+# %% exercise-5 wrong: a preset that does not exist
 my_plan = Plan(
     "mine", "Samples", "More are better.", (Variant("one", "shapes_c6"), Variant("four", "shapes_c4")),
     (Comparison("four", "one"),),
 )  # fmt: skip
 
-# %% wrong-5: two things changed
+# %% exercise-5 wrong: two things changed
 my_plan = Plan(
     "mine", "Samples", "More are better.",
     (Variant("one", "shapes_c4", {"pooler.sampling_ratio": 1}), Variant("four", "shapes")),
     (Comparison("four", "one"),),
 )  # fmt: skip
 
-# %% wrong-5: nothing changed
+# %% exercise-5 wrong: nothing changed
 my_plan = Plan(
     "mine", "Samples", "More are better.", (Variant("one", "shapes_c4"), Variant("four", "shapes_c4")),
     (Comparison("four", "one"),),
 )  # fmt: skip
 
-# %% wrong-5: nothing compared
+# %% exercise-5 wrong: nothing compared
 my_plan = Plan("mine", "Samples", "More are better.", (Variant("four", "shapes_c4"),), ())
 
-# %% wrong-5: any effect is of interest
+# %% exercise-5 wrong: any effect is of interest
 my_plan = Plan(
     "mine", "Samples", "More are better.",
     (Variant("one", "shapes_c4", {"pooler.sampling_ratio": 1}), Variant("four", "shapes_c4")),
     (Comparison("four", "one", smallest=0.0),),
 )  # fmt: skip
 
-# %% wrong-5: the test is on the pictures that choose the learning rate
+# %% exercise-5 wrong: the test is on the pictures that choose the learning rate
 my_plan = Plan(
     "mine", "Samples", "More are better.",
     (Variant("one", "shapes_c4", {"pooler.sampling_ratio": 1}), Variant("four", "shapes_c4")),
     (Comparison("four", "one"),), tests="validation, ordinary",
 )  # fmt: skip
 
-# %% wrong-5: no claim
+# %% exercise-5 wrong: no claim
 my_plan = Plan(
     "mine", "Samples", " ", (Variant("one", "shapes_c4"), Variant("four", "shapes")), (Comparison("four", "one"),)
 )
 
-# %% wrong-5: a plan that exists
+# %% exercise-5 wrong: a plan that exists
 my_plan = PLANS["table-2e"]
 
-# %% wrong-5: a metric that does not exist
+# %% exercise-5 wrong: a metric that does not exist
 my_plan = Plan(
     "mine", "Samples", "More are better.", (Variant("one", "shapes_c4"), Variant("four", "shapes")),
     (Comparison("four", "one", "mask AP"),),
 )  # fmt: skip
 
-# %% right-5: two presets
+# %% exercise-5 right: two presets
 my_plan = Plan(
     "mine", "Stride 16 or 32", "C4 finds more than C5.", (Variant("c5", "shapes_c5"), Variant("c4", "shapes_c4")),
     (Comparison("c4", "c5", "bbox/AP75"),), seeds=10, trunk_steps=0,
 )  # fmt: skip
 
-# %% right-5: changed at the test only
+# %% exercise-5 right: changed at the test only
 my_plan = Plan(
     "mine", "Decoding", "Own against background is the better reading.",
     (
