@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "lessons"
 COURSE = (
     "00_start_here", "01_autograd", "02_convolution", "03_backbone", "04_fpn", "05_rpn", "06_roi_pool", "07_roi_align",
-    "08_box_branch", "09_mask_branch", "10_training", "11_inference", "12_average_precision",
+    "08_box_branch", "09_mask_branch", "10_training", "11_inference", "12_average_precision", "13_the_article_on_trial",
     "14_who_owns_this_pixel", "15_photographs", "16_gpu",
 )  # fmt: skip
 LARGEST = 700_000  # bytes
