@@ -66,6 +66,7 @@ __all__ = ["cpu_kernel", "cuda", "cuda_kernel", "launch", "launch_size", "numba"
 THREADS_PER_BLOCK = 256
 LEAST_BLOCKS = 128  # Numba warns about fewer; blocks without work end at once
 MAX_BLOCKS = 4096  # the kernels stride over the grid, so more blocks gain nothing
+LANES, EACH = 16, 16  # threads side by side on the channels of one place, and how many of these each takes
 SECONDS_PER_ELEMENT = 2e-9  # roughly what a CPU kernel takes for one element of its result
 
 
@@ -75,6 +76,12 @@ SECONDS_PER_ELEMENT = 2e-9  # roughly what a CPU kernel takes for one element of
 def scalar(function: Function) -> Function:
     """A decorator: plain Python that kernels of both targets may call."""
     return cast(Function, numba.extending.register_jitable(function))
+
+
+@scalar
+def lanes_of(channels: int) -> int:
+    """How many CUDA threads share the channels of one place: what they compute of it, each computes once for EACH."""
+    return int(np.uint32(channels + LANES * EACH - 1) // np.uint32(LANES * EACH)) * min(LANES, channels)
 
 
 def _compiled(function: Function) -> Function:
@@ -148,7 +155,11 @@ def launch_size(elements: int) -> tuple[int, int]:
 
 
 def launch(kernel: Any, elements: int, *args: Any) -> None:
-    """Run a CUDA kernel over `elements` outputs on CuPy's current stream (an empty launch is skipped)."""
+    """Run a CUDA kernel over `elements` outputs on CuPy's current stream (an empty launch is skipped).
+
+    Raises ValueError for 2^32 outputs and more, which the kernels' numbers of 32 bits do not count."""
+    if elements >= 2**32:
+        raise ValueError(f"A CUDA kernel computes fewer than 2^32 numbers at a time, not {elements}: cut the work.")
     if elements > 0:
         cupy = BACKENDS["cuda"].module if "cuda" in BACKENDS else None
         stream = cupy.cuda.get_current_stream().ptr if cupy else 0

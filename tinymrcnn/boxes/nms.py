@@ -49,9 +49,9 @@ def overlaps_cuda(corners: Array, first: Array, end: Array, threshold: float, ov
     """Set bit b of overlaps[i, word] if box i overlaps box 64 word + b of its group and that comes after i.
 
     first, end: for every box, the bounds of its group."""
-    words = overlaps.shape[1]
+    # Neighbouring threads compare their boxes with the same ones
     for element in range(cuda.grid(1), overlaps.size, cuda.gridsize(1)):
-        i, word = element // words, element % words
+        i, word = element % len(overlaps), element // len(overlaps)
         base = first[i] + 64 * word
         bits = np.uint64(0)
         for j in range(max(base, i + 1), min(base + 64, end[i])):
@@ -62,19 +62,24 @@ def overlaps_cuda(corners: Array, first: Array, end: Array, threshold: float, ov
 
 @cuda_kernel
 def walk_cuda(overlaps: Array, starts: Array, removed: Array, keep: Array) -> None:
-    """One block of threads per group: clear keep[i] of every box that a kept one before it overlaps.
+    """One block of threads per group, 64 boxes after 64: clear keep[i] of every box that a kept one before it overlaps.
 
     removed: (groups, words) bits, all 0 at first."""
-    words = overlaps.shape[1]
+    one = np.uint64(1)
     for group in range(cuda.blockIdx.x, len(starts) - 1, cuda.gridDim.x):
-        for i in range(starts[group], starts[group + 1]):
-            cuda.syncthreads()  # every thread sees the words that the others wrote for the box before
-            bit = np.uint64(i - starts[group])
-            if (removed[group, bit // np.uint64(64)] >> bit % np.uint64(64)) & np.uint64(1):
-                keep[i] = False
-            else:
-                for word in range(cuda.threadIdx.x, words, cuda.blockDim.x):
-                    removed[group, word] |= overlaps[i, word]
+        for word in range((starts[group + 1] - starts[group] + 63) // 64):
+            first = starts[group] + 64 * word
+            end = min(first + 64, starts[group + 1])
+            cuda.syncthreads()  # every thread sees the words that the others wrote for the 64 boxes before
+            gone = removed[group, word]  # of these 64, by kept boxes before them, then by one another
+            for i in range(first, end):  # no branch, so that the reads need not wait for one another
+                gone |= overlaps[i, word] * (one - (gone >> np.uint64(i - first) & one))
+            for i in range(first + cuda.threadIdx.x, end, cuda.blockDim.x):
+                keep[i] = gone >> np.uint64(i - first) & one == 0
+            for later in range(word + 1 + cuda.threadIdx.x, overlaps.shape[1], cuda.blockDim.x):
+                for i in range(first, end):
+                    if gone >> np.uint64(i - first) & one == 0:
+                        removed[group, later] |= overlaps[i, later]
 
 
 # The functions

@@ -13,9 +13,9 @@ import numpy as np
 
 from tinymrcnn.autograd import Tensor, record
 from tinymrcnn.backend import Array, array_module, channels_first, channels_last, like, to_numpy
-from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, run, scalar
+from tinymrcnn.kernels import EACH, LANES, cpu_kernel, cuda, cuda_kernel, lanes_of, run, scalar
 from tinymrcnn.roi.roi_pool import roi_pool_unchecked
-from tinymrcnn.roi.rois import OutputSize, Reduction, check_arguments, check_size, interleave, output_shape, unravel
+from tinymrcnn.roi.rois import OutputSize, Reduction, check_arguments, check_size, interleave, output_shape, unravel_bin
 
 # The arithmetic, once for every target
 
@@ -64,10 +64,8 @@ def taps(position: float, size: int) -> tuple[int, float, int, float]:
 
 
 @cpu_kernel
-def roi_align_forward_cpu(
-    thread: int, threads: int, features: Array, rois: Array,
-    spatial_scale: float, sampling_ratio: int, aligned: bool, out: Array,
-) -> None:  # fmt: skip
+def roi_align_forward_cpu(thread: int, threads: int, features: Array, rois: Array, spatial_scale: float,
+    sampling_ratio: int, aligned: bool, out: Array) -> None:  # fmt: skip
     """features (N, H, W, C) and rois (R, 5) to out (R, h, w, C), C-contiguous, all of one float dtype, which is
     spatial_scale's too; sampling_ratio: int; aligned: bool."""
     T = type(spatial_scale)
@@ -85,11 +83,9 @@ def roi_align_forward_cpu(
                 total[:] = T(0)
                 for i in range(rows):
                     y0, b0, y1, b1 = taps(sample_position(top, bin_h, ph, i, rows), height)
-                    if y0 < 0:
-                        continue
                     for j in range(columns):
                         x0, a0, x1, a1 = taps(sample_position(left, bin_w, pw, j, columns), width)
-                        if x0 < 0:
+                        if y0 < 0 or x0 < 0:
                             continue
                         w00, w01, w10, w11 = b0 * a0 * share, b0 * a1 * share, b1 * a0 * share, b1 * a1 * share
                         f00, f01 = features[image, y0, x0], features[image, y0, x1]
@@ -104,39 +100,43 @@ def roi_align_forward_cuda(
 ) -> None:
     """As roi_align_forward_cpu."""
     T = type(spatial_scale)
-    height, width = features.shape[1:3]
-    bins_h, bins_w, channels = out.shape[1:]
-    for element in range(cuda.grid(1), out.size, cuda.gridsize(1)):
-        r, ph, pw, c = unravel(element, bins_h, bins_w, channels)
+    height, width, channels = features.shape[1:]
+    bins_h, bins_w = out.shape[1:3]
+    total = cuda.local.array(EACH, T)
+    for element in range(cuda.grid(1), len(rois) * bins_h * bins_w * lanes_of(channels), cuda.gridsize(1)):
+        r, ph, pw, first, rest = unravel_bin(element, bins_h, bins_w, channels)
         image = int(rois[r, 0])
         top, bin_h = roi_bins(rois[r, 2], rois[r, 4], spatial_scale, bins_h, aligned)
         left, bin_w = roi_bins(rois[r, 1], rois[r, 3], spatial_scale, bins_w, aligned)
         rows, columns = samples_per_bin(bin_h, sampling_ratio), samples_per_bin(bin_w, sampling_ratio)
         share = T(1) / T(max(rows * columns, 1))
-        total = T(0)
+        for k in range(EACH):
+            total[k] = T(0)
         for i in range(rows):
             y0, b0, y1, b1 = taps(sample_position(top, bin_h, ph, i, rows), height)
-            if y0 < 0:
-                continue
             for j in range(columns):
                 x0, a0, x1, a1 = taps(sample_position(left, bin_w, pw, j, columns), width)
-                if x0 < 0:
+                if y0 < 0 or x0 < 0:
                     continue
                 w00, w01, w10, w11 = b0 * a0 * share, b0 * a1 * share, b1 * a0 * share, b1 * a1 * share
-                f00, f01 = features[image, y0, x0, c], features[image, y0, x1, c]
-                f10, f11 = features[image, y1, x0, c], features[image, y1, x1, c]
-                total += w00 * f00 + w01 * f01 + w10 * f10 + w11 * f11
-        out[r, ph, pw, c] = total
+                for k in range(EACH):
+                    c = first + k * LANES
+                    if k * LANES >= rest:
+                        break
+                    f00, f01 = features[image, y0, x0, c], features[image, y0, x1, c]
+                    f10, f11 = features[image, y1, x0, c], features[image, y1, x1, c]
+                    total[k] = total[k] + w00 * f00 + w01 * f01 + w10 * f10 + w11 * f11
+        for k in range(EACH):
+            if k * LANES < rest:
+                out[r, ph, pw, first + k * LANES] = total[k]
 
 
 # Backward: the gradient of a bin goes to the cells of its samples, by their weights
 
 
 @cpu_kernel
-def roi_align_backward_cpu(
-    thread: int, threads: int, grad: Array, rois: Array,
-    spatial_scale: float, sampling_ratio: int, aligned: bool, grad_features: Array,
-) -> None:  # fmt: skip
+def roi_align_backward_cpu(thread: int, threads: int, grad: Array, rois: Array, spatial_scale: float,
+    sampling_ratio: int, aligned: bool, grad_features: Array) -> None:  # fmt: skip
     """Add the gradient grad (R, h, w, C) of forward's result to grad_features (N, H, W, C), zeros at first; the rest as
     in forward."""
     # Thread t owns the rows of cells t, t + threads, t + 2 threads, ...: no two ever add to the same cell.
@@ -160,11 +160,9 @@ def roi_align_backward_cpu(
                             x0, a0, x1, a1 = taps(sample_position(left, bin_w, pw, j, columns), width)
                             if x0 < 0:
                                 continue
-                            w0, w1 = b * a0 * share, b * a1 * share
-                            for c in range(channels):
-                                grad_features[image, y, x0, c] += w0 * grad[r, ph, pw, c]
-                            for c in range(channels):
-                                grad_features[image, y, x1, c] += w1 * grad[r, ph, pw, c]
+                            for x, weight in ((x0, b * a0 * share), (x1, b * a1 * share)):
+                                for c in range(channels):
+                                    grad_features[image, y, x, c] += weight * grad[r, ph, pw, c]
 
 
 @cuda_kernel
@@ -175,34 +173,35 @@ def roi_align_backward_cuda(
     T = type(spatial_scale)
     height, width = grad_features.shape[1:3]
     bins_h, bins_w, channels = grad.shape[1:]
-    for element in range(cuda.grid(1), grad.size, cuda.gridsize(1)):
-        r, ph, pw, c = unravel(element, bins_h, bins_w, channels)
-        image, g = int(rois[r, 0]), grad[r, ph, pw, c]
+    for element in range(cuda.grid(1), len(rois) * bins_h * bins_w * lanes_of(channels), cuda.gridsize(1)):
+        r, ph, pw, first, rest = unravel_bin(element, bins_h, bins_w, channels)
+        image = int(rois[r, 0])
         top, bin_h = roi_bins(rois[r, 2], rois[r, 4], spatial_scale, bins_h, aligned)
         left, bin_w = roi_bins(rois[r, 1], rois[r, 3], spatial_scale, bins_w, aligned)
         rows, columns = samples_per_bin(bin_h, sampling_ratio), samples_per_bin(bin_w, sampling_ratio)
         share = T(1) / T(max(rows * columns, 1))
         for i in range(rows):
             y0, b0, y1, b1 = taps(sample_position(top, bin_h, ph, i, rows), height)
-            if y0 < 0:
-                continue
             for j in range(columns):
                 x0, a0, x1, a1 = taps(sample_position(left, bin_w, pw, j, columns), width)
-                if x0 < 0:
+                if y0 < 0 or x0 < 0:
                     continue
-                cuda.atomic.add(grad_features, (image, y0, x0, c), b0 * a0 * share * g)
-                cuda.atomic.add(grad_features, (image, y0, x1, c), b0 * a1 * share * g)
-                cuda.atomic.add(grad_features, (image, y1, x0, c), b1 * a0 * share * g)
-                cuda.atomic.add(grad_features, (image, y1, x1, c), b1 * a1 * share * g)
+                for k in range(EACH):
+                    c = first + k * LANES
+                    if k * LANES >= rest:
+                        break
+                    g = grad[r, ph, pw, c]
+                    cuda.atomic.add(grad_features, (image, y0, x0, c), b0 * a0 * share * g)
+                    cuda.atomic.add(grad_features, (image, y0, x1, c), b0 * a1 * share * g)
+                    cuda.atomic.add(grad_features, (image, y1, x0, c), b1 * a0 * share * g)
+                    cuda.atomic.add(grad_features, (image, y1, x1, c), b1 * a1 * share * g)
 
 
 # The operator
 
 
-def roi_align(
-    features: Tensor, rois: Array, output_size: OutputSize, spatial_scale: float = 1.0, sampling_ratio: int = -1,
-    aligned: bool = False, reduce: Reduction = "mean",
-) -> Tensor:  # fmt: skip
+def roi_align(features: Tensor, rois: Array, output_size: OutputSize, spatial_scale: float = 1.0,
+    sampling_ratio: int = -1, aligned: bool = False, reduce: Reduction = "mean") -> Tensor:  # fmt: skip
     """Average bilinear samples of every RoI in a grid of h x w bins, or take the largest.
 
     features: (N, C, H, W) Tensor, float32 or float64. rois: (R, 5) array (batch index, x1, y1, x2, y2), or a
@@ -224,10 +223,8 @@ def roi_align(
     return roi_align_unchecked(features, rois, output_size, spatial_scale, sampling_ratio, aligned, reduce)
 
 
-def roi_align_unchecked(
-    features: Tensor, rois: Array, output_size: OutputSize, spatial_scale: float = 1.0, sampling_ratio: int = -1,
-    aligned: bool = False, reduce: Reduction = "mean",
-) -> Tensor:  # fmt: skip
+def roi_align_unchecked(features: Tensor, rois: Array, output_size: OutputSize, spatial_scale: float = 1.0,
+    sampling_ratio: int = -1, aligned: bool = False, reduce: Reduction = "mean") -> Tensor:  # fmt: skip
     """roi_align for RoIs that are known to be an (R, 5) array of finite numbers on the features' device."""
     if reduce == "max" and len(rois) > 0:
         return _largest_samples(features, rois, output_size, spatial_scale, sampling_ratio, aligned)
@@ -246,9 +243,8 @@ def roi_align_unchecked(
     return record(channels_first(out), (features,), backward, "roi_align")
 
 
-def _largest_samples(
-    features: Tensor, rois: Array, output_size: OutputSize, spatial_scale: float, sampling_ratio: int, aligned: bool
-) -> Tensor:
+def _largest_samples(features: Tensor, rois: Array, output_size: OutputSize, spatial_scale: float, sampling_ratio: int,
+    aligned: bool) -> Tensor:  # fmt: skip
     """The largest sample of every bin: RoIAlign with a bin for each sample, then RoIPool over those of a bin; for all
     RoIs at once that have as many samples in a bin, which the host counts where they differ."""
     height, width = check_size(output_size, "output size")
@@ -270,10 +266,8 @@ def _largest_samples(
     return interleave(parts, places)
 
 
-def align_arrays(
-    features: Array, rois: Array, output_size: OutputSize, spatial_scale: float = 1.0, sampling_ratio: int = -1,
-    aligned: bool = False,
-) -> Array:  # fmt: skip
+def align_arrays(features: Array, rois: Array, output_size: OutputSize, spatial_scale: float = 1.0,
+    sampling_ratio: int = -1, aligned: bool = False) -> Array:  # fmt: skip
     """The forward pass of roi_align_unchecked on plain arrays: features (N, H, W, C) and RoIs (R, 5), C-contiguous and
     of one dtype, to (R, h, w, C)."""
     settings = features.dtype.type(spatial_scale), int(sampling_ratio), bool(aligned)

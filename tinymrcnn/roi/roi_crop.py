@@ -18,8 +18,8 @@ from typing import Any
 
 from tinymrcnn.autograd import Tensor, cat, record
 from tinymrcnn.backend import Array, array_module, channels_first, channels_last
-from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, run, scalar
-from tinymrcnn.roi.rois import OutputSize, check_arguments, output_shape, unravel
+from tinymrcnn.kernels import EACH, LANES, cpu_kernel, cuda, cuda_kernel, lanes_of, run, scalar
+from tinymrcnn.roi.rois import OutputSize, check_arguments, output_shape, unravel, unravel_bin
 
 # The arithmetic, once for every target
 
@@ -74,17 +74,21 @@ def roi_crop_forward_cpu(
 @cuda_kernel
 def roi_crop_forward_cuda(features: Array, rois: Array, spatial_scale: float, out: Array) -> None:
     """As roi_crop_forward_cpu."""
-    height, width = features.shape[1:3]
-    bins_h, bins_w, channels = out.shape[1:]
-    for element in range(cuda.grid(1), out.size, cuda.gridsize(1)):
-        r, ph, pw, c = unravel(element, bins_h, bins_w, channels)
+    height, width, channels = features.shape[1:]
+    bins_h, bins_w = out.shape[1:3]
+    for element in range(cuda.grid(1), len(rois) * bins_h * bins_w * lanes_of(channels), cuda.gridsize(1)):
+        r, ph, pw, first, rest = unravel_bin(element, bins_h, bins_w, channels)
         image = int(rois[r, 0])
         y0, b0, y1, b1 = taps(sample_position(rois[r, 2], rois[r, 4], spatial_scale, ph, bins_h), height)
         x0, a0, x1, a1 = taps(sample_position(rois[r, 1], rois[r, 3], spatial_scale, pw, bins_w), width)
         w00, w01, w10, w11 = b0 * a0, b0 * a1, b1 * a0, b1 * a1
-        f00, f01 = features[image, y0, x0, c], features[image, y0, x1, c]
-        f10, f11 = features[image, y1, x0, c], features[image, y1, x1, c]
-        out[r, ph, pw, c] = w00 * f00 + w01 * f01 + w10 * f10 + w11 * f11
+        for k in range(EACH):
+            c = first + k * LANES
+            if k * LANES >= rest:
+                break
+            f00, f01 = features[image, y0, x0, c], features[image, y0, x1, c]
+            f10, f11 = features[image, y1, x0, c], features[image, y1, x1, c]
+            out[r, ph, pw, c] = w00 * f00 + w01 * f01 + w10 * f10 + w11 * f11
 
 
 # Backward to the features: the gradient of a bin goes to the cells of its sample, by their weights
@@ -120,15 +124,20 @@ def roi_crop_backward_cuda(grad: Array, rois: Array, spatial_scale: float, grad_
     """As roi_crop_backward_cpu."""
     height, width = grad_features.shape[1:3]
     bins_h, bins_w, channels = grad.shape[1:]
-    for element in range(cuda.grid(1), grad.size, cuda.gridsize(1)):
-        r, ph, pw, c = unravel(element, bins_h, bins_w, channels)
-        image, g = int(rois[r, 0]), grad[r, ph, pw, c]
+    for element in range(cuda.grid(1), len(rois) * bins_h * bins_w * lanes_of(channels), cuda.gridsize(1)):
+        r, ph, pw, first, rest = unravel_bin(element, bins_h, bins_w, channels)
+        image = int(rois[r, 0])
         y0, b0, y1, b1 = taps(sample_position(rois[r, 2], rois[r, 4], spatial_scale, ph, bins_h), height)
         x0, a0, x1, a1 = taps(sample_position(rois[r, 1], rois[r, 3], spatial_scale, pw, bins_w), width)
-        cuda.atomic.add(grad_features, (image, y0, x0, c), b0 * a0 * g)
-        cuda.atomic.add(grad_features, (image, y0, x1, c), b0 * a1 * g)
-        cuda.atomic.add(grad_features, (image, y1, x0, c), b1 * a0 * g)
-        cuda.atomic.add(grad_features, (image, y1, x1, c), b1 * a1 * g)
+        for k in range(EACH):
+            c = first + k * LANES
+            if k * LANES >= rest:
+                break
+            g = grad[r, ph, pw, c]
+            cuda.atomic.add(grad_features, (image, y0, x0, c), b0 * a0 * g)
+            cuda.atomic.add(grad_features, (image, y0, x1, c), b0 * a1 * g)
+            cuda.atomic.add(grad_features, (image, y1, x0, c), b1 * a0 * g)
+            cuda.atomic.add(grad_features, (image, y1, x1, c), b1 * a1 * g)
 
 
 # Backward to the corners: how the loss changes as a sample moves, and how the samples move with the corners

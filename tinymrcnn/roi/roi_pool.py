@@ -14,9 +14,9 @@ import numpy as np
 
 from tinymrcnn.autograd import Tensor, record
 from tinymrcnn.backend import Array, array_module, backend_of, channels_first, channels_last
-from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, run, scalar
+from tinymrcnn.kernels import EACH, LANES, cpu_kernel, cuda, cuda_kernel, lanes_of, run, scalar
 from tinymrcnn.ops.pooling import takes_over
-from tinymrcnn.roi.rois import OutputSize, check_arguments, output_shape, unravel
+from tinymrcnn.roi.rois import OutputSize, check_arguments, output_shape, unravel_bin
 
 # The arithmetic, once for every target
 
@@ -51,9 +51,8 @@ def bin_cells(start: int, bin_size: float, index: int, size: int) -> tuple[int, 
 
 
 @cpu_kernel
-def roi_pool_forward_cpu(
-    thread: int, threads: int, features: Array, rois: Array, spatial_scale: float, out: Array, argmax: Array
-) -> None:
+def roi_pool_forward_cpu(thread: int, threads: int, features: Array, rois: Array, spatial_scale: float, out: Array,
+    argmax: Array) -> None:  # fmt: skip
     """features (N, H, W, C) and rois (R, 5) to out (R, h, w, C), C-contiguous, all of one float dtype, which is
     spatial_scale's too; and argmax (R, h, w, C) int32, y * W + x of the cell that won, -1 where a bin has none."""
     T = type(spatial_scale)
@@ -83,31 +82,37 @@ def roi_pool_forward_cpu(
 def roi_pool_forward_cuda(features: Array, rois: Array, spatial_scale: float, out: Array, argmax: Array) -> None:
     """As roi_pool_forward_cpu."""
     T = type(spatial_scale)
-    height, width = features.shape[1:3]
-    bins_h, bins_w, channels = out.shape[1:]
-    for element in range(cuda.grid(1), out.size, cuda.gridsize(1)):
-        r, ph, pw, c = unravel(element, bins_h, bins_w, channels)
+    height, width, channels = features.shape[1:]
+    bins_h, bins_w = out.shape[1:3]
+    best, where = cuda.local.array(EACH, T), cuda.local.array(EACH, np.int32)
+    for element in range(cuda.grid(1), len(rois) * bins_h * bins_w * lanes_of(channels), cuda.gridsize(1)):
+        r, ph, pw, first, rest = unravel_bin(element, bins_h, bins_w, channels)
         image = int(rois[r, 0])
         top, bin_h = roi_bins(rois[r, 2], rois[r, 4], spatial_scale, bins_h)
         left, bin_w = roi_bins(rois[r, 1], rois[r, 3], spatial_scale, bins_w)
         y_first, y_end = bin_cells(top, bin_h, ph, height)
         x_first, x_end = bin_cells(left, bin_w, pw, width)
-        best, where = T(0), -1
+        for k in range(EACH):
+            best[k], where[k] = T(0), -1
         for y in range(y_first, y_end):
             for x in range(x_first, x_end):
-                if takes_over(features[image, y, x, c], best, where):
-                    best, where = features[image, y, x, c], y * width + x
-        out[r, ph, pw, c] = best
-        argmax[r, ph, pw, c] = where
+                for k in range(EACH):
+                    c = first + k * LANES
+                    if k * LANES >= rest:
+                        break
+                    if takes_over(features[image, y, x, c], best[k], where[k]):
+                        best[k], where[k] = features[image, y, x, c], y * width + x
+        for k in range(EACH):
+            if k * LANES < rest:
+                out[r, ph, pw, first + k * LANES], argmax[r, ph, pw, first + k * LANES] = best[k], where[k]
 
 
 # Backward: the gradient of a bin goes to the cell that won it
 
 
 @cpu_kernel
-def roi_pool_backward_cpu(
-    thread: int, threads: int, grad: Array, rois: Array, argmax: Array, grad_features: Array
-) -> None:
+def roi_pool_backward_cpu(thread: int, threads: int, grad: Array, rois: Array, argmax: Array,
+    grad_features: Array) -> None:  # fmt: skip
     """Fill grad_features (N, H * W, C), uninitialised at first, from grad (R, h, w, C), the gradient of forward's
     result; the rest as in forward."""
     # A thread owns some channels, whole cache lines of 16, so that no two ever add to the same element.
@@ -129,11 +134,13 @@ def roi_pool_backward_cpu(
 def roi_pool_backward_cuda(grad: Array, rois: Array, argmax: Array, grad_features: Array) -> None:
     """As roi_pool_backward_cpu, but grad_features is zeros at first."""
     bins_h, bins_w, channels = grad.shape[1:]
-    for element in range(cuda.grid(1), grad.size, cuda.gridsize(1)):
-        r, ph, pw, c = unravel(element, bins_h, bins_w, channels)
-        image, cell = int(rois[r, 0]), argmax[r, ph, pw, c]
-        if cell >= 0:
-            cuda.atomic.add(grad_features, (image, cell, c), grad[r, ph, pw, c])
+    for element in range(cuda.grid(1), len(rois) * bins_h * bins_w * lanes_of(channels), cuda.gridsize(1)):
+        r, ph, pw, first, rest = unravel_bin(element, bins_h, bins_w, channels)
+        image = int(rois[r, 0])
+        for k in range(EACH):
+            c = first + k * LANES
+            if k * LANES < rest and argmax[r, ph, pw, c] >= 0:
+                cuda.atomic.add(grad_features, (image, argmax[r, ph, pw, c], c), grad[r, ph, pw, c])
 
 
 # The operator

@@ -10,20 +10,16 @@ from tinymrcnn.roi.roi_align import roi_align_unchecked
 from tinymrcnn.roi.rois import OutputSize, Reduction, check_arguments
 
 
-def roi_warp(
-    features: Tensor, rois: Array, output_size: OutputSize, spatial_scale: float = 1.0, sampling_ratio: int = -1,
-    reduce: Reduction = "mean",
-) -> Tensor:  # fmt: skip
+def roi_warp(features: Tensor, rois: Array, output_size: OutputSize, spatial_scale: float = 1.0,
+    sampling_ratio: int = -1, reduce: Reduction = "mean") -> Tensor:  # fmt: skip
     """roi_align(aligned=False) of RoIs whose corners are rounded to whole cells of the feature map, halves
     away from zero. Arguments, result and errors: see roi_align."""
     rois = check_arguments(features, rois, output_size, spatial_scale, sampling_ratio, reduce)
     return roi_warp_unchecked(features, rois, output_size, spatial_scale, sampling_ratio, reduce)
 
 
-def roi_warp_unchecked(
-    features: Tensor, rois: Array, output_size: OutputSize, spatial_scale: float = 1.0, sampling_ratio: int = -1,
-    reduce: Reduction = "mean",
-) -> Tensor:  # fmt: skip
+def roi_warp_unchecked(features: Tensor, rois: Array, output_size: OutputSize, spatial_scale: float = 1.0,
+    sampling_ratio: int = -1, reduce: Reduction = "mean") -> Tensor:  # fmt: skip
     """roi_warp for RoIs that are known to be an (R, 5) array of finite numbers on the features' device."""
     xp = array_module(features.data, rois)
     cells = rois.astype(features.dtype)

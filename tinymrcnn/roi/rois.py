@@ -12,7 +12,7 @@ import numpy as np
 
 from tinymrcnn.autograd import Tensor, record
 from tinymrcnn.backend import Array, array_module, channels_first, channels_last, to_numpy
-from tinymrcnn.kernels import scalar
+from tinymrcnn.kernels import EACH, LANES, lanes_of, scalar
 
 OutputSize = int | tuple[int, int]
 Reduction = Literal["mean", "max"]
@@ -37,10 +37,8 @@ def boxes_to_rois(boxes: Sequence[Array]) -> Array:
     return xp.concatenate([xp.concatenate(index), xp.concatenate(list(boxes))], axis=1)
 
 
-def check_arguments(
-    features: Tensor, rois: Any, output_size: OutputSize, spatial_scale: float, sampling_ratio: int = 1,
-    reduce: str = "mean",
-) -> Array:  # fmt: skip
+def check_arguments(features: Tensor, rois: Any, output_size: OutputSize, spatial_scale: float, sampling_ratio: int = 1,
+    reduce: str = "mean") -> Array:  # fmt: skip
     """The RoIs as an (R, 5) array of the features' dtype, when every argument of a RoI operator is valid.
 
     Raises TypeError or ValueError that says which one is not; for a RoI, with the number of its row."""
@@ -87,8 +85,7 @@ def check_rows(rois: np.ndarray, images: int, spatial_scale: float, adaptive: bo
     """Raise ValueError, naming the row, for a RoI of an (R, 5) array that no kernel should get.
 
     adaptive: whether the bins take as many samples as they have cells."""
-    index = rois[:, 0]
-    boxes = rois[:, 1:].astype(np.float64)
+    index, boxes = rois[:, 0], rois[:, 1:].astype(np.float64)
     with np.errstate(all="ignore"):  # values that are not finite are reported first
         coordinates = abs(boxes) * max(1.0, spatial_scale)
         cells = abs(boxes[:, 2:] - boxes[:, :2]) * spatial_scale if adaptive else np.zeros((len(rois), 2))
@@ -123,9 +120,24 @@ def interleave(parts: list[Tensor], rows: list[Array]) -> Tensor:
     return record(channels_first(result), tuple(parts), backward, "interleave")
 
 
+# How the threads of a CUDA kernel share out the work
+
+
 @scalar
 def unravel(element: int, height: int, width: int, channels: int) -> tuple[int, int, int, int]:
-    """The indices (r, y, x, c) of an element of an (R, height, width, channels) array."""
-    pixel, c = element // channels, element % channels
-    row, x = pixel // width, pixel % width
-    return row // height, row % height, x, c
+    """The indices (r, y, x, c) of an element of an (R, height, width, channels) array of fewer than 2^32 elements."""
+    h, w = np.uint32(height), np.uint32(width)  # a GPU divides numbers of 32 bits much faster than those of 64
+    pixel, c = np.uint32(element) // np.uint32(channels), np.uint32(element) % np.uint32(channels)
+    row, x = pixel // w, pixel % w
+    return int(row // h), int(row % h), int(x), int(c)
+
+
+@scalar
+def unravel_bin(element: int, height: int, width: int, channels: int) -> tuple[int, int, int, int, int]:
+    """A thread's bin (r, y, x), the first of its channels, and how many channels there are from it on. It takes every
+    LANES-th of these, at most EACH, so that neighbouring threads read neighbouring channels.
+
+    element: 0 to R * height * width * lanes_of(channels) - 1."""
+    r, y, x, lane = unravel(element, height, width, lanes_of(channels))
+    first = lane + lane // LANES * (LANES * (EACH - 1))
+    return r, y, x, first, channels - first
