@@ -21,6 +21,8 @@ from tinymrcnn.experiments.statistics import paired_bootstrap
 from tinymrcnn.experiments.training import new_model
 from tinymrcnn.weights import save_checkpoint
 
+pytest.importorskip("IPython", reason="the lessons need: pip install -e '.[lessons]'")
+
 LESSON = FOLDER / "14_who_owns_this_pixel.ipynb"
 PLAN = figure_6.PLAN
 ENVIRONMENT = {"code": "abc", "cpu": "made up", "blas_kernels": "Haswell", "numba_threads": 1}

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from test_lessons import FOLDER, cells_of, solutions_of, source, tag, verdicts
 
+pytest.importorskip("IPython", reason="the lessons need: pip install -e '.[lessons]'")
+
 ANSWERS = Path(__file__).parent / "lesson_answers"
 KINDS = {"right": "right", "wrong": "not yet"}
 
