@@ -158,7 +158,7 @@ def test_a_quick_plan_is_another_one():
 
 
 def test_stored_results_are_those_of_their_plan():
-    """Where results are stored, the plan of that name still says the same, and every number follows from the matches."""
+    """The plan of that name still says the same, and every number follows from the matches."""
     folder = Path(__file__).resolve().parents[1] / "data" / "results" / "reproduce"
     stored = {name: folder / f"{name}.json" for name in PLANS if (folder / f"{name}.json").exists()}
     assert "table-2d" in stored
