@@ -6,6 +6,7 @@ import io
 import json
 from itertools import combinations
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from test_lessons import FOLDER, cells_of, source
@@ -90,7 +91,8 @@ def shown(monkeypatch, tmp_path):
                     exec(source(cell), names)
         return printed.getvalue(), displayed
 
-    return say
+    with plt.rc_context():
+        yield say
 
 
 def test_without_results(shown):
