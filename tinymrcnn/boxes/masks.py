@@ -70,14 +70,14 @@ def paste_masks(masks: Array, boxes: Array, size: tuple[int, int], *, whole_pixe
     _check_pairs(masks, boxes)
     image = np.zeros((len(masks), *size), masks.dtype)
     if whole_pixels:
-        masks, boxes = np.pad(masks, ((0, 0), (1, 1), (1, 1))), _whole_pixels(boxes, masks.shape[1:])
+        masks, boxes = np.pad(masks, ((0, 0), (1, 1), (1, 1))), over_whole_pixels(boxes, masks.shape[1:])
     if image.size:
         # a rim of zeros, so that a sample beyond the outermost cells' centres fades out
-        run(_paste, None, image.size, np.pad(masks, ((0, 0), (1, 1), (1, 1))), boxes.astype(np.float64), image)
+        run(paste_kernel, None, image.size, np.pad(masks, ((0, 0), (1, 1), (1, 1))), boxes.astype(np.float64), image)
     return image
 
 
-def _whole_pixels(boxes: np.ndarray, cells: tuple[int, ...]) -> np.ndarray:
+def over_whole_pixels(boxes: np.ndarray, cells: tuple[int, ...]) -> np.ndarray:
     """Boxes of (height, width) cells, enlarged by a cell on each side, in whole pixels: the corners are rounded towards
     zero, and the pixel of the second corner is included."""
     half_sizes, centres = (boxes[:, 2:] - boxes[:, :2]) * 0.5, (boxes[:, 2:] + boxes[:, :2]) * 0.5
@@ -102,7 +102,7 @@ def tap(pixel: int, start: float, end: float, cells: int) -> tuple[int, float]:
 
 
 @cpu_kernel
-def _paste(thread: int, threads: int, masks: Array, boxes: Array, image: Array) -> None:
+def paste_kernel(thread: int, threads: int, masks: Array, boxes: Array, image: Array) -> None:
     """masks: (N, mh + 2, mw + 2) with the rim, boxes: (N, 4) float64, image: (N, h, w), zeros at first."""
     mh, mw = masks.shape[1] - 2, masks.shape[2] - 2
     h, w = image.shape[1], image.shape[2]

@@ -1,72 +1,23 @@
-"""COCO's metrics for boxes and masks, counted by pycocotools: the numbers that are quoted.
+"""COCO's metrics counted by pycocotools: the reference, whose numbers are the ones that papers quote.
 
-AP is the average precision over classes and over IoU thresholds 0.5, 0.55, ..., 0.95; AP50 and AP75 are at
-one threshold; APs, APm and APl are over objects of up to 32^2 pixels, up to 96^2, and beyond (section 4 of
-the article). average_precision.py computes the same from scratch, and lesson 12 explains it.
-
-Of every image and class, the max_detections with the highest scores count. COCO's own numbers are those of 100; where
-the images hold more objects than that, no more than 100 of them can be found.
+evaluator.py gives the same numbers faster. Whether it does with the pycocotools that is installed is seen once in a
+process, on a small case that has everything that is awkward; where it does not, pycocotools counts.
 """
 
 import contextlib
+import functools
+import importlib.metadata
 import io
 import warnings
-from collections.abc import Iterable, Iterator
 
 import numpy as np
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from tqdm import tqdm
 
 from tinymrcnn.boxes import paste_masks
-from tinymrcnn.data import map_categories
 from tinymrcnn.data.coco import annotations_of, corners_to_sides, encode_mask
-
-METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
-AREAS = {"AP": "all", "AP50": "all", "AP75": "all", "APs": "small", "APm": "medium", "APl": "large"}
-IOU_THRESHOLDS = {"AP50": 0.5, "AP75": 0.75}  # all other metrics are means over ten
-
-
-def evaluate(model, dataset, batch_size: int = 8, progress: bool = True) -> dict[str, float]:
-    """Detect in every image of the data set, and compare with its targets.
-
-    Returns {"bbox/AP": ..., "bbox/AP50": ..., "segm/AP": ...}, see METRICS; -1 where the data set has no
-    object of that size, and no "segm" where the model predicts no masks or the targets have none. As many detections
-    of an image count as the model may find, its config.max_detections (100, as in COCO, unless set); a warning says
-    where an image has more objects. The model is in eval mode meanwhile; its mode is restored afterwards.
-    Pasted masks are encoded one at a time, so that memory does not grow with the data set. progress: whether to show
-    a progress bar.
-    Classes are compared by name: the data set may have them in another order, or some of the model's only, and then
-    what the model finds of the others does not count (see map_categories, which raises ValueError for other classes).
-    Raises ValueError for an empty data set."""
-    labels = map_categories(getattr(model, "categories", None), dataset.categories)
-    training = model.training
-    model.eval()
-    try:
-        pairs = _renamed(_detect(model, dataset, batch_size, progress), labels)
-        limit = model.config.box.max_detections
-        counted = _counted(pairs, limit, of_class=False)
-        return _metrics(counted, dataset.categories, model.config.mask.paste_whole_pixels, limit)
-    finally:
-        model.train(training)
-
-
-def evaluate_detections(
-    detections: list[dict], dataset, whole_pixels: bool = False, max_detections: int = 100
-) -> dict[str, float]:
-    """The metrics (see evaluate) of detections that exist already, one dict an image in the order of the data
-    set, as model.detect returns them. whole_pixels: see coco_results. max_detections: how many of an image and a class
-    count, those with the highest scores. A data set with a method read_target(index) is asked for targets
-    alone, not for images. Raises ValueError where their numbers differ, or max_detections is below 1."""
-    if len(detections) != len(dataset):
-        raise ValueError(f"There are detections for {len(detections)} images, but the data set has {len(dataset)}.")
-    if max_detections < 1:
-        raise ValueError(f"max_detections must be 1 at least, not {max_detections}.")
-    target_of = getattr(dataset, "read_target", lambda index: dataset[index][1])
-    pairs = ((target_of(index), detection) for index, detection in enumerate(detections))
-    counted = _counted(pairs, max_detections, of_class=True)
-    return _metrics(counted, dataset.categories, whole_pixels, max_detections)
+from tinymrcnn.evaluation.comparison import Comparison, metrics_of
 
 
 def coco_results(
@@ -98,92 +49,60 @@ def coco_results(
     return records
 
 
-def _detect(model, dataset, batch_size: int, progress: bool) -> Iterator[tuple[dict, dict]]:
-    """(target, detection) of every image."""
-    with tqdm(total=len(dataset), desc="evaluate", unit="image", disable=not progress) as bar:
-        for start in range(0, len(dataset), batch_size):
-            batch = [dataset[index] for index in range(start, min(start + batch_size, len(dataset)))]
-            detections = model.detect([image for image, _ in batch])
-            yield from zip((target for _, target in batch), detections, strict=True)
-            bar.update(len(batch))
+class Reference:
+    """As Comparison, by pycocotools: what is added is kept, and is all compared at the end."""
 
+    def __init__(self, categories: list[dict], max_detections: int = 100, whole_pixels: bool = False):
+        self.categories, self.max_detections, self.whole_pixels = categories, max_detections, whole_pixels
+        self.kinds: tuple[str, ...] = ("bbox", "segm")
+        self._images: list[dict] = []
+        self._annotations: list[dict] = []
+        self._results: list[dict] = []
 
-def _renamed(pairs: Iterable[tuple[dict, dict]], labels: dict[int, int]) -> Iterator[tuple[dict, dict]]:
-    """The pairs, with the detections of the data set's classes only, under its labels. labels: see map_categories."""
-    back = {of_model: of_dataset for of_dataset, of_model in labels.items()}
-    for target, detection in pairs:
-        kept = np.array([label in back for label in detection["labels"].tolist()], bool)
-        shown = {key: values[kept] for key, values in detection.items()}
-        shown["labels"] = np.array([back[label] for label in shown["labels"].tolist()], np.int64)
-        yield target, shown
-
-
-def _counted(pairs: Iterable[tuple[dict, dict]], max_detections: int, of_class: bool) -> Iterator[tuple[dict, dict]]:
-    """The pairs as they are; after them a warning, where an image has more objects (of one class) than can be found."""
-    most = 0
-    for target, detection in pairs:
-        labels = target["labels"][target["iscrowd"] == 0]
-        most = max(most, np.bincount(labels, minlength=1).max().item() if of_class else len(labels))
-        yield target, detection
-    if most > max_detections:
-        objects, limit = ("objects of one class", " and a class") if of_class else ("objects", "")
-        warnings.warn(
-            f"An image holds {most} {objects}, but at most {max_detections} detections of an image{limit} count "
-            "(max_detections), so AP cannot reach 1.",
-            stacklevel=4,
-        )
-
-
-def _metrics(
-    pairs: Iterable[tuple[dict, dict]], categories: list[dict], whole_pixels: bool, max_detections: int
-) -> dict[str, float]:
-    """The metrics of (target, detection) pairs, which are read one by one."""
-    images: list[dict] = []
-    annotations: list[dict] = []
-    results: list[dict] = []
-    with_masks = True
-    for target, detection in pairs:
+    def add(self, target: dict, detection: dict) -> None:
+        """See Comparison.add."""
         image_id, size = target["image_id"], (0, 0)  # which only masks need
-        with_masks = with_masks and "masks" in target and "masks" in detection
-        if with_masks:
+        if "masks" not in target or "masks" not in detection:
+            self.kinds = ("bbox",)
+        if "segm" in self.kinds:
             size = target["masks"].shape[1:]
         else:
             target, detection = (
                 {key: value for key, value in each.items() if key != "masks"} for each in (target, detection)
             )
-        images.append({"id": image_id, "height": size[0], "width": size[1]})
-        annotations += annotations_of(target, categories, len(annotations) + 1)
-        results += coco_results([detection], [image_id], [size], categories, whole_pixels)
-    if not images:
-        raise ValueError("The data set holds no image, so there is nothing to evaluate.")
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
-        ground_truth = _coco(images, annotations, categories)
+        self._images.append({"id": image_id, "height": size[0], "width": size[1]})
+        self._annotations += annotations_of(target, self.categories, len(self._annotations) + 1)
+        self._results += coco_results([detection], [image_id], [size], self.categories, self.whole_pixels)
+
+    def curves(self, kind: str, limits: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """See Comparison.curves."""
+        found = [
+            {**record, "id": number, "iscrowd": 0, "area": _area(record, kind)}
+            for number, record in enumerate(self._results, start=1)  # pycocotools takes an id of 0 for "no match"
+        ]
+        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
+            run = COCOeval(self._coco(self._annotations), self._coco(found), kind)
+            run.params.maxDets = limits
+            run.evaluate()
+            run.accumulate()
+        return run.eval["precision"], run.eval["recall"]
+
+    def metrics(self) -> dict[str, float]:
+        """See Comparison.metrics."""
+        if not self._images:
+            raise ValueError("The data set holds no image, so there is nothing to evaluate.")
         return {
             f"{kind}/{name}": value
-            for kind in (("bbox", "segm") if with_masks else ("bbox",))
-            for name, value in _stats(ground_truth, results, kind, max_detections).items()
+            for kind in self.kinds
+            for name, value in metrics_of(self.curves(kind, [self.max_detections])[0]).items()
         }
 
-
-def _stats(ground_truth: COCO, results: list[dict], kind: str, max_detections: int) -> dict[str, float]:
-    """METRICS of one kind, computed as pycocotools' summarize() does it, which knows 100 detections only."""
-    found = [
-        {**record, "id": number, "iscrowd": 0, "area": _area(record, kind)}
-        for number, record in enumerate(results, start=1)  # pycocotools takes an id of 0 for "no match"
-    ]
-    dataset = ground_truth.dataset
-    run = COCOeval(ground_truth, _coco(dataset["images"], found, dataset["categories"]), kind)
-    run.params.maxDets = [max_detections]
-    run.evaluate()
-    run.accumulate()
-    stats = {}
-    for name in METRICS:
-        precision = run.eval["precision"][:, :, :, run.params.areaRngLbl.index(AREAS[name]), 0]
-        if name in IOU_THRESHOLDS:
-            precision = precision[run.params.iouThrs == IOU_THRESHOLDS[name]]
-        defined = precision[precision > -1]
-        stats[name] = defined.mean().item() if len(defined) else -1.0
-    return stats
+    def _coco(self, annotations: list[dict]) -> COCO:
+        """pycocotools' index of a data set in memory."""
+        coco = COCO()
+        coco.dataset = {"images": self._images, "annotations": annotations, "categories": self.categories}
+        coco.createIndex()
+        return coco
 
 
 def _area(record: dict, kind: str) -> float:
@@ -193,9 +112,49 @@ def _area(record: dict, kind: str) -> float:
     return float(coco_mask.area(record["segmentation"]))
 
 
-def _coco(images: list[dict], annotations: list[dict], categories: list[dict]) -> COCO:
-    """pycocotools' index of a data set in memory."""
-    coco = COCO()
-    coco.dataset = {"images": images, "annotations": annotations, "categories": categories}
-    coco.createIndex()
-    return coco
+# Are they equal here? ------------------------------------------------------------------------------------
+
+
+@functools.cache
+def is_our_own_equal() -> bool:
+    """Whether our own evaluator gives the numbers of the pycocotools that is installed, precision and recall of a small
+    case bit for bit. Warns where it does not."""
+    categories = [{"label": label, "id": 10 - label, "name": str(label)} for label in (1, 2, 3)]
+    ours, theirs = Comparison(categories, 5), Reference(categories, 5)
+    for image_id in (4, 1, 3, 2, 0):
+        for judge in (ours, theirs):
+            judge.add(*_awkward(image_id))
+    pairs = (zip(ours.curves(kind, [1, 5]), theirs.curves(kind, [1, 5]), strict=True) for kind in ours.kinds)
+    equal = all(np.array_equal(own, other) for pair in pairs for own, other in pair)
+    if not equal:
+        warnings.warn(
+            "For a small case our own evaluator does not give the same numbers as pycocotools "
+            f"{importlib.metadata.version('pycocotools')}, so that one counts, which takes longer.",
+            stacklevel=2,
+        )
+    return equal
+
+
+def _awkward(image_id: int) -> tuple[dict, dict]:
+    """A target and detections with equal scores, crowds, objects of all sizes, boxes without a size, more detections of
+    a class than count; nothing there in image 0, nothing found in image 1."""
+    rng = np.random.default_rng(image_id)
+    size, objects, found = (110, 130), 6 if image_id else 0, 24 if image_id != 1 else 0
+    corners = rng.integers(0, 60, (objects, 2))
+    boxes = np.concatenate([corners, corners + rng.integers(4, 70, (objects, 2))], axis=1).astype(np.float32)
+    masks = np.zeros((objects, *size), np.uint8)
+    for mask, (x1, y1, x2, y2) in zip(masks, boxes.astype(int), strict=True):
+        mask[y1:y2, x1:x2] = 1
+    labels = rng.integers(1, 4, objects)
+    crowd = np.arange(objects) % 5 // 4  # the fifth
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(1) * rng.choice([1, 3], objects).astype(np.float32)
+    near = rng.integers(0, objects, found) if objects else np.empty(0, np.int64)
+    moved = boxes[near] + rng.integers(-4, 5, (len(near), 4)).astype(np.float32)
+    moved[::7, 2] = moved[::7, 0]
+    target = {"boxes": boxes, "labels": labels, "masks": masks, "image_id": image_id, "area": area, "iscrowd": crowd}
+    return target, {
+        "boxes": moved,
+        "labels": np.where(rng.random(len(near)) < 0.8, labels[near], 1),
+        "scores": (rng.integers(1, 6, len(near)) / 6).astype(np.float32),
+        "masks": rng.random((len(near), 5, 4), np.float32) + np.float32(0.3),
+    }

@@ -1,0 +1,128 @@
+"""COCO's metrics of a model, or of detections that exist already.
+
+AP is the average precision over classes and over IoU thresholds 0.5, 0.55, ..., 0.95; AP50 and AP75 are at
+one threshold; APs, APm and APl are over objects of up to 32^2 pixels, up to 96^2, and beyond (section 4 of
+the article). average_precision.py computes the same from scratch, and lesson 12 explains it.
+
+Our own evaluator counts (evaluator.py), if it gives the numbers of pycocotools, the reference, for a small case that
+both count first; else, and where it is asked for, pycocotools counts (coco.py).
+
+Of every image and class, the max_detections with the highest scores count. COCO's own numbers are those of 100; where
+the images hold more objects than that, no more than 100 of them can be found.
+"""
+
+import warnings
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from tqdm import tqdm
+
+from tinymrcnn.data import map_categories
+from tinymrcnn.evaluation.coco import Reference, is_our_own_equal
+from tinymrcnn.evaluation.comparison import Comparison
+
+
+def evaluate(model, dataset, batch_size: int = 8, progress: bool = True, reference: bool = False) -> dict[str, float]:
+    """Detect in every image of the data set, and compare with its targets.
+
+    Returns {"bbox/AP": ..., "bbox/AP50": ..., "segm/AP": ...}, see METRICS; -1 where the data set has no
+    object of that size, and no "segm" where the model predicts no masks or the targets have none. As many detections
+    of an image count as the model may find, its config.max_detections (100, as in COCO, unless set); a warning says
+    where an image has more objects. The model is in eval mode meanwhile; its mode is restored afterwards.
+    Images are compared one at a time, so that memory does not grow with the data set. progress: whether to show
+    a progress bar. reference: whether pycocotools counts.
+    Classes are compared by name: the data set may have them in another order, or some of the model's only, and then
+    what the model finds of the others does not count (see map_categories, which raises ValueError for other classes).
+    Raises ValueError for an empty data set, and where two images have one id."""
+    judge = _judge(*_settings(model, dataset), reference)
+    return _compared(model, dataset, judge, batch_size, progress).metrics()
+
+
+def compare(model, dataset, batch_size: int = 8, progress: bool = True, errors: bool = False) -> Comparison:
+    """As evaluate(), for more than the metrics: what it returns has intervals() and, if they are wanted, errors()."""
+    judge = Comparison(*_settings(model, dataset), errors=errors)
+    return _compared(model, dataset, judge, batch_size, progress)
+
+
+def evaluate_detections(
+    detections: list[dict], dataset, whole_pixels: bool = False, max_detections: int = 100, reference: bool = False
+) -> dict[str, float]:
+    """The metrics (see evaluate) of detections that exist already, one dict an image in the order of the data
+    set, as model.detect returns them. whole_pixels: see coco_results. max_detections: how many of an image and a class
+    count, those with the highest scores. reference: whether pycocotools counts. A data set with a method
+    read_target(index) is asked for targets alone, not for images. Raises ValueError where their numbers differ, where
+    two images have one id, or max_detections is below 1."""
+    if len(detections) != len(dataset):
+        raise ValueError(f"There are detections for {len(detections)} images, but the data set has {len(dataset)}.")
+    if max_detections < 1:
+        raise ValueError(f"max_detections must be 1 at least, not {max_detections}.")
+    target_of = getattr(dataset, "read_target", lambda index: dataset[index][1])
+    pairs = ((target_of(index), detection) for index, detection in enumerate(detections))
+    judge = _judge(dataset.categories, max_detections, whole_pixels, reference)
+    for target, detection in _counted(pairs, max_detections, of_class=True):
+        judge.add(target, detection)
+    return judge.metrics()
+
+
+def _settings(model, dataset) -> tuple[list[dict], int, bool]:
+    """The first arguments of a judge."""
+    return dataset.categories, model.config.box.max_detections, model.config.mask.paste_whole_pixels
+
+
+def _judge(categories, max_detections: int, whole_pixels: bool, reference: bool) -> Comparison | Reference:
+    kind = Reference if reference or not is_our_own_equal() else Comparison
+    return kind(categories, max_detections, whole_pixels)
+
+
+def _compared(model, dataset, judge, batch_size: int, progress: bool):
+    """The judge, when every image of the data set was added to it."""
+    labels = map_categories(getattr(model, "categories", None), dataset.categories)
+    training = model.training
+    model.eval()
+    try:
+        pairs = _renamed(_detect(model, dataset, batch_size, progress), labels)
+        for target, detection in _counted(pairs, judge.max_detections, of_class=False):
+            judge.add(target, detection)
+    finally:
+        model.train(training)
+    return judge
+
+
+def _detect(model, dataset, batch_size: int, progress: bool) -> Iterator[tuple[dict, dict]]:
+    """(target, detection) of every image."""
+    with tqdm(total=len(dataset), desc="evaluate", unit="image", disable=not progress) as bar:
+        for start in range(0, len(dataset), batch_size):
+            batch = [dataset[index] for index in range(start, min(start + batch_size, len(dataset)))]
+            detections = model.detect([image for image, _ in batch])
+            yield from zip((target for _, target in batch), detections, strict=True)
+            bar.update(len(batch))
+
+
+def _renamed(pairs: Iterable[tuple[dict, dict]], labels: dict[int, int]) -> Iterator[tuple[dict, dict]]:
+    """The pairs, with the detections of the data set's classes only, under its labels. labels: see map_categories."""
+    back = {of_model: of_dataset for of_dataset, of_model in labels.items()}
+    for target, detection in pairs:
+        kept = np.array([label in back for label in detection["labels"].tolist()], bool)
+        shown = {key: values[kept] for key, values in detection.items()}
+        shown["labels"] = np.array([back[label] for label in shown["labels"].tolist()], np.int64)
+        yield target, shown
+
+
+def _counted(pairs: Iterable[tuple[dict, dict]], max_detections: int, of_class: bool) -> Iterator[tuple[dict, dict]]:
+    """The pairs as they are; after them a warning, where an image has more objects (of one class) than can be found.
+    Raises ValueError where two images have one id."""
+    most, ids = 0, set()
+    for target, detection in pairs:
+        if target["image_id"] in ids:
+            raise ValueError(f"Two images of the data set have the image_id {target['image_id']}: each needs its own.")
+        ids.add(target["image_id"])
+        labels = target["labels"][target["iscrowd"] == 0]
+        most = max(most, np.bincount(labels, minlength=1).max().item() if of_class else len(labels))
+        yield target, detection
+    if most > max_detections:
+        objects, limit = ("objects of one class", " and a class") if of_class else ("objects", "")
+        warnings.warn(
+            f"An image holds {most} {objects}, but at most {max_detections} detections of an image{limit} count "
+            "(max_detections), so AP cannot reach 1.",
+            stacklevel=3 if of_class else 4,  # the line that called evaluate_detections() or evaluate()
+        )
