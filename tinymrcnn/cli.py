@@ -67,6 +67,7 @@ def _train(**options) -> int:
 
 
 def _evaluate(**options) -> int:
+    prepare_drawing()
     from tinymrcnn.commands.evaluate import evaluate_command
 
     return evaluate_command(**options)
@@ -165,12 +166,20 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = command(
         commands, "evaluate", _evaluate, "compute COCO's box and mask AP of a checkpoint",
         "  tinymrcnn evaluate runs/shapes/model.npz\n"
-        "  tinymrcnn evaluate model.npz --data val/ val.json --out metrics.json",
+        "  tinymrcnn evaluate model.npz --data val/ val.json --out metrics.json\n"
+        "  tinymrcnn evaluate model.npz --data val/ val.json --interval --errors",
     )  # fmt: skip
     evaluate.add_argument("checkpoint", nargs="?", default=SHIPPED_MODEL, help="(default: the toy model)")
     evaluate.add_argument("--data", **pair, help="a COCO data set (default: toy shapes, seed 1)")
     evaluate.add_argument("--images", type=int, default=500, metavar="N", help="shapes only (default: 500)")
     _add_device(evaluate)
+    evaluate.add_argument(
+        "--interval", action="store_true", help="how far other images of the kind would move the metrics (bootstrap)"
+    )
+    evaluate.add_argument(
+        "--errors", action="store_true", help="which kinds of errors cost how much AP50; with --out a picture, too"
+    )
+    evaluate.add_argument("--reference", action="store_true", help="let pycocotools count (the same numbers, slower)")
     evaluate.add_argument("--out", metavar="FILE", help="write the metrics as JSON, too (replaces only such a file)")
 
     predict = command(
@@ -209,12 +218,12 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
 
     bench = command(
-        commands, "bench", _bench, "measure the speed and the memory, beside torch and torchvision where installed",
+        commands, "bench", _bench, "measure the speed and the memory, beside torch and pycocotools where installed",
         "  tinymrcnn bench roi                  the RoI operators only\n"
         "  tinymrcnn bench                      everything, into bench_cpu.json\n"
         "  tinymrcnn bench train --profile      where the time of a training step goes",
     )  # fmt: skip
-    groups = ("roi", "conv", "nms", "paste", "model", "train", "all")
+    groups = ("roi", "conv", "nms", "paste", "evaluate", "model", "train", "all")
     bench.add_argument("group", nargs="?", default="all", choices=groups, help="what to measure (default: all)")
     _add_device(bench)
     bench.add_argument("--threads", type=int, metavar="N", help="of both sides (default: the cores)")

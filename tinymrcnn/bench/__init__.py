@@ -2,6 +2,7 @@
 
 measure.py   the clock: both sides turn by turn in one process, on the same threads; the machine's ceilings
 cases.py     the operators: RoI features, suppression, convolution, pasting
+coco.py      COCO's metrics, ours and pycocotools'
 networks.py  whole networks, and torchvision's with the same layers and weights
 memory.py    peak memory, in a fresh process for every side
 watch.py     watching the engine: which operators run, and how many operations they do

@@ -28,6 +28,8 @@ GOALS = {
         "1x1 convolution, 64 to 512 channels, 100x136, forward + backward": (1.1, 0.9),
         "1x1 convolution, 512 to 256 channels, 100x136, forward + backward": (1.1, 0.9),
         "pasting 100 masks into 800x1088": (0.5, 0.2),
+        "COCO metrics of boxes, 1,000 images": (0.05, 0.02),
+        "COCO metrics of masks, 1,000 images": (0.125, 0.05),
         "R50-FPN inference, 800x1088": (0.8, 0.5),
         "R50-FPN training step, one image 800x1088": (1.0, 0.7),
         "shapes training step, batch 8, 128x128": (1.2, 0.8),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tinymrcnn.backend import cuda_problem, resolve_device
 from tinymrcnn.bench import cases, measure, report
+from tinymrcnn.bench.coco import evaluation_cases
 from tinymrcnn.bench.memory import measure_memory
 from tinymrcnn.bench.networks import network_cases, networks, sides_of
 from tinymrcnn.bench.profile import draw_profile, profile_table, profile_training
@@ -21,6 +22,7 @@ OPERATORS = {
     "conv": cases.conv_cases,
     "nms": cases.nms_cases,
     "paste": cases.paste_cases,
+    "evaluate": evaluation_cases,
 }
 PROFILED_STEPS = 10
 

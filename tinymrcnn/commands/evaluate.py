@@ -1,32 +1,72 @@
-"""`tinymrcnn evaluate`: COCO's metrics of a checkpoint, printed and, where asked for, written as JSON."""
+"""`tinymrcnn evaluate`: COCO's metrics of a checkpoint, their intervals, and the kinds of errors, printed and, where
+asked for, written as JSON."""
 
 import json
+from pathlib import Path
 
 from tinymrcnn.data import CocoDataset, ShapesDataset, map_categories
-from tinymrcnn.evaluation import evaluate
-from tinymrcnn.files import SHIPPED_MODEL, check_output, replacing
+from tinymrcnn.draw import draw_errors, write_picture
+from tinymrcnn.evaluation import compare, evaluate
+from tinymrcnn.evaluation.comparison import RESAMPLES
+from tinymrcnn.evaluation.errors import ERRORS
+from tinymrcnn.files import SHIPPED_MODEL, check_output, printable, replacing
 from tinymrcnn.weights import load_model
+
+TITLES = {"bbox": "boxes", "segm": "masks"}
 
 
 def evaluate_command(
-    checkpoint=SHIPPED_MODEL, *, data: tuple[str, str] | None = None, images: int = 500, device: str = "auto", out=None
-) -> int:
+    checkpoint=SHIPPED_MODEL, *, data: tuple[str, str] | None = None, images: int = 500, device: str = "auto", out=None,
+    interval: bool = False, errors: bool = False, reference: bool = False,
+) -> int:  # fmt: skip
     """Print the metrics of a checkpoint, and write them to the file `out`. Returns the exit code, 0.
 
-    data: (image folder, annotation file) of a COCO data set; without it, so many toy shapes (seed 1).
-    Raises ValueError or OSError where the files do not fit each other, or `out` cannot be written or holds something
-    else than metrics; before the work starts."""
-    if out:
-        check_output(out, is_metrics, "metrics")
+    data: (image folder, annotation file) of a COCO data set; without it, so many toy shapes (seed 1). interval: with
+    intervals by the bootstrap over images. errors: with the kinds of errors, and a picture of them next to `out`.
+    reference: let pycocotools count.
+    Raises ValueError or OSError where the files do not fit each other, options do not go together, or `out` cannot be
+    written or holds something else than metrics; before the work starts."""
+    if reference and (interval or errors):
+        raise ValueError("--reference counts the metrics alone: leave out --interval and --errors.")
+    picture = _check_out(out, errors) if out else None
     model = load_model(checkpoint, device)
     dataset = CocoDataset(data[0], data[1], masks=model.config.masks) if data else ShapesDataset(images, seed=1)
     map_categories(model.categories, dataset.categories)
-    metrics = evaluate(model, dataset)
-    print_metrics(metrics, len(dataset), model.config.box.max_detections)
+    intervals: dict[str, tuple[float, float]] = {}
+    kinds: dict[str, dict[str, tuple[int, float]]] = {}
+    if interval or errors:
+        comparison = compare(model, dataset, errors=errors)
+        metrics = comparison.metrics()
+        intervals = comparison.intervals() if interval else {}
+        kinds = comparison.errors() if errors else {}
+    else:
+        metrics = evaluate(model, dataset, reference=reference)
+    print_metrics(metrics, len(dataset), model.config.box.max_detections, intervals)
+    if kinds:
+        print_errors(kinds)
     if out:
+        for name, (low, high) in intervals.items():
+            metrics |= {f"{name}/low": low, f"{name}/high": high}
+        for kind, rows in kinds.items():
+            for name, (count, cost) in rows.items():
+                metrics |= {f"{kind}/errors/{name}": cost, f"{kind}/errors/{name}/count": count}
         with replacing(out) as file:
             file.write((json.dumps(metrics, indent=2) + "\n").encode())
+    if picture:
+        write_picture(picture, draw_errors({TITLES[kind]: rows for kind, rows in kinds.items()}))
+        print(printable(picture))
     return 0
+
+
+def _check_out(out, errors: bool) -> Path | None:
+    """The picture's file, if there is to be one. Raises OSError or ValueError where something is in the way."""
+    picture = Path(out).with_suffix(".png")
+    if errors and picture == Path(out):
+        raise ValueError("--out names the JSON file; the picture gets the same name with .png at its end.")
+    check_output(out, is_metrics, "metrics")
+    if errors and picture.exists() and not Path(out).exists():
+        raise FileExistsError(f"'{printable(picture)}' exists already, and would be replaced: name another --out.")
+    return picture if errors else None
 
 
 def is_metrics(content) -> bool:
@@ -36,15 +76,43 @@ def is_metrics(content) -> bool:
     )  # fmt: skip
 
 
-def print_metrics(metrics: dict[str, float], images: int, max_detections: int = 100) -> None:
-    """The table of COCO's metrics, as evaluate() returns them. max_detections: how many of an image count."""
+def print_metrics(
+    metrics: dict[str, float], images: int, max_detections: int = 100,
+    intervals: dict[str, tuple[float, float]] | None = None,
+) -> None:  # fmt: skip
+    """The table of COCO's metrics, as evaluate() returns them. max_detections: how many of an image count.
+    intervals: as Comparison.intervals() returns them."""
     names = list(dict.fromkeys(name.split("/")[1] for name in metrics))
     print(f"\nCOCO metrics on {images} held-out images (small, medium, large objects: APs, APm, APl)")
     if max_detections != 100:
         print(f"The {max_detections} best detections of an image count, not 100 as in COCO's own tables.")
+    if intervals:
+        print(
+            "Below each number, the range in which it would lie for 95 of 100 sets of such images "
+            f"(bootstrap, {RESAMPLES:,} resamples)."
+        )
     print(" " * 6 + "".join(f"{name:>8}" for name in names))
-    for kind, title in (("bbox", "boxes"), ("segm", "masks")):
+
+    def line(title: str, values: list[float]) -> None:
+        print(f"{title:<6}" + "".join(f"{value:>8.3f}" if value >= 0 else f"{'none':>8}" for value in values))
+
+    for kind, title in TITLES.items():
         if f"{kind}/AP" in metrics:
-            values = [metrics[f"{kind}/{name}"] for name in names]
-            print(f"{title:<6}" + "".join(f"{value:>8.3f}" if value >= 0 else f"{'none':>8}" for value in values))
+            line(title, [metrics[f"{kind}/{name}"] for name in names])
+            if intervals:
+                ends = [intervals[f"{kind}/{name}"] for name in names]
+                line("  from", [low for low, _ in ends])
+                line("  to", [high for _, high in ends])
+    print()
+
+
+def print_errors(errors: dict[str, dict[str, tuple[int, float]]]) -> None:
+    """The table of the kinds of errors, as Comparison.errors() returns them."""
+    print("What each kind of error costs: how many there are, and what AP50 would gain without them")
+    print(" " * 14 + "".join(f"{TITLES[kind]:>16}" for kind in errors))
+    for name, meaning in ERRORS.items():
+        line = f"{name:<14}"
+        for count, cost in (errors[kind][name] for kind in errors):
+            line += f"{count:>8,}{f'{cost:.3f}' if cost >= 0 else 'none':>8}"
+        print(f"{line}  {meaning}")
     print()

@@ -125,6 +125,25 @@ def _draw_series(axes, steps, values, name: str, color) -> None:
     axes.plot(steps, means, color=color, linewidth=1.8, label=name)
 
 
+def draw_errors(errors: dict[str, dict[str, tuple[int, float]]]):
+    """What each kind of error costs as bars. errors: {"boxes": {kind: (how many there are, what AP50 loses)}, ...}."""
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    height = 0.8 / len(errors)
+    for index, (title, kinds) in enumerate(errors.items()):
+        places = np.arange(len(kinds)) + (index - (len(errors) - 1) / 2) * height
+        costs = [max(0.0, cost) for _, cost in kinds.values()]
+        bars = axes.barh(places, costs, 0.9 * height, color=COLORS[4 - 3 * index], label=title, hatch="//" * index)
+        axes.bar_label(bars, [f"{cost:.3f} ({count:,})" for count, cost in kinds.values()], padding=4, fontsize=9)
+    axes.set_yticks(np.arange(len(kinds)), list(kinds))
+    axes.set(xlabel="AP50 that this kind of error costs (how many there are)")
+    axes.margins(x=0.2)
+    axes.invert_yaxis()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
+    return _pixels(figure)
+
+
 def draw_anchors(image, anchors: list):
     """Anchors over an image (3, H, W), a colour for each level; those that leave the image are seen whole.
 

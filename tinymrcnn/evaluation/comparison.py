@@ -91,6 +91,13 @@ class Comparison:
             for name, value in metrics_of(self.curves(kind, weights=weights)[0]).items()
         }
 
+    def summary(self, kind: str) -> list[float]:
+        """The twelve numbers that pycocotools' summarize() prints, in its order: AP, AP50, AP75, APs, APm, APl, and
+        average recall with 1, 10 and max_detections detections, and of small, medium and large objects."""
+        precision, recall = self.curves(kind, [1, 10, self.max_detections])
+        chosen = [recall[:, :, size, limit] for size, limit in ((0, 0), (0, 1), (0, 2), (1, 2), (2, 2), (3, 2))]
+        return [*metrics_of(precision).values(), *(mean_of_defined(each) for each in chosen)]
+
     def intervals(self, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, tuple[float, float]]:
         """{"bbox/AP": (low, high), ...}: what the metrics would be on other images of the same kind, 95 times of 100.
 
@@ -129,9 +136,14 @@ def metrics_of(precision: np.ndarray) -> dict[str, float]:
         chosen = precision[:, :, :, size, -1]
         if name in THRESHOLD:
             chosen = chosen[THRESHOLD[name]]
-        defined = chosen[chosen > -1]
-        metrics[name] = defined.mean().item() if len(defined) else -1.0
+        metrics[name] = mean_of_defined(chosen)
     return metrics
+
+
+def mean_of_defined(values: np.ndarray) -> float:
+    """The mean of those that are not -1; -1 where there are none."""
+    defined = values[values > -1]
+    return defined.mean().item() if len(defined) else -1.0
 
 
 def _sides(boxes) -> np.ndarray:

@@ -28,7 +28,14 @@ WRONG = {
     "classification": CLASSIFICATION, "localisation": LOCALISATION, "both": BOTH, "duplicate": DUPLICATE,
     "background": BACKGROUND,
 }  # fmt: skip
-ERRORS = (*WRONG, "missed")
+ERRORS = {
+    "classification": "on an object of another class",
+    "localisation": f"near an object of its class, IoU {NEAR} to {FOUND}",
+    "both": "near an object of another class",
+    "duplicate": "on an object that a better one has found",
+    "background": "near nothing",
+    "missed": "objects that nothing has found",
+}
 
 
 class Errors(NamedTuple):
@@ -57,7 +64,7 @@ def errors_in(found: Objects, objects: Objects, num_labels: int, max_detections:
     own, other = (np.where(pairs & ~objects.crowd, overlaps, 0) for pairs in (same, ~same))
     most_own, most_other = own.max(1, initial=0), other.max(1, initial=0)
     kind = np.select(
-        [right[:, 0] & 1, ignored[:, 0] & 1, (NEAR <= most_own) & (most_own < FOUND), most_other >= FOUND,
+        [right[:, 0] & 1 == 1, ignored[:, 0] & 1 == 1, (NEAR <= most_own) & (most_own < FOUND), most_other >= FOUND,
          most_own >= FOUND, most_other <= NEAR],
         [RIGHT, IGNORED, LOCALISATION, CLASSIFICATION, DUPLICATE, BACKGROUND], BOTH,
     )  # fmt: skip
@@ -78,7 +85,7 @@ def join_errors(images: list[Errors], ids: list) -> Errors:
 
 
 def price_errors(errors: Errors, num_labels: int) -> dict[str, tuple[int, float]]:
-    """{kind: (how many there are, how much AP50 they cost)}, see ERRORS; nan where there is no object."""
+    """{kind: (how many there are, how much AP50 they cost)}, see ERRORS; -1 where there is no object to find."""
     right, kept = errors.kind == RIGHT, errors.kind != IGNORED
     before = _ap50(errors.label, errors.score, right, kept, errors.object_label, num_labels)
     prices = {}
@@ -89,11 +96,12 @@ def price_errors(errors: Errors, num_labels: int) -> dict[str, tuple[int, float]
         after = _ap50(label, errors.score, right | mended, kept & (mended | ~those), errors.object_label, num_labels)
         prices[name] = int(those.sum()), after - before
     after = _ap50(errors.label, errors.score, right, kept, errors.object_label[~errors.missed], num_labels)
-    return prices | {"missed": (int(errors.missed.sum()), after - before)}
+    prices["missed"] = int(errors.missed.sum()), after - before
+    return prices if len(errors.object_label) else {name: (count, -1.0) for name, (count, _) in prices.items()}
 
 
 def _ap50(label, score, right, kept, object_label, num_labels: int) -> float:
-    """The mean over the classes that have an object; nan where none has."""
+    """The mean over the classes that have an object; 1 where none has, so that nothing is missed."""
     bits = np.zeros((2, len(label), 4), np.uint16)  # the first threshold of all sizes
     bits[0, :, 0], bits[1, :, 0] = right, ~kept
     counted = np.zeros((len(object_label), 4), bool)
@@ -102,4 +110,4 @@ def _ap50(label, score, right, kept, object_label, num_labels: int) -> float:
     rows = Rows(nothing, label, score, nothing, bits[0], bits[1], nobody, object_label, counted)
     precision = curves(rank(rows, num_labels, 1), [1])[0][0, :, :, 0, 0]
     defined = precision[precision > -1]
-    return defined.mean().item() if len(defined) else np.nan
+    return defined.mean().item() if len(defined) else 1.0
