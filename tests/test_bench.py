@@ -433,6 +433,18 @@ def test_bench_prints_a_table_and_writes_json(without_torch, tmp_path, capsys):
         assert row["name"] in printed and row["ratio"] is None and row["verdict"] == "not measured"
 
 
+def test_the_evaluator_beside_pycocotools(without_torch, tmp_path, capsys):
+    out = tmp_path / "bench.json"
+    assert main(["bench", "evaluate", "--quick", "--device", "cpu", "--threads", "1", "--out", str(out)]) == 0
+    rows = json.loads(out.read_text())["rows"]
+    names = [f"COCO metrics of {what}, 1,000 images" for what in ("boxes", "masks")]
+    assert [row["name"] for row in rows] == names and report.GOALS["cpu"].keys() >= set(names)
+    for row in rows:
+        medians = {side: seconds["median"] for side, seconds in row["sides"].items()}
+        assert list(medians) == ["ours", "pycocotools"] and row["amount"] > 1000
+        assert row["ratio"] == pytest.approx(medians["ours"] / medians["pycocotools"])
+
+
 def test_profile_writes_table_json_and_picture(without_torch, tmp_path, capsys):
     out = tmp_path / "profile.json"
     assert main(["bench", "train", "--profile", "--quick", "--device", "cpu", "--out", str(out)]) == 0

@@ -341,6 +341,45 @@ def test_evaluate_replaces_only_metrics(capsys, checkpoint, tmp_path):
     assert "segm/AP" in json.loads((tmp_path / "metrics.json").read_text())
 
 
+def test_evaluate_with_intervals_and_errors(capsys, checkpoint, tmp_path):
+    asked = ["evaluate", checkpoint, "--device", "cpu", "--images", "3"]
+    assert main([*asked, "--interval", "--errors", "--out", "metrics.json"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["bbox/AP/low"] <= metrics["bbox/AP"] <= metrics["bbox/AP/high"]
+    assert [line.split()[0] for line in lines if line.startswith(("boxes", "masks", "  "))][1:7] == [
+        "boxes", "from", "to", "masks", "from", "to",
+    ]  # fmt: skip
+    assert "95 of 100 sets of such images (bootstrap, 1,000 resamples)" in " ".join(lines)
+    (row,) = (line for line in lines if line.startswith("localisation"))
+    count, cost = metrics["segm/errors/localisation/count"], metrics["segm/errors/localisation"]
+    assert row.split()[3:5] == [str(count), f"{cost:.3f}"] and row.endswith(
+        "near an object of its class, IoU 0.1 to 0.5"
+    )
+    assert (tmp_path / "metrics.png").read_bytes().startswith(b"\x89PNG")
+    # once more, over what it has written; and by pycocotools, without the rest
+    assert main([*asked, "--errors", "--out", "metrics.json"]) == 0
+    again = json.loads((tmp_path / "metrics.json").read_text())
+    assert "bbox/AP/low" not in again and again.items() <= metrics.items()
+    capsys.readouterr()
+    assert main([*asked, "--reference", "--out", "reference.json"]) == 0
+    reference = json.loads((tmp_path / "reference.json").read_text())
+    assert (
+        len(reference) == 12
+        and reference.items() <= metrics.items()
+        and "classification" not in capsys.readouterr().out
+    )
+
+
+def test_evaluate_options_that_do_not_go_together(capsys, checkpoint, tmp_path):
+    asked = ["evaluate", checkpoint, "--device", "cpu", "--images", "2"]
+    assert "--reference counts the metrics alone" in error_of(capsys, [*asked, "--reference", "--interval"])
+    assert "--out names the JSON file" in error_of(capsys, [*asked, "--errors", "--out", "errors.png"])
+    (tmp_path / "holiday.png").write_bytes(b"\x89PNG")
+    assert "'holiday.png' exists already" in error_of(capsys, [*asked, "--errors", "--out", "holiday.json"])
+    assert (tmp_path / "holiday.png").read_bytes() == b"\x89PNG" and not (tmp_path / "holiday.json").exists()
+
+
 # predict
 
 

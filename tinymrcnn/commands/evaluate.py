@@ -60,10 +60,10 @@ def evaluate_command(
 
 def _check_out(out, errors: bool) -> Path | None:
     """The picture's file, if there is to be one. Raises OSError or ValueError where something is in the way."""
-    picture = Path(out).with_suffix(".png")
-    if errors and picture == Path(out):
+    if errors and Path(out).suffix == ".png":
         raise ValueError("--out names the JSON file; the picture gets the same name with .png at its end.")
     check_output(out, is_metrics, "metrics")
+    picture = Path(out).with_suffix(".png")
     if errors and picture.exists() and not Path(out).exists():
         raise FileExistsError(f"'{printable(picture)}' exists already, and would be replaced: name another --out.")
     return picture if errors else None
