@@ -31,6 +31,7 @@ QUICK = """
     coco.py::test_the_three_forms  coco.py::test_images_and_targets  coco.py::test_written_and_read_back
     draw.py::test_instances_lie  draw.py::test_curves_show  draw.py::test_describe
     evaluation.py::test_a_worked_example  evaluation.py::test_a_perfect_model
+    evaluation_errors.py::test_one_of_each  evaluator.py::test_random_cases_are_equal[1]
     fake_training.py::test_on_the_fake_device[fpn-  finetuning.py::test_a_checkpoint_brings
     freezing.py::test_the_network_computes  gradcheck.py::test_a_planted_bug  layout.py::test_maps_are_channels_last[fpn
     models_config.py::test_unknown_names  models_config.py::test_impossible  models_degenerate.py::test_no_samples

@@ -47,12 +47,13 @@ def spans_of_findings(masks: np.ndarray, boxes: np.ndarray, size, whole_pixels: 
     rim = ((0, 0), (1, 1), (1, 1))
     if whole_pixels:
         masks, boxes = np.pad(masks, rim), over_whole_pixels(boxes, masks.shape[1:])
-    return Spans(*_pasted(np.pad(masks, rim), boxes.astype(np.float64), np.zeros((1, *size), masks.dtype)))
+    return Spans(*_pasted(np.pad(masks, rim), boxes.astype(np.float64), np.empty((1, *size), masks.dtype)))
 
 
 @piece_kernel
 def _pasted(masks, boxes, image):
-    """The masks have a rim, as paste_kernel wants them. image: (1, h, w), zeros, which all masks use in turn."""
+    """The masks have a rim, as paste_kernel wants them. image: (1, h, w), in which they are pasted one
+    after the other."""
     count, first = 0, np.zeros(len(masks) + 1, np.int64)
     h, w = image.shape[1:]
     start, end = np.empty(4 * w, np.int64), np.empty(4 * w, np.int64)
@@ -74,7 +75,6 @@ def _pasted(masks, boxes, image):
                         else:
                             end[count] = y * w + x
                             count += 1
-                    image[0, y, x] = 0
                 if inside:
                     end[count] = y * w + right
                     count += 1

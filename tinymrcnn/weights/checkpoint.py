@@ -1,8 +1,11 @@
-"""The checkpoint: one .npz file that holds a model, and everything that its training needs to go on.
+"""The checkpoint: one file that holds a model, and everything that its training needs to go on.
 
     weights/NAME      the parameters and buffers, named as in Module.state_dict()
     optimizer/NAME    the optimiser's state, named as in its state_dict(); absent in a finished model
     metadata          JSON: Config, TrainConfig, categories, step, seed, environment; the number of the format
+
+It is an .npz file or, if its name ends so, one of safetensors, which other programs can read: there the weights have
+their names without "weights/", which are torchvision's, and the metadata are the text "tinymrcnn" beside the arrays.
 
 It holds no pickle, so that opening a stranger's file runs nothing, and reading it takes memory in proportion to the
 file. It appears whole or not at all: a crash while it is written leaves the file that was there before. Files of older
@@ -26,9 +29,17 @@ from tinymrcnn.nn.layers import at_most
 from tinymrcnn.settings import from_dict
 from tinymrcnn.weights.comparison import differences, no_weights, shapes_of
 from tinymrcnn.weights.environment import environment
+from tinymrcnn.weights.foreign.public_weights import OUR_METADATA
+from tinymrcnn.weights.foreign.safetensors_files import (
+    is_safetensors,
+    read_metadata,
+    read_safetensors,
+    write_safetensors,
+)
 from tinymrcnn.weights.migrations import FORMAT_VERSION, migrate
 
 FORMAT = "tinymrcnn checkpoint"
+WEIGHTS, OPTIMIZER = "weights/", "optimizer/"
 
 
 class CheckpointError(ValueError):
@@ -54,7 +65,8 @@ class Checkpoint:
 
 
 def save_checkpoint(path, model, step: int = 0, train_config: TrainConfig | None = None, optimizer=None) -> None:
-    """Write the model, and where they are given the settings and the optimiser that its training resumes with.
+    """Write the model, and where they are given the settings and the optimiser that its training resumes with. A path
+    that ends in .safetensors gets such a file, any other an .npz file.
 
     Without train_config and optimizer the file is a finished model: smaller, for use but not for resuming.
     Raises OSError where the file cannot be written, ValueError where model.categories are not those of the model's
@@ -72,12 +84,15 @@ def save_checkpoint(path, model, step: int = 0, train_config: TrainConfig | None
         "seed": model.seed,
         "environment": {**environment(), "device": model.device},
     }
-    arrays: dict[str, typing.Any] = {"metadata": np.array(json.dumps(metadata))}
-    arrays |= {f"weights/{name}": array for name, array in model.state_dict().items()}
-    if optimizer is not None:
-        arrays |= {f"optimizer/{name}": array for name, array in optimizer.state_dict().items()}
+    text, weights = json.dumps(metadata), model.state_dict()
+    state = optimizer.state_dict() if optimizer is not None else {}
+    arrays: dict[str, typing.Any] = {f"{OPTIMIZER}{name}": array for name, array in state.items()}
     with replacing(path) as file:
-        np.savez(file, **arrays)
+        if Path(path).suffix == ".safetensors":
+            write_safetensors(file, weights | arrays, {"format": "pt", OUR_METADATA: text})
+        else:
+            arrays |= {f"{WEIGHTS}{name}": array for name, array in weights.items()}
+            np.savez(file, metadata=np.array(text), **arrays)
 
 
 # Reading
@@ -111,7 +126,7 @@ def _load(path: Path) -> tuple[Checkpoint, TwoStage]:
         return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
     try:
-        checkpoint = _checkpoint(migrate(metadata), part("weights/"), part("optimizer/"))
+        checkpoint = _checkpoint(migrate(metadata), part(WEIGHTS), part(OPTIMIZER))
         return checkpoint, _empty_model(checkpoint)
     except Exception as error:  # settings that make no sense can fail anywhere
         told = f"{error}" if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
@@ -143,6 +158,8 @@ def _read(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
         start = file.read(16)
     if not start:
         raise CheckpointError(f"The checkpoint '{path}' is empty: it was not written to its end, or not copied whole.")
+    if is_safetensors(start, path.stat().st_size):
+        return _read_safetensors(path)
     if not zipfile.is_zipfile(path):
         if start.startswith(b"PK"):
             raise CheckpointError(
@@ -164,6 +181,25 @@ def _read(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
         raise CheckpointError(f"The file '{path}' is a zip archive, but no checkpoint of tinymrcnn.")
     return metadata, arrays
+
+
+def _read_safetensors(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
+    """As _read does."""
+    try:
+        with open(path, "rb") as file:
+            text = read_metadata(file).get(OUR_METADATA)
+            file.seek(0)
+            arrays = read_safetensors(file, path.stat().st_size) if text is not None else {}
+            metadata = json.loads(text) if text is not None else {}
+    except (RefusedError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"The checkpoint '{path}' is damaged and cannot be read. {error}") from error
+    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
+        raise CheckpointError(
+            f"The file '{path}' holds safetensors, but is no checkpoint of tinymrcnn: it does not tell the model's "
+            "settings. Name the --preset that it belongs to, or use load_weights()."
+        )
+    named = {name if name.startswith(OPTIMIZER) else WEIGHTS + name: array for name, array in arrays.items()}
+    return metadata, named
 
 
 def _checkpoint(metadata: dict, weights: dict, optimizer: dict) -> Checkpoint:

@@ -12,10 +12,11 @@ import numpy as np
 from tinymrcnn.archives import RefusedError, open_zip
 from tinymrcnn.weights.foreign.pickled_arrays import ARRAYS
 from tinymrcnn.weights.foreign.pickles import read_pickle
-from tinymrcnn.weights.foreign.safetensors_files import is_safetensors, read_safetensors
+from tinymrcnn.weights.foreign.safetensors_files import is_safetensors, read_metadata, read_safetensors
 from tinymrcnn.weights.foreign.torch_files import MAGIC, read_torch_legacy, read_torch_zip
 
 NAMES = 12  # that a message lists
+OUR_METADATA = "tinymrcnn"  # the text of a file of safetensors that is a checkpoint
 
 # Names: what a family calls an entry, and what we call it
 
@@ -86,8 +87,12 @@ def read_public(path: Path) -> tuple[str, dict[str, np.ndarray], dict]:
 def is_our_own(path: Path) -> bool:
     """Whether a file is a checkpoint of tinymrcnn, by its content. Raises RefusedError for a damaged archive."""
     with open(path, "rb") as file:
-        if file.read(2) != b"PK":
-            return False
+        start = file.read(16)
+        if is_safetensors(start, path.stat().st_size):
+            file.seek(0)
+            return OUR_METADATA in read_metadata(file)
+    if not start.startswith(b"PK"):
+        return False
     with open_zip(path) as archive:
         return "metadata.npy" in archive.namelist()
 
@@ -100,13 +105,13 @@ def read_file(path: Path):
         file.seek(0)
         if not start:
             raise RefusedError("It is empty: it was not written to its end, or not copied whole.")
+        if is_safetensors(start, size):  # first: its length may begin as the files below do
+            return read_safetensors(file, size)
         if start.startswith(b"PK"):
             return read_torch_zip(path)
         if start.startswith(b"\x80"):
             value = read_pickle(file, size, ARRAYS)
             return read_torch_legacy(file, size) if type(value) is int and value == MAGIC else value
-        if is_safetensors(start, size):
-            return read_safetensors(file, size)
         if start.lstrip().startswith(b"<"):
             raise RefusedError(
                 f"It is a web page and holds no weights (it begins with {start!r}): the download got a message "
