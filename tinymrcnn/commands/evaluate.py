@@ -1,19 +1,24 @@
 """`tinymrcnn evaluate`: COCO's metrics of a checkpoint, printed and, where asked for, written as JSON."""
 
 import json
+from collections.abc import Sequence
 
 from tinymrcnn.data import CocoDataset, ShapesDataset, map_categories
 from tinymrcnn.evaluation import evaluate
 from tinymrcnn.files import SHIPPED_MODEL, check_output, replacing
+from tinymrcnn.models.test_time import TestTime, set_free_settings
+from tinymrcnn.settings import parse_setting
 from tinymrcnn.weights import load_model
 
 
 def evaluate_command(
-    checkpoint=SHIPPED_MODEL, *, data: tuple[str, str] | None = None, images: int = 500, device: str = "auto", out=None
-) -> int:
+    checkpoint=SHIPPED_MODEL, *, data: tuple[str, str] | None = None, images: int = 500, device: str = "auto",
+    settings: Sequence[str] | None = None, tile: int | None = None, mirrored: bool = False, out=None,
+) -> int:  # fmt: skip
     """Print the metrics of a checkpoint, and write them to the file `out`. Returns the exit code, 0.
 
-    data: (image folder, annotation file) of a COCO data set; without it, so many toy shapes (seed 1).
+    data: (image folder, annotation file) of a COCO data set; without it, so many toy shapes (seed 1). settings: texts
+    "FIELD=VALUE" of what may change after training. tile, mirrored: see TestTime.
     Raises ValueError or OSError where the files do not fit each other, or `out` cannot be written or holds something
     else than metrics; before the work starts."""
     if out:
@@ -21,7 +26,8 @@ def evaluate_command(
     model = load_model(checkpoint, device)
     dataset = CocoDataset(data[0], data[1], masks=model.config.masks) if data else ShapesDataset(images, seed=1)
     map_categories(model.categories, dataset.categories)
-    metrics = evaluate(model, dataset)
+    set_free_settings(model, dict(map(parse_setting, settings or ())))
+    metrics = evaluate(TestTime(model, tile=tile, mirrored=mirrored), dataset)
     print_metrics(metrics, len(dataset), model.config.box.max_detections)
     if out:
         with replacing(out) as file:
