@@ -21,11 +21,11 @@ from tinymrcnn.cli import main
 from tinymrcnn.commands import doctor, source
 from tinymrcnn.commands import train as command
 from tinymrcnn.commands.source import read_source
-from tinymrcnn.commands.train import TrainOptions, in_proportion, parse_value, train_command
+from tinymrcnn.commands.train import TrainOptions, in_proportion, train_command
 from tinymrcnn.data import CocoDataset, ShapesDataset, write_coco
 from tinymrcnn.data.coco import decode_mask
 from tinymrcnn.models import Config, TrainConfig, build_model
-from tinymrcnn.settings import field_names, flatten, replace, value_of
+from tinymrcnn.settings import field_names, flatten, parse_setting, replace, value_of
 from tinymrcnn.training import read_log, trainer
 from tinymrcnn.weights import load_checkpoint, save_checkpoint
 
@@ -293,13 +293,14 @@ def test_values_of_fields():
         ("5e-4", 5e-4), ("1", 1), ("false", False), ("True", True), ("none", None), ("96", 96),
         ("roi_pool", "roi_pool"), ("[8,8]", [8, 8]), ("((8,),(16,))", ((8,), (16,))), ("nan", "nan"), ("a=b", "a=b"),
     ):  # fmt: skip
-        assert parse_value(text) == value and type(parse_value(text)) is type(value)
+        name, parsed = parse_setting(f"lr={text}")
+        assert (name, parsed) == ("lr", value) and type(parsed) is type(value)
 
 
 def test_every_field_of_the_configs_can_be_set_from_its_text():
     for name, value in {**flatten(Config()), **flatten(TrainConfig())}.items():
         kind = Config if name in field_names(Config) else TrainConfig
-        assert value_of(replace(kind(), **{name: parse_value(str(value))}), name) == value
+        assert value_of(replace(kind(), **{name: parse_setting(f"{name}={value}")[1]}), name) == value
     assert not {*field_names(Config)} & {*field_names(TrainConfig)}
 
 

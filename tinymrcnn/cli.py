@@ -6,17 +6,14 @@ Ctrl-C, 143 for SIGTERM, 129 for SIGHUP, 141 if a command that only prints has l
 """
 
 import argparse
-import errno
 import signal
 import sys
 
 from tinymrcnn import __version__
 from tinymrcnn.commands.terminal import ReaderGone, only_prints, prepare_drawing, terminal
-from tinymrcnn.files import SHIPPED_MODEL, told
+from tinymrcnn.files import FULL_DISK, SHIPPED_MODEL, told
 from tinymrcnn.machine import choose_blas_kernels, keep_freed_memory
 from tinymrcnn.stopping import RunStopped
-
-FULL = (errno.ENOSPC, errno.EFBIG, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC))  # no fault of the input
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -51,7 +48,7 @@ def _sentence(error: Exception) -> str:
 
 
 def _code(error: Exception) -> int:
-    if isinstance(error, OSError) and error.errno in FULL:
+    if isinstance(error, OSError) and error.errno in FULL_DISK:
         return 1
     return 2 if isinstance(error, (ValueError, OSError, RuntimeError)) and not isinstance(error, RunStopped) else 1
 
@@ -173,6 +170,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--data", **pair, help="a COCO data set (default: toy shapes, seed 1)")
     evaluate.add_argument("--images", type=int, default=500, metavar="N", help="shapes only (default: 500)")
     _add_device(evaluate)
+    _add_test_time(evaluate)
     evaluate.add_argument(
         "--interval", action="store_true", help="how far other images of the kind would move the metrics (bootstrap)"
     )
@@ -183,14 +181,23 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--out", metavar="FILE", help="write the metrics as JSON, too (replaces only such a file)")
 
     predict = command(
-        commands, "predict", _predict, "find the objects in images: pictures and a COCO results file",
+        commands, "predict", _predict, "find the objects in images and films: pictures, tables and a COCO results file",
         "  tinymrcnn predict photo.jpg --preset torchvision_resnet50_fpn --weights FILE.pth\n"
-        "  tinymrcnn predict photos/ 'more/*.png' --weights runs/shapes/model.npz --threshold 0.7 --out found",
+        "  tinymrcnn predict photos/ 'more/*.png' --weights runs/shapes/model.npz --threshold 0.7 --out found\n"
+        "  tinymrcnn predict slide.tif --weights runs/cells/model.npz --tile 512 --set max_detections=1000 --no-labels",
     )  # fmt: skip
-    predict.add_argument("images", nargs="+", metavar="IMAGE", help="an image, a folder of them, or a pattern")
+    predict.add_argument("images", nargs="+", metavar="IMAGE", help="an image, a film, a folder, or a pattern")
     predict.add_argument("--preset", help="the model that a public file of weights belongs to")
     predict.add_argument("--weights", "--checkpoint", metavar="FILE", help="(default: the toy model)")
-    predict.add_argument("--threshold", type=float, default=0.5, help="the least score to draw (default: 0.5)")
+    predict.add_argument(
+        "--threshold", type=float, default=0.5, help="the least score to draw and to count (default: 0.5)"
+    )
+    _add_test_time(predict)
+    predict.add_argument("--no-boxes", action="store_false", dest="boxes", help="draw no boxes")
+    predict.add_argument("--no-labels", action="store_false", dest="labels", help="write no names and scores")
+    predict.add_argument(
+        "--label-files", choices=("yolo", "labelme"), help="write polygons, to be corrected in a labelling tool, too"
+    )
     predict.add_argument(
         "--annotations",
         metavar="JSON",
@@ -257,6 +264,16 @@ def _parser() -> argparse.ArgumentParser:
 def _add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: auto, a GPU if there is one)"
+    )
+
+
+def _add_test_time(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set", action="append", dest="settings", metavar="FIELD=VALUE", help="a limit, threshold or size of the model"
+    )
+    parser.add_argument("--tile", type=int, metavar="N", help="cut larger images into squares of N pixels that overlap")
+    parser.add_argument(
+        "--flip", action="store_true", dest="mirrored", help="look at every image mirrored too, and average"
     )
 
 

@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, folders that one run has to itself, and text of files made printable."""
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -17,6 +18,9 @@ from typing import BinaryIO
 
 # The trained toy model that comes with the package
 SHIPPED_MODEL = Path(__file__).resolve().parent / "assets" / "shapes.npz"
+
+# What the system says of a full disk, which is no fault of the input
+FULL_DISK = (errno.ENOSPC, errno.EFBIG, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 LOCK, PARTIAL = ".lock", ".tinymrcnn-partial"
 logger = logging.getLogger("tinymrcnn")

@@ -5,6 +5,7 @@ has its settings in its own file (RPNSettings in rpn.py, ...), and Config is mad
 holds those of training.
 """
 
+import ast
 import dataclasses
 import difflib
 import math
@@ -85,6 +86,19 @@ def find_field(kind: type[Settings], name: str) -> str:
     near = difflib.get_close_matches(name, spellings, n=1)
     hint = f" Did you mean {spellings[near[0]]!r}?" if near else ""
     raise ValueError(f"{kind.__name__} has no field {name!r}.{hint} Its fields are: {', '.join(known)}.")
+
+
+def parse_setting(pair: str) -> tuple[str, Any]:
+    """(name, value) of a text "FIELD=VALUE" from the command line, the value written as in Python; a text without
+    quotes is a text. Raises ValueError where there is no "="."""
+    name, equals, text = pair.partition("=")
+    if not equals:
+        raise ValueError(f"--set {pair!r} is not FIELD=VALUE.")
+    words = {"true": True, "false": False, "none": None}
+    try:
+        return name, words[text.lower()] if text.lower() in words else ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return name, text
 
 
 def value_of(settings: Settings, name: str) -> Any:

@@ -2,6 +2,7 @@
 asked for, written as JSON."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from tinymrcnn.data import CocoDataset, ShapesDataset, map_categories
@@ -10,19 +11,23 @@ from tinymrcnn.evaluation import compare, evaluate
 from tinymrcnn.evaluation.comparison import RESAMPLES
 from tinymrcnn.evaluation.errors import ERRORS
 from tinymrcnn.files import SHIPPED_MODEL, check_output, printable, replacing
+from tinymrcnn.models.test_time import TestTime, set_free_settings
+from tinymrcnn.settings import parse_setting
 from tinymrcnn.weights import load_model
 
 TITLES = {"bbox": "boxes", "segm": "masks"}
 
 
 def evaluate_command(
-    checkpoint=SHIPPED_MODEL, *, data: tuple[str, str] | None = None, images: int = 500, device: str = "auto", out=None,
+    checkpoint=SHIPPED_MODEL, *, data: tuple[str, str] | None = None, images: int = 500, device: str = "auto",
+    settings: Sequence[str] | None = None, tile: int | None = None, mirrored: bool = False, out=None,
     interval: bool = False, errors: bool = False, reference: bool = False,
 ) -> int:  # fmt: skip
     """Print the metrics of a checkpoint, and write them to the file `out`. Returns the exit code, 0.
 
-    data: (image folder, annotation file) of a COCO data set; without it, so many toy shapes (seed 1). interval: with
-    intervals by the bootstrap over images. errors: with the kinds of errors, and a picture of them next to `out`.
+    data: (image folder, annotation file) of a COCO data set; without it, so many toy shapes (seed 1). settings: texts
+    "FIELD=VALUE" of what may change after training. tile, mirrored: see TestTime. interval: with intervals by the
+    bootstrap over images. errors: with the kinds of errors, and a picture of them next to `out`.
     reference: let pycocotools count.
     Raises ValueError or OSError where the files do not fit each other, options do not go together, or `out` cannot be
     written or holds something else than metrics; before the work starts."""
@@ -32,15 +37,17 @@ def evaluate_command(
     model = load_model(checkpoint, device)
     dataset = CocoDataset(data[0], data[1], masks=model.config.masks) if data else ShapesDataset(images, seed=1)
     map_categories(model.categories, dataset.categories)
+    set_free_settings(model, dict(map(parse_setting, settings or ())))
+    finder = TestTime(model, tile=tile, mirrored=mirrored)
     intervals: dict[str, tuple[float, float]] = {}
     kinds: dict[str, dict[str, tuple[int, float]]] = {}
     if interval or errors:
-        comparison = compare(model, dataset, errors=errors)
+        comparison = compare(finder, dataset, errors=errors)
         metrics = comparison.metrics()
         intervals = comparison.intervals() if interval else {}
         kinds = comparison.errors() if errors else {}
     else:
-        metrics = evaluate(model, dataset, reference=reference)
+        metrics = evaluate(finder, dataset, reference=reference)
     print_metrics(metrics, len(dataset), model.config.box.max_detections, intervals)
     if kinds:
         print_errors(kinds)

@@ -1,4 +1,4 @@
-"""`tinymrcnn predict`: images of any kind in; pictures of what they show, and a COCO results file, out.
+"""`tinymrcnn predict`: images and films in; pictures of what they show, tables, and a COCO results file, out.
 
 Inference as in the article's section 4, step by step in lesson 11; on photographs in lesson 15.
 """
@@ -15,14 +15,18 @@ import numpy as np
 from tqdm import tqdm
 
 from tinymrcnn.boxes import paste_masks
+from tinymrcnn.commands.prediction_files import COLUMNS, table_rows, write_ids, write_labelme, write_table, write_yolo
 from tinymrcnn.commands.terminal import say
 from tinymrcnn.data import coco_categories, find_images, read_image
 from tinymrcnn.data.coco import image_ids_of
+from tinymrcnn.data.films import VIDEOS, is_film, read_film, write_film
 from tinymrcnn.data.images import PREDICTED
 from tinymrcnn.draw import check_font, draw_instances, shrunk, write_picture
 from tinymrcnn.evaluation import coco_results
-from tinymrcnn.files import SHIPPED_MODEL, check_output, locked, printable, replacing, told
+from tinymrcnn.files import FULL_DISK, SHIPPED_MODEL, check_output, locked, make_folder, printable, replacing, told
 from tinymrcnn.models.presets import get_config
+from tinymrcnn.models.test_time import TestTime, set_free_settings
+from tinymrcnn.settings import parse_setting
 from tinymrcnn.weights import load_model, load_public_model
 
 RESULTS = "detections.json"
@@ -31,17 +35,29 @@ PUBLIC = (".pth", ".pt", ".pkl")
 
 @dataclasses.dataclass(frozen=True)
 class PredictOptions:
-    """weights: a checkpoint of ours, or a public file, which needs `preset`; None: the toy model. threshold: the least
-    score to draw. annotations: a COCO annotation file, whose ids of the images the detections get. font: of the names.
-    out: the folder of the pictures and of detections.json."""
+    """weights: a checkpoint of ours, or a public file, which needs `preset`; None: the toy model. settings: texts
+    "FIELD=VALUE" of what may change after training. threshold: the least score to draw, to count, and of the label
+    files. boxes, labels: whether they are drawn. tile, mirrored: see TestTime. label_files: None, "yolo" or "labelme".
+    annotations: a COCO annotation file, whose ids of the images the detections get. font: of the names. out: the folder
+    of all that is written."""
 
     weights: str | None = None
     preset: str | None = None
     device: str = "auto"
     threshold: float = 0.5
+    settings: Sequence[str] | None = None
+    boxes: bool = True
+    labels: bool = True
+    tile: int | None = None
+    mirrored: bool = False
+    label_files: str | None = None
     annotations: str | None = None
     font: str | None = None
     out: str = "predictions"
+
+    @property
+    def drawing(self) -> dict:
+        return {"font": self.font, "with_boxes": self.boxes, "with_labels": self.labels}
 
     def __post_init__(self):
         if not 0 <= self.threshold <= 1:
@@ -94,13 +110,17 @@ class Annotations:
 
 
 def predict_command(images: Sequence[str], options: PredictOptions | None = None) -> int:
-    """Find the objects in images: files, folders and patterns. Returns the exit code: 1 where one could not be read.
+    """Find the objects in images and films: files, folders and patterns. Returns the exit code: 1 where one could not
+    be read.
 
     What was found until then is written too when Ctrl-C or an error ends the run, and nothing where no image could be
-    read. Raises ValueError or OSError for weights that do not fit, or a folder that cannot be written or holds another
-    detections.json than ours, and RuntimeError where another run writes into it; before the work starts."""
+    read. Raises ValueError or OSError for weights or settings that do not fit, or a folder that cannot be written or
+    holds another detections.json than ours, and RuntimeError where another run writes into it; before the work
+    starts."""
     options = options or PredictOptions()
     model = load_predictor(options.weights or SHIPPED_MODEL, options.preset).to(options.device)
+    set_free_settings(model, dict(map(parse_setting, options.settings or ())))
+    finder = TestTime(model, tile=options.tile, mirrored=options.mirrored)
     files, problems = find_images(images)
     known = Annotations(options.annotations) if options.annotations else None
     for name in [name for name in files if known and known.image_id(name) is None]:
@@ -114,7 +134,7 @@ def predict_command(images: Sequence[str], options: PredictOptions | None = None
         is_new = not out.exists()
         check_output(out / RESULTS, is_results, "detections of ours")
         with locked(out):
-            skipped += _predict(model, files, known, options)
+            skipped += _predict(finder, files, known, options)
         if is_new and not any(out.iterdir()):  # no image could be read
             out.rmdir()
     if skipped:
@@ -124,38 +144,85 @@ def predict_command(images: Sequence[str], options: PredictOptions | None = None
 
 
 def _predict(model, files: list[str], known: Annotations | None, options: PredictOptions) -> int:
-    """Detect, draw and write. Returns how many images could not be read."""
+    """Detect, draw and write. Returns how many images and films could not be read."""
     out, skipped = Path(options.out), 0
-    earlier = {path.name for path in out.glob(f"*{PREDICTED}")} if (out / RESULTS).exists() else set()
+    earlier = {path.name for path in out.glob(f"*{PREDICTED}.*")} if (out / RESULTS).exists() else set()
     records: list[dict] = []
-    pictures: set[str] = set()
+    taken: set[str] = set()
+    written: set[str] = set()
     try:
         for number, name in enumerate(
             tqdm(files, desc="predict", unit="image", dynamic_ncols=True, disable=len(files) < 2), start=1
         ):
+            stem = _free_name(Path(name).stem, number, taken)
             try:
-                image = read_image(name)
-                found, results = detect(model, image, known.image_id(name) if known else None)
-                picture = draw_found(model, image, found, options.threshold, options.font)
+                if is_film(name):
+                    results, path, said = _predict_film(model, name, stem, options)
+                else:
+                    image_id = known.image_id(name) if known else None
+                    results, path, said = _predict_image(model, name, stem, image_id, options)
             except Exception as error:  # an error in one image does not stop the others
+                if isinstance(error, OSError) and error.errno in FULL_DISK:
+                    raise
                 say(f"tinymrcnn: skipped: {_reason(name, error)}")
                 skipped += 1
                 continue
+            taken.add(stem)
+            written |= {path.name, f"{stem}{PREDICTED}.csv"}
             records += [{**result, "file_name": name} for result in (known.renumbered(results) if known else results)]
-            path = out / _picture_name(name, number, pictures)
-            write_picture(path, picture)
-            pictures.add(path.name)
-            say(f"{path}: {_summary(results, options.threshold)}", error=False)
+            say(f"{path}: {said}", error=False)
     finally:
-        if pictures:
+        if written:
             with replacing(out / RESULTS) as file:
                 file.write((json.dumps(records) + "\n").encode())
             if known and known.left_out:
                 say(f"tinymrcnn: warning: {known.left_out} detections are of classes that '{known.path}' lacks.")
             print(f"{printable(out / RESULTS)}: all {len(records)} detections in COCO's format")
-            if left := len(earlier - pictures):
+            if left := len([name for name in earlier - written if not name.endswith(".csv")]):
                 say(f"tinymrcnn: warning: {left} pictures in '{out}' are of earlier runs: {RESULTS} tells of this one.")
     return skipped
+
+
+def _predict_image(model, name: str, stem: str, image_id, options: PredictOptions) -> tuple[list[dict], Path, str]:
+    """Detect in an image, and write the picture, the table, the picture of numbers, and the label file. Returns the
+    records, the picture's path, and what to say."""
+    out, image = Path(options.out), read_image(name)
+    found, results = detect(model, image, image_id)
+    shown, size = [record for record in results if record["score"] >= options.threshold], image.shape[1:]
+    picture = draw_found(model, image, found, options.threshold, **options.drawing)
+    path = out / f"{stem}{PREDICTED}.png"
+    write_picture(path, picture)
+    write_table(out / f"{stem}{PREDICTED}.csv", table_rows(shown))
+    if model.config.masks:
+        write_ids(out / f"{stem}{PREDICTED}_ids.png", shown, size)
+    if options.label_files == "yolo":
+        write_yolo(make_folder(out / "labels"), stem, shown, size, [c["name"] for c in model.categories])
+    elif options.label_files == "labelme":
+        write_labelme(make_folder(out / "labels"), stem, shown, size, name)
+    return results, path, _summary(results, options.threshold)
+
+
+def _predict_film(model, name: str, stem: str, options: PredictOptions) -> tuple[list[dict], Path, str]:
+    """Detect in a film frame by frame, and write the film with what was found, and its table. Returns the records,
+    which name their frame from 0, the film's path, and what to say."""
+    out, records, rows = Path(options.out), [], []
+    frames, rate = read_film(name)
+
+    def drawn():
+        for frame, image in enumerate(tqdm(frames, desc=printable(Path(name).name), unit="frame", leave=False)):
+            found, results = detect(model, image)
+            shown = [record for record in results if record["score"] >= options.threshold]
+            rows.extend([frame, *row] for row in table_rows(shown))
+            records.extend({**record, "frame": frame} for record in results)
+            yield draw_found(model, image, found, options.threshold, **options.drawing)
+        counted.append(frame + 1)
+
+    counted: list[int] = []
+    suffix = Path(name).suffix.lower()
+    path = out / f"{stem}{PREDICTED}{suffix if suffix in VIDEOS else '.gif'}"
+    write_film(path, drawn(), rate)
+    write_table(out / f"{stem}{PREDICTED}.csv", rows, ("frame", *COLUMNS))
+    return records, path, f"{counted[0]} frames, {len(rows)} objects with a score of {options.threshold} or more"
 
 
 def _reason(name: str, error: Exception) -> str:
@@ -164,12 +231,11 @@ def _reason(name: str, error: Exception) -> str:
     return text if printable(name) in text else f"'{printable(name)}': {text}"
 
 
-def _picture_name(name: str, number: int, taken: set[str]) -> str:
-    """What the picture of an image is called; two images of one name may come from different folders."""
-    stem = Path(name).stem
-    while f"{stem}{PREDICTED}" in taken:
+def _free_name(stem: str, number: int, taken: set[str]) -> str:
+    """What the files of an image are called; two images of one name may come from different folders."""
+    while stem in taken:
         stem = f"{stem}_{number}"
-    return f"{stem}{PREDICTED}"
+    return stem
 
 
 def is_results(content) -> bool:
@@ -215,9 +281,9 @@ def detect(model, image, image_id: int | None = None) -> tuple[dict, list[dict]]
     return found, records
 
 
-def draw_found(model, image, found: dict, threshold: float = 0.5, font=None):
+def draw_found(model, image, found: dict, threshold: float = 0.5, **how):
     """The picture of what detect() found in an image, a photograph of more than 2048 pixels shrunk to them.
-    font: see draw_instances."""
+    how: font, with_boxes, with_labels; see draw_instances."""
     picture = shrunk(image)
     scale = [after / before for before, after in zip(image.shape[:0:-1], picture.shape[:0:-1], strict=True)] * 2
     shown = {**found, "boxes": found["boxes"] * np.array(scale, np.float32)}
@@ -225,7 +291,7 @@ def draw_found(model, image, found: dict, threshold: float = 0.5, font=None):
         shown["masks"] = _Pasted(
             found["masks"], shown["boxes"], picture.shape[1:], model.config.mask.paste_whole_pixels
         )
-    return draw_instances(picture, shown, model.categories, threshold, font=font)
+    return draw_instances(picture, shown, model.categories, threshold, **how)
 
 
 class _Pasted:

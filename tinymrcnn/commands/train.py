@@ -4,7 +4,6 @@ A new run takes them from the options and notes in data.json where its data come
 resumed one takes them from its folder. Fine-tuning (lesson 15): weights, and with them freeze_at.
 """
 
-import ast
 import contextlib
 import dataclasses
 import itertools
@@ -19,7 +18,7 @@ from tinymrcnn.commands.source import TEST_IMAGES, compare, found, moved, open_d
 from tinymrcnn.files import locked, make_folder, printable, quoted, replacing
 from tinymrcnn.models import Config, TrainConfig, TwoStage, build_model, make_model
 from tinymrcnn.models.presets import get_config
-from tinymrcnn.settings import field_names, find_field, replace
+from tinymrcnn.settings import field_names, find_field, parse_setting, replace
 from tinymrcnn.training.freezing import freeze_stages
 from tinymrcnn.training.run import CHECKPOINT, load_run
 from tinymrcnn.training.trainer import train_in
@@ -189,15 +188,13 @@ def _settings(options: TrainOptions, start: Config) -> tuple[dict, TrainConfig]:
     train_fields |= {name: value for name, value in given.items() if value is not None}
     model_fields: dict[str, typing.Any] = {}
     for pair in options.settings or []:
-        name, equals, text = pair.partition("=")
-        if not equals:
-            raise ValueError(f"--set {pair!r} is not FIELD=VALUE.")
+        name, value = parse_setting(pair)
         if name in field_names(TrainConfig):
-            train_fields[name] = parse_value(text)
+            train_fields[name] = value
         elif (full := _full_name(name)) in ("preset", "num_classes"):
             raise ValueError(f"--set {pair!r} cannot be: --preset and the data say this.")
         else:
-            model_fields[full] = parse_value(text)
+            model_fields[full] = value
     config = replace(TrainConfig(), **train_fields)
     followers = {name: value for name, value in in_proportion(config.steps).items() if name not in train_fields}
     return model_fields, replace(config, **followers)
@@ -221,12 +218,3 @@ def in_proportion(steps: int) -> dict[str, int]:
         "checkpoint_every": min(default.checkpoint_every, every),
         "preview_every": min(default.preview_every, every),
     }
-
-
-def parse_value(text: str) -> typing.Any:
-    """The value that a text means, written as in Python; a text without quotes is a text."""
-    words = {"true": True, "false": False, "none": None}
-    try:
-        return words[text.lower()] if text.lower() in words else ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text

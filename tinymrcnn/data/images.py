@@ -29,7 +29,7 @@ FORMATS = {
 }
 SUFFIXES = {suffix for suffixes in FORMATS.values() for suffix in suffixes}
 MAX_PIXELS = 89_000_000  # of an image; beyond, Pillow warns of files that are small on disk and fill the memory
-PREDICTED = "_predicted.png"  # how the pictures that `tinymrcnn predict` writes end
+PREDICTED = "_predicted"  # how the names of what `tinymrcnn predict` writes of an image end, before their suffix
 
 # The turn that brings a picture upright, by its orientation in the EXIF data; 1 is upright
 TURNS = {
@@ -47,7 +47,7 @@ def find_images(names) -> tuple[list[str], list[str]]:
     """The image files that a list of files, folders and patterns (*, ?, [...], and ** for folders below) stands for.
 
     A folder stands for the images that lie in it, in the order of their names, known by their suffixes, without
-    hidden ones and the pictures that `tinymrcnn predict` wrote. A file is taken as it is; so is the part of a
+    hidden ones and what `tinymrcnn predict` wrote. A file is taken as it is; so is the part of a
     pattern that is there, such as a folder 'photos [2024]'.
     Returns (files, problems): every file once, and a sentence about each name that stands for none."""
     files, problems = [], []
@@ -75,8 +75,9 @@ def _pattern(name: str) -> str:
 
 
 def _is_image(entry: os.DirEntry) -> bool:
-    suffix = os.path.splitext(entry.name)[1].lower()
-    return entry.is_file() and suffix in SUFFIXES and not entry.name.startswith(".") and PREDICTED not in entry.name
+    name, suffix = os.path.splitext(entry.name)
+    ours = name.endswith((PREDICTED, f"{PREDICTED}_ids"))
+    return entry.is_file() and suffix.lower() in SUFFIXES and not name.startswith(".") and not ours
 
 
 def read_image(path) -> np.ndarray:
@@ -86,7 +87,7 @@ def read_image(path) -> np.ndarray:
     images become RGB, 16-bit greys keep their precision (value / 65535); of an animation, the first frame.
     Raises FileNotFoundError where there is no such file, ValueError where it cannot be read as an image: another
     format than FORMATS, more than MAX_PIXELS, or any error of Pillow's."""
-    return _opened(path, lambda image, file: _to_rgb(_upright(image)))
+    return _opened(path, lambda image, file: to_rgb(_upright(image)))
 
 
 def image_size(path) -> tuple[int, int]:
@@ -148,7 +149,7 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _to_rgb(image: Image.Image) -> np.ndarray:
+def to_rgb(image: Image.Image) -> np.ndarray:
     """(3, H, W) float32 in 0..1."""
     rgb = np.empty((3, image.height, image.width), np.float32)
     if image.mode.startswith("I"):  # 16-bit greys; Pillow opens some of them as 32-bit integers

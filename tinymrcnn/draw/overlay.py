@@ -27,7 +27,10 @@ def class_color(label: int) -> tuple[int, int, int]:
     return int(code[1:3], 16), int(code[3:5], 16), int(code[5:7], 16)
 
 
-def draw_instances(image, instances: dict, categories=(), score_threshold: float = 0.5, size: int = 512, font=None):
+def draw_instances(
+    image, instances: dict, categories=(), score_threshold: float = 0.5, size: int = 512, *, font=None,
+    with_boxes: bool = True, with_labels: bool = True,
+):  # fmt: skip
     """The image with its objects: masks tinted and outlined, boxes, class names and scores.
 
     image: (3, H, W) float32 in 0..1. instances: a target or a model's output (boxes, labels, and where it has
@@ -35,6 +38,7 @@ def draw_instances(image, instances: dict, categories=(), score_threshold: float
     its score is >= score_threshold. categories: a data set's, for the names. size: the image is enlarged by
     a whole factor so that its shorter side comes near this many pixels, as far as the longer stays within 2048.
     font: a file, for names with letters that DejaVu Sans lacks; a class whose name it lacks too appears by its number.
+    with_boxes, with_labels: whether boxes are drawn, and names and scores are written.
 
     Colours tell the classes apart; where there is one class only, or more than there are colours, the objects. The
     name of a single class is not written. In a crowd a label that finds no place clear of others is left out."""
@@ -60,13 +64,13 @@ def draw_instances(image, instances: dict, categories=(), score_threshold: float
     canvas = Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8))
     draw = ImageDraw.Draw(canvas)
     boxes = {n: (instances["boxes"][n] * factor).tolist() for n in kept}
-    for n in kept:
+    for n in kept if with_boxes else ():
         x1, y1, x2, y2 = boxes[n]
         draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colors[n], width=line)
 
     plates: list[tuple] = []
     written: list[tuple] = []  # the best choose their place first, and are written last
-    for n in reversed(kept):
+    for n in reversed(kept) if with_labels else ():
         name = drawable(names.get(int(labels[n])), int(labels[n]), font)
         words = [name] * (len(names) != 1) + ([] if scores is None else [f"{scores[n].item():.2f}"])
         letter_size = max(LETTERS, round(min(letters, (boxes[n][3] - boxes[n][1]) / 4)))
