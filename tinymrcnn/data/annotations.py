@@ -39,9 +39,11 @@ def read_annotations(entries: list, images: Entries, categories: Entries, masks:
     left_out: dict[str, list] = {}
     seen = []  # ((annotation id, image id), its box, the image's size, the box around its mask)
 
+    def file(owner) -> str:
+        return images[owner]["file_name"] if owner in images else ""
+
     def place(number, owner) -> str:
-        image = f" of image '{printable(images[owner]['file_name'])}'" if owner in images else ""
-        return f"annotation {number}{image}"
+        return f"annotation {number}" + (f" of image '{printable(file(owner))}'" if owner in images else "")
 
     for number, entry in table.items():
         owner = images.find(entry.get("image_id"))
@@ -53,15 +55,16 @@ def read_annotations(entries: list, images: Entries, categories: Entries, masks:
         except LeftOut as reason:
             why, value = reason.args
             left_out.setdefault(why, [0, f"the first is {place(number, owner)}: {value}"])[0] += 1
+            report.cases.append((file(owner), number, f"{why.replace('their', 'its', 1)}: {value}"))
         except Wrong as reason:
             what, value = reason.args
-            report.problem(what, f"{place(number, owner)} {what} {value}")
+            report.problem(what, f"{place(number, owner)} {what} {value}", file(owner), number)
         else:
             objects[owner].append(each)
             if size is not None:
                 seen.append(((number, owner), each["bbox"], size, bounds))
     _tell_left_out(left_out, len(table), report)
-    _tell_contradictions([each for each in seen if each[3] is not None], place, report)
+    _tell_contradictions([each for each in seen if each[3] is not None], file, place, report)
     _tell_boxes_alone([each for each in seen if each[3] is None], place, report)
     if not report.problems and not any(not each["iscrowd"] for of_image in objects.values() for each in of_image):
         report.odd.append("There is no object that a model could learn.")
@@ -146,7 +149,7 @@ def _tell_left_out(left_out: dict, total: int, report: Report) -> None:
             report.odd.append(f"{text}.")
 
 
-def _tell_contradictions(seen: list[tuple], place, report: Report) -> None:
+def _tell_contradictions(seen: list[tuple], file, place, report: Report) -> None:
     """Boxes that contradict their masks. seen: as in read_annotations, all with a box around the mask."""
     if not seen:
         return
@@ -155,6 +158,9 @@ def _tell_contradictions(seen: list[tuple], place, report: Report) -> None:
     if len(wrong) == 0:
         return
     what, count = guess(boxes[wrong], bounds[wrong], sizes[wrong])
+    for (number, owner), box, _, around in (seen[each] for each in wrong):
+        text = f"its box {box} contradicts its mask, which lies in {around.round(2).tolist()}"
+        report.cases.append((file(owner), number, text))
     where, box, _, around = seen[wrong[0]]
     text = (
         f"{len(wrong)} of {len(seen)} boxes contradict their masks; the first is that of {place(*where)}: its box "
