@@ -1,25 +1,35 @@
 """`tinymrcnn evaluate`: COCO's metrics of a checkpoint, printed and, where asked for, written as JSON."""
 
 import json
+from collections.abc import Sequence
 
-from tinymrcnn.data import CocoDataset, ShapesDataset, map_categories
+from tinymrcnn.commands.source import checked_paths, open_to_evaluate
+from tinymrcnn.data import ShapesDataset, map_categories
 from tinymrcnn.evaluation import evaluate
 from tinymrcnn.files import SHIPPED_MODEL, check_output, replacing
 from tinymrcnn.weights import load_model
 
 
 def evaluate_command(
-    checkpoint=SHIPPED_MODEL, *, data: tuple[str, str] | None = None, images: int = 500, device: str = "auto", out=None
+    checkpoint=SHIPPED_MODEL,
+    *,
+    data: Sequence[str] | None = None,
+    format: str | None = None,
+    images: int = 500,
+    device: str = "auto",
+    out=None,
 ) -> int:
     """Print the metrics of a checkpoint, and write them to the file `out`. Returns the exit code, 0.
 
-    data: (image folder, annotation file) of a COCO data set; without it, so many toy shapes (seed 1).
+    data: one path, of which is found out what it is unless `format` says it, or two, a folder of images and a COCO
+    annotation file; without it, so many toy shapes (seed 1).
     Raises ValueError or OSError where the files do not fit each other, or `out` cannot be written or holds something
     else than metrics; before the work starts."""
+    checked_paths("--data", data)
     if out:
         check_output(out, is_metrics, "metrics")
     model = load_model(checkpoint, device)
-    dataset = CocoDataset(data[0], data[1], masks=model.config.masks) if data else ShapesDataset(images, seed=1)
+    dataset = open_to_evaluate(data, model.config.masks, format, checkpoint) if data else ShapesDataset(images, seed=1)
     map_categories(model.categories, dataset.categories)
     metrics = evaluate(model, dataset)
     print_metrics(metrics, len(dataset), model.config.box.max_detections)

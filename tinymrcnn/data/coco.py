@@ -54,7 +54,7 @@ class CocoDataset:
         if isinstance(annotation_file, dict):
             content, annotation_file, name = annotation_file, image_dir, f"data set in '{printable(image_dir)}'"
         else:
-            content, name = _read_json(annotation_file), f"annotation file '{printable(annotation_file)}'"
+            content, name = read_annotation_file(annotation_file), f"annotation file '{printable(annotation_file)}'"
         self.annotation_file = Path(annotation_file)
         if not self.image_dir.is_dir():
             raise FileNotFoundError(f"There is no image folder '{printable(image_dir)}'.")
@@ -148,14 +148,15 @@ def image_ids_of(annotation_file) -> dict:
     """{file name: id} of the images of an annotation file, both as they are written there.
 
     Raises FileNotFoundError and ValueError for a file that is missing or no COCO data set."""
-    content = _read_json(annotation_file)
+    content = read_annotation_file(annotation_file)
     images = content.get("images") if isinstance(content, dict) else None
     if not isinstance(images, list) or not all(isinstance(image, dict) and "id" in image for image in images):
         raise ValueError(f"The annotation file '{printable(annotation_file)}' has no list 'images' with their ids.")
     return {name: image["id"] for image in images if (name := _file_name(image)) is not None}
 
 
-def _read_json(annotation_file):
+def read_annotation_file(annotation_file):
+    """The content of a JSON file. Raises FileNotFoundError and ValueError."""
     path = Path(annotation_file)
     if path.is_dir():
         raise FileNotFoundError(

@@ -32,8 +32,8 @@ class Subset:
 def hold_out(dataset, share: float = SHARE, seed: int = 0) -> tuple[Subset, Subset]:
     """(the images to train on, those to evaluate on), each in its old order. share: of the images, for the second.
 
-    Which they are follows from the seed and their names alone, in whatever order they come; with more images, few change
-    sides. Raises ValueError for a share that is not between 0 and 1, or fewer than two images."""
+    Which they are follows from the seed and their names alone, in whatever order they come; with more images, few
+    change sides. Raises ValueError for a share that is not between 0 and 1, or fewer than two images."""
     if not 0 < share < 1:
         raise ValueError(f"The share of the images to hold out is {share}; it must lie between 0 and 1.")
     if len(dataset) < 2:

@@ -2,7 +2,8 @@
 fits.
 """
 
+from tinymrcnn.data.formats.collect import Split
 from tinymrcnn.data.formats.convert import convert
-from tinymrcnn.data.formats.source import FORMATS, Source, open_source
+from tinymrcnn.data.formats.source import FORMATS, Source, open_source, open_split
 
-__all__ = ["FORMATS", "Source", "convert", "open_source"]
+__all__ = ["FORMATS", "Source", "Split", "convert", "open_source", "open_split"]

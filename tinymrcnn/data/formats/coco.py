@@ -32,8 +32,7 @@ def annotation_files(path: Path) -> list[Path]:
 
 def read(path: Path) -> dict[str, Split]:
     splits: dict[str, Split] = {}
-    files = annotation_files(path)
-    for file in files:
+    for file in annotation_files(path):
         with reading(file, "COCO"):
             content = read_json(file)
             if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in KEYS):
@@ -41,8 +40,6 @@ def read(path: Path) -> dict[str, Split]:
         name = OF_NO_SPLIT.sub("", file.stem).strip("._- ") or "all"
         name = name if name not in splits else file.stem
         splits[name] = Split(image_folder(file, name, content["images"]), content)
-    if not files:
-        raise ValueError(f"There is no COCO JSON in '{path}': {NEEDS}.")
     return splits
 
 

@@ -25,6 +25,13 @@ class Split(NamedTuple):
     image_dir: Path
     content: dict[str, Any]
 
+    def has_masks(self) -> bool:
+        """Whether any object has a mask; True for data without objects."""
+        some = self.content["annotations"]
+        return not isinstance(some, list) or not some or any(
+            isinstance(each, dict) and bool(each.get("segmentation")) for each in some
+        )  # fmt: skip
+
 
 class Collected:
     """The images and objects that a reader meets, one after the other. names: the classes in their order, if known."""

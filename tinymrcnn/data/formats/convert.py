@@ -28,10 +28,7 @@ def convert(source: Source, folder) -> list[str]:
     lines = []
     try:
         for part, split in source.splits.items():
-            has_masks = not isinstance(some := split.content["annotations"], list) or any(
-                isinstance(each, dict) and each.get("segmentation") for each in some
-            )
-            dataset = CocoDataset(split.image_dir, split.content, masks=has_masks or not some)
+            dataset = CocoDataset(split.image_dir, split.content, masks=split.has_masks())
             name = "annotations" if part == "all" else part
             content = _content(dataset, partial / "images", "" if part == "all" else f"{part}/")
             content["info"] = {"description": f"{source.path.name}, {part}, converted from {source.format}"}

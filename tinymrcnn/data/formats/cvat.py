@@ -24,17 +24,7 @@ def fits(path: Path) -> bool:
 
 
 def _files(path: Path) -> list[Path]:
-    return sniffed(
-        path,
-        ".xml",
-        lambda file: (
-            mentions(file, "<annotations>")
-            and mentions(
-                file,
-                "<image ",
-            )
-        ),
-    )
+    return sniffed(path, ".xml", lambda file: mentions(file, "<annotations>", "<image "))
 
 
 def read(path: Path) -> dict[str, Split]:

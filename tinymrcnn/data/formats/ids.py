@@ -10,7 +10,6 @@ from pathlib import Path
 from tinymrcnn.data.coco_masks import encode_ids
 from tinymrcnn.data.formats.collect import OBJECT, Split, checked_ids, lazy_split
 from tinymrcnn.data.formats.files import folders_of, images_of
-from tinymrcnn.files import printable
 
 TITLE = "label images, one for each image"
 NEEDS = "images/ and masks/ (or 1.png and 1_masks.png), PNG or TIFF, in which each object has a value of its own"
@@ -46,8 +45,6 @@ def _matched(images: list[Path], masks: list[Path]) -> dict[Path, Path]:
 
 def read(path: Path) -> dict[str, Split]:
     found = pairs(path)
-    if not found:
-        raise ValueError(f"There are no images with label images in '{printable(path)}': {NEEDS}.")
     return {"all": lazy_split(path, {image: [mask] for image, mask in found.items()}, [OBJECT], _objects)}
 
 

@@ -34,12 +34,14 @@ def read(path: Path) -> dict[str, Split]:
     for file in _files(path):
         with reading(file, TITLE):
             for task in read_json(file):
-                found = [each for each in task.get("annotations", task.get("completions", []))
-                         if not each.get("was_cancelled")]  # fmt: skip
-                results = found[0]["result"] if found else []
-                size = next(((each["original_height"], each["original_width"]) for each in results
-                             if "original_height" in each), None)  # fmt: skip
-                image = collected.add_image(_image(index, task["data"], results), size)
+                found = [each for each in task["annotations"] if not each.get("was_cancelled")]
+                if not found:
+                    continue  # nobody has looked at it yet
+                results = found[0]["result"]
+                sizes = [
+                    (each["original_height"], each["original_width"]) for each in results if "original_height" in each
+                ]
+                image = collected.add_image(_image(index, task["data"], results), sizes[0] if sizes else None)
                 named = {each.get("id") for each in results if _names(each)}
                 for each in results:
                     if _names(each) or each.get("id") not in named:  # else it is there once more, with its name

@@ -92,7 +92,7 @@ def open_source(path, format: str | None = None) -> Source:
         read = FORMATS[name].read(place)
         splits |= {part if key == "all" else key if part == "all" else f"{part}-{key}": value
                    for key, value in read.items()}  # fmt: skip
-    if not splits:
+    if not any(split.content["images"] for split in splits.values()):
         raise ValueError(f"There is nothing to read in '{printable(path)}'. {_needed([name])}")
     return Source(path, name, _with_all_classes(splits))
 

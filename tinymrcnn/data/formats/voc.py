@@ -18,10 +18,8 @@ from tinymrcnn.files import printable
 
 TITLE = "Pascal VOC"
 NEEDS = "JPEGImages/, SegmentationObject/ and SegmentationClass/"
-VOC = (
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
-    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
-)  # fmt: skip
+VOC = """aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant
+    sheep sofa train tvmonitor""".split()
 UNKNOWN = (255, COLOR | 0xE0E0C0)  # the palette's last index, and its colour
 SPLITS = ("train", "val", "test")
 
@@ -39,7 +37,7 @@ def fits(path: Path) -> bool:
 def read(path: Path) -> dict[str, Split]:
     root = root_of(path)
     if root is None:
-        raise ValueError(f"There is no folder SegmentationObject in '{printable(path)}': {NEEDS}.")
+        return {}
     names, values = _classes(root)
     images = {image.stem: image for image in images_of(root / "JPEGImages")}
     objects = {file.stem: file for file in images_of(root / "SegmentationObject")}
@@ -50,9 +48,7 @@ def read(path: Path) -> dict[str, Split]:
     for part, stems in (parts or {"all": sorted(objects)}).items():
         missing = [stem for stem in stems if stem not in images.keys() & objects.keys() & classes.keys()]
         if missing:
-            raise ValueError(
-                f"'{printable(missing[0])}' lacks its image or one of its two masks in '{printable(root)}'."
-            )
+            raise ValueError(f"In '{printable(root)}' the image of '{printable(missing[0])}' or a mask is missing.")
         masks = {images[stem]: [objects[stem], classes[stem]] for stem in stems}
         splits[part] = lazy_split(root, masks, names, partial(_objects, values))
     return splits
