@@ -20,9 +20,9 @@ def reading(path, what: str) -> Iterator[None]:
     """Whatever goes wrong in the block is a ValueError that names the file and what it should be."""
     try:
         yield
-    except FileNotFoundError:
+    except (FileNotFoundError, MemoryError):
         raise
-    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError, SyntaxError) as error:
+    except Exception as error:  # a damaged file leads to errors of many kinds
         problem = f"it has no {error}" if isinstance(error, KeyError) else printable(str(error).rstrip("."))
         raise ValueError(f"'{printable(path)}' cannot be read as {what}: {problem}.") from error
 

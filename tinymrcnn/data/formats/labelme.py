@@ -12,17 +12,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tinymrcnn.data.formats import files
 from tinymrcnn.data.formats.collect import Collected, Split, ellipse, placed
-from tinymrcnn.data.formats.files import (
-    ImageIndex,
-    files_of,
-    folders_of,
-    is_part,
-    mentions,
-    read_json,
-    reading,
-    sniffed,
-)
+from tinymrcnn.data.formats.files import ImageIndex, read_json, reading
 
 TITLE = "LabelMe"
 NEEDS = "a folder of images with a JSON file of 'shapes' beside each"
@@ -30,20 +22,20 @@ NO_OBJECTS = ("point", "line", "linestrip", "points")
 
 
 def fits(path: Path) -> bool:
-    return path.is_dir() and any(sniffed(folder, ".json", _is_of_labelme) for folder in _folders(path)[:5])
+    return path.is_dir() and any(files.sniffed(folder, ".json", _is_of_labelme) for folder in _folders(path)[:5])
 
 
 def _folders(path: Path) -> list[Path]:
-    return [path, *(folder for folder in folders_of(path) if not is_part(folder))]
+    return [path, *(folder for folder in files.folders_of(path) if not files.is_part(folder))]
 
 
 def _is_of_labelme(file: Path) -> bool:
-    return mentions(file, '"shapes"', '"imagePath"')
+    return files.mentions(file, '"shapes"', '"imagePath"')
 
 
 def read(path: Path) -> dict[str, Split]:
     collected, index = Collected(), ImageIndex(path)
-    for file in [file for folder in _folders(path) for file in files_of(folder, ".json")]:
+    for file in [file for folder in _folders(path) for file in files.files_of(folder, ".json")]:
         with reading(file, TITLE):
             content = read_json(file)
             if not isinstance(content, dict) or "shapes" not in content:
@@ -70,9 +62,16 @@ def _add(collected: Collected, image: dict, shape: dict, size: tuple) -> None:
         (x1, x2), (y1, y2) = (sorted(values) for values in zip(*points, strict=True))
         collected.add(image, shape["label"], box=[x1, y1, x2 - x1, y2 - y1])
     elif kind == "mask":
-        with Image.open(io.BytesIO(base64.b64decode(shape["mask"])), formats=["PNG"]) as png:
-            crop = np.asarray(png.convert("L")) > 0
+        crop = _decoded(shape["mask"])
         x, y = (round(min(values)) for values in zip(*points, strict=True))
         collected.add(image, shape["label"], mask=placed(crop, x, y, int(size[0]), int(size[1])), group=group)
     elif kind not in NO_OBJECTS:
         raise ValueError(f"it has a shape of the unknown kind {kind!r}")
+
+
+def _decoded(text: str) -> np.ndarray:
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(text)), formats=["PNG"]) as png:
+            return np.asarray(png.convert("L")) > 0
+    except Exception as error:  # Pillow's decoders raise errors of many kinds
+        raise ValueError("the mask of a shape is no PNG in base64") from error

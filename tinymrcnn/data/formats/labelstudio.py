@@ -38,9 +38,7 @@ def read(path: Path) -> dict[str, Split]:
                 if not found:
                     continue  # nobody has looked at it yet
                 results = found[0]["result"]
-                sizes = [
-                    (each["original_height"], each["original_width"]) for each in results if "original_height" in each
-                ]
+                sizes = [(r["original_height"], r["original_width"]) for r in results if "original_height" in r]
                 image = collected.add_image(_image(index, task["data"], results), sizes[0] if sizes else None)
                 named = {each.get("id") for each in results if _names(each)}
                 for each in results:
@@ -55,8 +53,7 @@ def _image(index: ImageIndex, data: dict, results: list) -> Path:
     address = data[keys[0]] if keys else next(value for value in data.values() if isinstance(value, str))
     parts = urlsplit(address)
     name = unquote(parse_qs(parts.query)["d"][0] if "d" in parse_qs(parts.query) else parts.path)
-    file = index.find(name)
-    return file if file.is_file() else index.find(UPLOADED.sub("", name.split("/")[-1]))
+    return file if (file := index.find(name)).is_file() else index.find(UPLOADED.sub("", name.split("/")[-1]))
 
 
 def _names(result: dict) -> list[str]:
@@ -66,20 +63,18 @@ def _names(result: dict) -> list[str]:
 
 def _add(collected: Collected, image: dict, result: dict) -> None:
     value, name = result.get("value", {}), next(iter(_names(result)), OBJECT)
-    shape = next((name for name in ("points", "rle", "radiusX", "width") if name in value), None)
-    if shape is None:
+    if not (shape := next((name for name in ("points", "rle", "radiusX", "width") if name in value), None)):
         return  # a choice, a text, a key point
     height, width = int(result["original_height"]), int(result["original_width"])
-    x_scale, y_scale = width / 100, height / 100
+    x_scale, y_scale, turn = width / 100, height / 100, math.radians(value.get("rotation", 0))
+    x, y = value.get("x", 0) * x_scale, value.get("y", 0) * y_scale
     if shape == "points":
-        points = [number for x, y in value["points"] for number in (x * x_scale, y * y_scale)]
-        collected.add(image, name, polygons=[points])
+        collected.add(image, name, polygons=[[n for x, y in value["points"] for n in (x * x_scale, y * y_scale)]])
     elif shape == "rle":
         collected.add(image, name, mask=decode_brush(value["rle"], height, width))
     elif shape == "radiusX":
-        numbers = value["x"] * x_scale, value["y"] * y_scale, value["radiusX"] * x_scale, value["radiusY"] * y_scale
-        collected.add(image, name, polygons=[ellipse(*numbers, math.radians(value.get("rotation", 0)))])
-    elif "x" in value and "height" in value:
-        x, y, turn = value["x"] * x_scale, value["y"] * y_scale, math.radians(value.get("rotation", 0))
-        box = turned_box(x, y, value["width"] * x_scale, value["height"] * y_scale, turn, (x, y))
-        collected.add(image, name, box=box)
+        outline = ellipse(x, y, value["radiusX"] * x_scale, value["radiusY"] * y_scale, turn)
+        collected.add(image, name, polygons=[outline])
+    elif "height" in value:
+        sides = value["width"] * x_scale, value["height"] * y_scale
+        collected.add(image, name, box=turned_box(x, y, *sides, turn, (x, y)))

@@ -94,6 +94,7 @@ def open_source(path, format: str | None = None) -> Source:
                    for key, value in read.items()}  # fmt: skip
     if not any(split.content["images"] for split in splits.values()):
         raise ValueError(f"There is nothing to read in '{printable(path)}'. {_needed([name])}")
+    splits = {part: splits[part] for part in sorted(splits, key=lambda part: not part.lower().startswith("train"))}
     return Source(path, name, _with_all_classes(splits))
 
 
@@ -136,7 +137,7 @@ def _seen(path: Path) -> str:
     lines = []
     for folder in [path, *folders_of(path)][: MOST_LISTED + 1]:
         files = [file for file in folder.iterdir() if file.is_file() and not file.name.startswith(".")]
-        kinds = Counter(file.suffix.lower() or "without a suffix" for file in files).most_common(4)
+        kinds = Counter(sorted(file.suffix.lower() or "without a suffix" for file in files)).most_common(4)
         if kinds:
             inside = "" if folder == path else f" in {printable(folder.name)}/"
             lines.append(", ".join(f"{count} {kind}" for kind, count in kinds) + inside)

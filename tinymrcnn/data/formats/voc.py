@@ -35,8 +35,7 @@ def fits(path: Path) -> bool:
 
 
 def read(path: Path) -> dict[str, Split]:
-    root = root_of(path)
-    if root is None:
+    if (root := root_of(path)) is None:
         return {}
     names, values = _classes(root)
     images = {image.stem: image for image in images_of(root / "JPEGImages")}
