@@ -40,7 +40,7 @@ class Scene(NamedTuple):
         rng = np.random.default_rng(len(self.name) + self.size[1])
         pixels = rng.integers(0, 90, (*self.size, 3), np.uint8)
         for number, thing in enumerate(self.things):
-            pixels[thing.mask(self.size)] = (120 + 30 * number, 255 - 40 * number, 200)
+            pixels[thing.mask(self.size)] = (120 + 30 * number % 120, 255 - 40 * number % 120, 200)
         return pixels
 
 

@@ -55,7 +55,7 @@ def read_annotations(entries: list, images: Entries, categories: Entries, masks:
         except LeftOut as reason:
             why, value = reason.args
             left_out.setdefault(why, [0, f"the first is {place(number, owner)}: {value}"])[0] += 1
-            report.cases.append((file(owner), number, f"{why.replace('their', 'its', 1)}: {value}"))
+            report.cases.append((file(owner), number, f"left out: {_of_one(why)}: {value}"))
         except Wrong as reason:
             what, value = reason.args
             report.problem(what, f"{place(number, owner)} {what} {value}", file(owner), number)
@@ -128,6 +128,18 @@ def _in_fractions(segmentation) -> str:
     if isinstance(segmentation, list) and all(0 <= value <= 1 for polygon in segmentation for value in polygon):
         return " (they look like fractions of the image in place of pixels)"
     return ""
+
+
+def _of_one(why: str) -> str:
+    """A reason for leaving objects out, as that of one object."""
+    words = {
+        "their boxes lie": "its box lies", "their boxes have": "its box has", "their masks cannot": "its mask cannot",
+        "their masks cover": "its mask covers", "they belong to images": "it belongs to an image",
+        "they have": "it has", "they look": "it looks", "their images": "its image",
+    }  # fmt: skip
+    for of_many, of_one in words.items():
+        why = why.replace(of_many, of_one)
+    return why
 
 
 # Telling -------------------------------------------------------------------------------------------------
