@@ -344,6 +344,9 @@ def test_what_is_not_recognised_is_described(tmp_path):
         ValueError, match="'.*labels.json' was not recognised as a data set. 'labels.json' is an object"
     ):
         open_source(tmp_path / "labels.json")
+    (tmp_path / "data.zip").write_bytes(b"PK")
+    with pytest.raises(ValueError, match="was not recognised as a data set. Unpack it, and name the folder."):
+        open_source(tmp_path / "data.zip")
     with pytest.raises(ValueError, match="There is no format 'pascal'; there are cityscapes, voc"):
         open_source(tmp_path, "pascal")
     for name in FORMATS:
@@ -426,6 +429,22 @@ def test_an_empty_mask_is_left_out_with_a_warning(tmp_path):
     writers.save(tmp_path / "a" / "images" / "second.png", np.zeros((40, 50, 3), np.uint8))
     with pytest.raises(ValueError, match="should hold one image, but holds 2"):
         open_source(tmp_path, "instances")
+
+
+def test_black_and_white_masks_are_told(tmp_path):
+    for scene in writers.SCENES:
+        writers.save(tmp_path / "images" / f"{scene.name}.png", scene.pixels())
+        writers.save(tmp_path / "masks" / f"{scene.name}.png", (writers.label_image(scene) > 0).astype(np.uint8) * 255)
+    with pytest.warns(DataWarning, match="have one value: whatever an image shows is taken as a single object"):
+        dataset = open_split(open_source(tmp_path).training())
+    assert [len(dataset.read_target(index)["labels"]) for index in range(3)] == [1, 1, 0]
+
+
+def test_images_that_labelme_has_not_seen_are_counted(tmp_path):
+    writers.write_labelme(tmp_path, writers.SCENES)
+    writers.save(tmp_path / "later.png", writers.SCENES[0].pixels())
+    with pytest.warns(DataWarning, match="1 images in '.*' have no JSON file beside them and are not used"):
+        assert len(open_source(tmp_path).training().content["images"]) == 3
 
 
 def test_classes_of_voc_that_nobody_named(tmp_path):

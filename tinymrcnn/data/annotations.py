@@ -116,8 +116,8 @@ def _read_box(given, size) -> list[float] | None:
     if min(width, height) < SMALLEST_SIDE:
         raise LeftOut("their boxes have no width or no height", f"[x, y, width, height] = {shown(given)}")
     if size is not None:
-        corners = np.array([max(x, 0), max(y, 0), min(x + width, size[1]), min(y + height, size[0])], np.float32)
-        if (corners[2:] - corners[:2]).min() < SMALLEST_SIDE:
+        x1, y1, x2, y2 = map(np.float32, (max(x, 0), max(y, 0), min(x + width, size[1]), min(y + height, size[0])))
+        if min(x2 - x1, y2 - y1) < SMALLEST_SIDE:
             image = f"the image of width {size[1]} and height {size[0]}"
             raise LeftOut("their boxes lie outside of their images", f"{shown(given)}, outside {image}")
     return box

@@ -99,7 +99,8 @@ def read_polygons(segmentation, height: int, width: int) -> list[np.ndarray]:
             if not np.isfinite(points).all():
                 raise ValueError("a polygon of its segmentation is no list x1, y1, x2, y2, ... of finite numbers")
             raise ValueError(f"a polygon of its segmentation lies far outside the image of {height} x {width}")
-        if abs(np.diff(x)).sum() + abs(np.diff(y)).sum() > LONGEST_OUTLINE:
+        longest = len(x) * 3 * (height + width)  # that it can be, this near to the image
+        if longest > LONGEST_OUTLINE and abs(np.diff(x)).sum() + abs(np.diff(y)).sum() > LONGEST_OUTLINE:
             raise ValueError(f"a polygon of its segmentation is longer than {LONGEST_OUTLINE:,} pixels")
         polygons.append(points.astype(np.float64))
     if not polygons:
@@ -109,9 +110,9 @@ def read_polygons(segmentation, height: int, width: int) -> list[np.ndarray]:
 
 def _surely_has_a_pixel(polygon: np.ndarray) -> bool:
     """Whether a circle of radius 1 fits into the polygon, which it does where the area is not below the perimeter."""
-    x, y = polygon[0::2], polygon[1::2]
-    next_x, next_y = np.append(x[1:], x[0]), np.append(y[1:], y[0])
-    return abs(x @ next_y - y @ next_x) / 2 >= np.hypot(next_x - x, next_y - y).sum()
+    x, y = np.append(polygon, polygon[:2]).reshape(-1, 2).T
+    along, down = x[1:] - x[:-1], y[1:] - y[:-1]
+    return abs(x[:-1] @ down - y[:-1] @ along) / 2 >= np.sqrt(along * along + down * down).sum()
 
 
 def _rasterized(polygons: list[np.ndarray], height: int, width: int) -> np.ndarray:

@@ -4,12 +4,15 @@ A reader is a file with TITLE (what is printed), NEEDS (what must be there), fit
 read(path) -> {name of a split: Split}; "all" where the data are not split. The functions raise ValueError or OSError.
 """
 
+import base64
+import io
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from tinymrcnn.data.coco_masks import decode_mask, encode_mask
 from tinymrcnn.data.images import read_ids
@@ -98,6 +101,15 @@ def placed(crop: np.ndarray, x: int, y: int, height: int, width: int) -> np.ndar
     part = crop[y1 - y : height - y, x1 - x : width - x]
     mask[y1 : y1 + part.shape[0], x1 : x1 + part.shape[1]] = part
     return mask
+
+
+def mask_of_png(text: str) -> np.ndarray:
+    """The mask (H, W), bool, of a PNG in base64. Raises ValueError."""
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(text)), formats=["PNG"]) as png:
+            return np.asarray(png.convert("L")) > 0
+    except Exception as error:  # Pillow's decoders raise errors of many kinds
+        raise ValueError("a mask is no PNG in base64") from error
 
 
 def ellipse(x: float, y: float, rx: float, ry: float, angle: float = 0.0) -> list[float]:

@@ -4,17 +4,15 @@ without masks; points and lines are no objects. Polygons and masks of one class 
 A polygon has no holes; LabelMe's masks, from version 5.3 on, have. Images without a JSON file are not used.
 """
 
-import base64
-import io
 import math
+import warnings
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
+from tinymrcnn.data.check import DataWarning
 from tinymrcnn.data.formats import files
-from tinymrcnn.data.formats.collect import Collected, Split, ellipse, placed
-from tinymrcnn.data.formats.files import ImageIndex, read_json, reading
+from tinymrcnn.data.formats.collect import Collected, Split, ellipse, mask_of_png, placed
+from tinymrcnn.data.formats.files import ImageIndex, images_of, read_json, reading
+from tinymrcnn.files import printable
 
 TITLE = "LabelMe"
 NEEDS = "a folder of images with a JSON file of 'shapes' beside each"
@@ -47,6 +45,10 @@ def read(path: Path) -> dict[str, Split]:
             )
             for shape in content["shapes"]:
                 _add(collected, image, shape, size)
+    without = sum(len(images_of(folder)) for folder in _folders(path)) - len(collected.images)
+    if collected.images and without > 0:
+        text = f"{without} images in '{printable(path)}' have no JSON file beside them and are not used."
+        warnings.warn(text, DataWarning, stacklevel=2)
     return {"all": collected.split(path)}
 
 
@@ -62,16 +64,8 @@ def _add(collected: Collected, image: dict, shape: dict, size: tuple) -> None:
         (x1, x2), (y1, y2) = (sorted(values) for values in zip(*points, strict=True))
         collected.add(image, shape["label"], box=[x1, y1, x2 - x1, y2 - y1])
     elif kind == "mask":
-        crop = _decoded(shape["mask"])
+        crop = mask_of_png(shape["mask"])
         x, y = (round(min(values)) for values in zip(*points, strict=True))
         collected.add(image, shape["label"], mask=placed(crop, x, y, int(size[0]), int(size[1])), group=group)
     elif kind not in NO_OBJECTS:
         raise ValueError(f"it has a shape of the unknown kind {kind!r}")
-
-
-def _decoded(text: str) -> np.ndarray:
-    try:
-        with Image.open(io.BytesIO(base64.b64decode(text)), formats=["PNG"]) as png:
-            return np.asarray(png.convert("L")) > 0
-    except Exception as error:  # Pillow's decoders raise errors of many kinds
-        raise ValueError("the mask of a shape is no PNG in base64") from error

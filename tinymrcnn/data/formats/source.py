@@ -37,6 +37,7 @@ FORMATS: dict[str, ModuleType] = {
     "ids": ids,
 }
 HELD_OUT = ("val", "test")  # how the names of splits to evaluate on begin, the better one first
+PACKED = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 MOST_KEYS = 6
 MOST_LISTED = 8
 
@@ -133,7 +134,8 @@ def _seen(path: Path) -> str:
     """What lies at a path, in a sentence or two."""
     shown = printable(path)
     if path.is_file():
-        return f"'{shown}' was not recognised as a data set.{_keys(path)}"
+        packed = " Unpack it, and name the folder." if path.suffix.lower() in PACKED else ""
+        return f"'{shown}' was not recognised as a data set.{packed}{_keys(path)}"
     lines = []
     for folder in [path, *folders_of(path)][: MOST_LISTED + 1]:
         files = [file for file in folder.iterdir() if file.is_file() and not file.name.startswith(".")]
