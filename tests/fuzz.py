@@ -29,10 +29,11 @@ from typing import Any
 import fuzz_damage
 from fuzz_commands import COMMAND_LINES
 from fuzz_damage import Lost, Target
+from fuzz_formats import FORMAT_READERS
 from fuzz_readers import READERS
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-TARGETS = READERS | COMMAND_LINES
+TARGETS = READERS | FORMAT_READERS | COMMAND_LINES
 EXTRA_MEMORY = 2 << 30
 SECONDS, STARTING_SECONDS = 30, 300  # before an example, or the child's start (kernels are compiled), counts as hanging
 POLITE_SECONDS = 2  # after which a command gets a Ctrl-C, as training for 10^9 steps would not end by itself

@@ -188,7 +188,9 @@ def test_data_that_changed_are_noticed_when_a_run_goes_on(interrupted_run, capsy
 
 @pytest.mark.parametrize(
     "content",
-    ["", "[]", "{}", '{"data": "x", "val": null}', '{"data": ["a"], "val": ["b"], "test_images": 1}',
+    ["", "[]", "{}", '{"data": "x", "val": null}', '{"data": ["a", "b", "c"], "val": ["b"], "test_images": 1}',
+     '{"data": ["a"], "val": 1.5, "test_images": 1}', '{"data": null, "val": ["b"], "test_images": 1}',
+     '{"data": ["a"], "val": null, "test_images": 1, "format": 3}',
      '{"data": null, "val": null, "test_images": "many"}',
      '{"data": null, "val": null, "test_images": 1, "freeze_at": null}',
      '{"data": null, "val": null, "test_images": 1, "found": {"data": 3, "val": null}}',
@@ -271,7 +273,11 @@ def test_a_loss_that_is_not_finite_exits_with_1(capsys):
         (["--set", "lr=-1e-3"], "lr is -0.001; it must be a number from 0"),
         (["--set", "clip_norm=-1"], "clip_norm is -1.0; it must be a number from 0"),
         (["--preset", "shape"], "There is no preset 'shape'"),
-        (["--data", "a", "b"], "--data and --val go together"),
+        (["--val", "a", "b"], "--val belongs to --data"),
+        (["--format", "coco"], "--format belongs to --data"),
+        (["--data", "a", "b", "c"], "--data takes one path, or a folder of images and an annotation file, but 3"),
+        (["--data", "a", "--val", "7"], "--val 7 is no share of the images between 0 and 1"),
+        (["--data", "a"], "There is no file or folder '.*/a'"),
         (["--data", "a", "b", "--val", "a", "b"], "There is no annotation file 'b'|no annotation file '.*/b'"),
     ],
 )
@@ -585,7 +591,7 @@ def test_the_installed_command_and_traceback(checkpoint):
         version = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True)
         assert version.stdout.startswith("tinymrcnn 0.")
     with pytest.raises(SystemExit) as usage:
-        main(["predict"])
+        main(["reproduce"])
     assert usage.value.code == 2
     with pytest.raises(FileNotFoundError):
         main(["--traceback", "evaluate", "none.npz"])

@@ -12,7 +12,7 @@ from fuzz import TARGETS, Worker, fuzz
 from fuzz_damage import Context, Lost, Target
 from hypothesis import strategies as st
 
-FEW = {"annotations": 60, "images": 60, "checkpoint": 50, "public": 50, "resume": 5, "command": 8}
+FEW = {"annotations": 60, "images": 60, "checkpoint": 50, "public": 50, "formats": 60, "resume": 5, "command": 8}
 
 
 @pytest.fixture(scope="module")

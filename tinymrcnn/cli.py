@@ -63,11 +63,11 @@ def _train(**options) -> int:
     return train_command(TrainOptions(**options))
 
 
-def _evaluate(**options) -> int:
+def _evaluate(checkpoint: str, **options) -> int:
     prepare_drawing()
-    from tinymrcnn.commands.evaluate import evaluate_command
+    from tinymrcnn.commands.evaluate import EvaluateOptions, evaluate_command
 
-    return evaluate_command(**options)
+    return evaluate_command(checkpoint, EvaluateOptions(**options))
 
 
 def _predict(images: list[str], **options) -> int:
@@ -81,6 +81,26 @@ def _data_shapes(**options) -> int:
     from tinymrcnn.commands.data import write_shapes
 
     return write_shapes(**options)
+
+
+def _data_convert(**options) -> int:
+    from tinymrcnn.commands.data import convert_data
+
+    return convert_data(**options)
+
+
+def _data_check(**options) -> int:
+    prepare_drawing()
+    from tinymrcnn.commands.check import check_data
+
+    return check_data(**options)
+
+
+def _data_show(**options) -> int:
+    prepare_drawing()
+    from tinymrcnn.commands.data import show_data
+
+    return show_data(**options)
 
 
 def _models() -> int:
@@ -134,6 +154,7 @@ def _parser() -> argparse.ArgumentParser:
         "  tinymrcnn train --quick               a first picture in about two minutes\n"
         "  tinymrcnn train --resume runs/shapes  go on where a run was interrupted\n"
         "  tinymrcnn train --set roi_op=roi_pool --set lr=5e-4\n"
+        "  tinymrcnn train --data my_data        a folder of images with labels of any usual kind\n"
         "  tinymrcnn train --data train/ train.json --val val/ val.json\n"
         "  tinymrcnn train --preset torchvision_resnet50_fpn --weights FILE.pth --freeze-at 2 --steps 500",
     )  # fmt: skip
@@ -142,13 +163,12 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--freeze-at", type=int, metavar="N", help="with --weights: freeze the first N stages: stem, layer1, ..."
     )
-    pair = {"nargs": 2, "metavar": ("IMAGES", "ANNOTATIONS")}
+    _add_data(train, "train on these", " (with --resume: their new place)")
     train.add_argument(
-        "--data",
-        **pair,
-        help="train on a COCO data set: a folder of images and a JSON file (with --resume: its new place)",
-    )
-    train.add_argument("--val", **pair, help="the images to preview and evaluate on; needed with --data")
+        "--val", nargs="+", metavar=("PATH", "JSON"),
+        help="the images to preview and evaluate on, or a share to hold out of the others (default: the split that the "
+        "data have, or 0.2)",
+    )  # fmt: skip
     _add_device(train)
     train.add_argument("--quick", action="store_true", help="fewer steps, evaluated on fewer images")
     train.add_argument("--steps", type=int, metavar="N", help="how many steps to train")
@@ -163,11 +183,12 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = command(
         commands, "evaluate", _evaluate, "compute COCO's box and mask AP of a checkpoint",
         "  tinymrcnn evaluate runs/shapes/model.npz\n"
+        "  tinymrcnn evaluate runs/shapes/model.npz --data my_data\n"
         "  tinymrcnn evaluate model.npz --data val/ val.json --out metrics.json\n"
         "  tinymrcnn evaluate model.npz --data val/ val.json --interval --errors",
     )  # fmt: skip
     evaluate.add_argument("checkpoint", nargs="?", default=SHIPPED_MODEL, help="(default: the toy model)")
-    evaluate.add_argument("--data", **pair, help="a COCO data set (default: toy shapes, seed 1)")
+    _add_data(evaluate, "evaluate on these, or on their split for that", " (default: toy shapes, seed 1)")
     evaluate.add_argument("--images", type=int, default=500, metavar="N", help="shapes only (default: 500)")
     _add_device(evaluate)
     _add_test_time(evaluate)
@@ -186,7 +207,8 @@ def _parser() -> argparse.ArgumentParser:
         "  tinymrcnn predict photos/ 'more/*.png' --weights runs/shapes/model.npz --threshold 0.7 --out found\n"
         "  tinymrcnn predict slide.tif --weights runs/cells/model.npz --tile 512 --set max_detections=1000 --no-labels",
     )  # fmt: skip
-    predict.add_argument("images", nargs="+", metavar="IMAGE", help="an image, a film, a folder, or a pattern")
+    predict.add_argument("images", nargs="*", metavar="IMAGE", help="an image, a film, a folder, or a pattern")
+    _add_data(predict, "take the images of these, and the ids for detections.json")
     predict.add_argument("--preset", help="the model that a public file of weights belongs to")
     predict.add_argument("--weights", "--checkpoint", metavar="FILE", help="(default: the toy model)")
     predict.add_argument(
@@ -209,7 +231,37 @@ def _parser() -> argparse.ArgumentParser:
     _add_device(predict)
     predict.add_argument("--out", default="predictions", metavar="DIR", help="(default: predictions)")
 
-    data = command(commands, "data", None, "write data sets").add_subparsers(required=True, metavar="DATASET")
+    data = command(commands, "data", None, "check, show, convert and write data sets").add_subparsers(
+        required=True, metavar="WHAT"
+    )
+    check = command(
+        data, "check", _data_check, "say what is wrong with a data set, what it holds, and which settings it asks for",
+        "  tinymrcnn data check my_data\n"
+        "  tinymrcnn data check images/ annotations.json --preset shapes",
+    )  # fmt: skip
+    _add_source(check)
+    check.add_argument("--preset", default="shapes", help="the model that is to be trained (default: shapes)")
+    check.add_argument("--out", default="contact_sheet.png", metavar="FILE", help="(default: contact_sheet.png)")
+    show = command(
+        data, "show", _data_show, "draw images with their objects",
+        "  tinymrcnn data show my_data\n"
+        "  tinymrcnn data show my_data --images 000017.png '*night*' --out night",
+    )  # fmt: skip
+    _add_source(show)
+    show.add_argument(
+        "--images", nargs="+", metavar="NAME", help="names or patterns of images (default: 16, evenly spread)"
+    )
+    show.add_argument("--out", default="shown", metavar="DIR", help="the folder of the pictures (default: shown)")
+    convert = command(
+        data, "convert", _data_convert, "write a data set of any format that is read here as COCO",
+        "  tinymrcnn data convert my_data my_coco\n"
+        "  tinymrcnn data convert export.xml my_coco --format cvat",
+    )  # fmt: skip
+    convert.add_argument("source", metavar="SRC", help="a folder, or the file of annotations")
+    convert.add_argument(
+        "out", metavar="OUT", help="a new folder: images/ and annotations.json, or a JSON for each split"
+    )
+    _add_format(convert)
     shapes = command(
         data, "shapes", _data_shapes, "write the toy shapes as a COCO data set",
         "  tinymrcnn data shapes --out shapes --num 1000\n"
@@ -259,6 +311,25 @@ def _parser() -> argparse.ArgumentParser:
 
     command(commands, "doctor", _doctor, "examine this machine: versions, threads, BLAS, GPU")
     return parser
+
+
+def _add_data(parser: argparse.ArgumentParser, what: str, more: str = "") -> None:
+    parser.add_argument(
+        "--data", nargs="+", metavar=("PATH", "JSON"),
+        help=f"{what}: a folder or file of any format that is read here, or a folder of images and a COCO JSON{more}",
+    )  # fmt: skip
+    _add_format(parser)
+
+
+def _add_source(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source", nargs="+", metavar="SRC", help="a folder or file, or a folder of images and a COCO JSON"
+    )
+    _add_format(parser)
+
+
+def _add_format(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--format", metavar="NAME", help="of the data, where it is not recognised: coco, yolo, ...")
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:

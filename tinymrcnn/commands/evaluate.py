@@ -3,9 +3,12 @@ asked for, written as JSON."""
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from tinymrcnn.data import CocoDataset, ShapesDataset, map_categories
+from tinymrcnn.commands.source import checked_paths, open_to_evaluate
+from tinymrcnn.data import ShapesDataset, map_categories
 from tinymrcnn.draw import draw_errors, write_picture
 from tinymrcnn.evaluation import compare, evaluate
 from tinymrcnn.evaluation.comparison import RESAMPLES
@@ -18,46 +21,64 @@ from tinymrcnn.weights import load_model
 TITLES = {"bbox": "boxes", "segm": "masks"}
 
 
-def evaluate_command(
-    checkpoint=SHIPPED_MODEL, *, data: tuple[str, str] | None = None, images: int = 500, device: str = "auto",
-    settings: Sequence[str] | None = None, tile: int | None = None, mirrored: bool = False, out=None,
-    interval: bool = False, errors: bool = False, reference: bool = False,
-) -> int:  # fmt: skip
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """data: one path, of which is found out what it is unless `format` says it, or two, a folder of images and a COCO
+    annotation file; None: so many toy `images` (seed 1). settings: texts "FIELD=VALUE" of what may change after
+    training. tile, mirrored: see TestTime. interval: with intervals by the bootstrap over images. errors: with their
+    kinds, and a picture of them next to `out`. reference: let pycocotools count. out: a JSON file."""
+
+    data: Sequence[str] | None = None
+    format: str | None = None
+    images: int = 500
+    device: str = "auto"
+    settings: Sequence[str] | None = None
+    tile: int | None = None
+    mirrored: bool = False
+    interval: bool = False
+    errors: bool = False
+    reference: bool = False
+    out: str | None = None
+
+    def __post_init__(self):
+        checked_paths("--data", self.data)
+        if self.reference and (self.interval or self.errors):
+            raise ValueError("--reference counts the metrics alone: leave out --interval and --errors.")
+
+
+def evaluate_command(checkpoint=SHIPPED_MODEL, options: EvaluateOptions | None = None) -> int:
     """Print the metrics of a checkpoint, and write them to the file `out`. Returns the exit code, 0.
 
-    data: (image folder, annotation file) of a COCO data set; without it, so many toy shapes (seed 1). settings: texts
-    "FIELD=VALUE" of what may change after training. tile, mirrored: see TestTime. interval: with intervals by the
-    bootstrap over images. errors: with the kinds of errors, and a picture of them next to `out`.
-    reference: let pycocotools count.
-    Raises ValueError or OSError where the files do not fit each other, options do not go together, or `out` cannot be
-    written or holds something else than metrics; before the work starts."""
-    if reference and (interval or errors):
-        raise ValueError("--reference counts the metrics alone: leave out --interval and --errors.")
-    picture = _check_out(out, errors) if out else None
-    model = load_model(checkpoint, device)
-    dataset = CocoDataset(data[0], data[1], masks=model.config.masks) if data else ShapesDataset(images, seed=1)
+    Raises ValueError or OSError where the files do not fit each other, or `out` cannot be written or holds something
+    else than metrics; before the work starts."""
+    options = options or EvaluateOptions()
+    picture = _check_out(options.out, options.errors) if options.out else None
+    model = load_model(checkpoint, options.device)
+    dataset: Any = ShapesDataset(options.images, seed=1)
+    if options.data:
+        dataset = open_to_evaluate(options.data, model.config.masks, options.format, checkpoint)
     map_categories(model.categories, dataset.categories)
-    set_free_settings(model, dict(map(parse_setting, settings or ())))
-    finder = TestTime(model, tile=tile, mirrored=mirrored)
+    set_free_settings(model, dict(map(parse_setting, options.settings or ())))
+    finder = TestTime(model, tile=options.tile, mirrored=options.mirrored)
     intervals: dict[str, tuple[float, float]] = {}
     kinds: dict[str, dict[str, tuple[int, float]]] = {}
-    if interval or errors:
-        comparison = compare(finder, dataset, errors=errors)
+    if options.interval or options.errors:
+        comparison = compare(finder, dataset, errors=options.errors)
         metrics = comparison.metrics()
-        intervals = comparison.intervals() if interval else {}
-        kinds = comparison.errors() if errors else {}
+        intervals = comparison.intervals() if options.interval else {}
+        kinds = comparison.errors() if options.errors else {}
     else:
-        metrics = evaluate(finder, dataset, reference=reference)
+        metrics = evaluate(finder, dataset, reference=options.reference)
     print_metrics(metrics, len(dataset), model.config.box.max_detections, intervals)
     if kinds:
         print_errors(kinds)
-    if out:
+    if options.out:
         for name, (low, high) in intervals.items():
             metrics |= {f"{name}/low": low, f"{name}/high": high}
         for kind, rows in kinds.items():
             for name, (count, cost) in rows.items():
                 metrics |= {f"{kind}/errors/{name}": cost, f"{kind}/errors/{name}/count": count}
-        with replacing(out) as file:
+        with replacing(options.out) as file:
             file.write((json.dumps(metrics, indent=2) + "\n").encode())
     if picture:
         write_picture(picture, draw_errors({TITLES[kind]: rows for kind, rows in kinds.items()}))

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from tinymrcnn.boxes import paste_masks
 from tinymrcnn.commands.prediction_files import COLUMNS, table_rows, write_ids, write_labelme, write_table, write_yolo
+from tinymrcnn.commands.source import checked_paths, open_to_evaluate
 from tinymrcnn.commands.terminal import say
 from tinymrcnn.data import coco_categories, find_images, read_image
 from tinymrcnn.data.coco import image_ids_of
@@ -38,8 +39,8 @@ class PredictOptions:
     """weights: a checkpoint of ours, or a public file, which needs `preset`; None: the toy model. settings: texts
     "FIELD=VALUE" of what may change after training. threshold: the least score to draw, to count, and of the label
     files. boxes, labels: whether they are drawn. tile, mirrored: see TestTime. label_files: None, "yolo" or "labelme".
-    annotations: a COCO annotation file, whose ids of the images the detections get. font: of the names. out: the folder
-    of all that is written."""
+    data, format: a data set whose images are taken, too (see open_to_evaluate), and annotations: a COCO annotation
+    file; of either, the detections get the ids. font: of the names. out: the folder of all that is written."""
 
     weights: str | None = None
     preset: str | None = None
@@ -51,6 +52,8 @@ class PredictOptions:
     tile: int | None = None
     mirrored: bool = False
     label_files: str | None = None
+    data: Sequence[str] | None = None
+    format: str | None = None
     annotations: str | None = None
     font: str | None = None
     out: str = "predictions"
@@ -66,6 +69,9 @@ class PredictOptions:
             get_config(self.preset)  # raises for a name that does not exist
             raise ValueError(f"--preset {self.preset} needs --weights FILE; `tinymrcnn models` says where to get one.")
         needs_preset(self.weights, self.preset)
+        checked_paths("--data", self.data)
+        if self.data and self.annotations:
+            raise ValueError("--data brings its own annotations: leave out --annotations.")
         if self.font:
             check_font(self.font)
 
@@ -80,20 +86,31 @@ def needs_preset(weights, preset: str | None) -> None:
 
 
 class Annotations:
-    """The ids that an annotation file gives to images and to classes, so that detections can be compared with it.
+    """The ids that a data set gives to images and to classes, so that detections can be compared with it.
 
-    left_out: how many detections were of classes that it does not have. Raises as image_ids_of does."""
+    left_out: how many detections were of classes that it does not have."""
 
-    def __init__(self, path):
-        self.path, self.left_out = path, 0
-        self.images = image_ids_of(path)
+    def __init__(self, path, images: dict, classes: dict):
+        """path: of the data set. images: {path of an image, or the end of it: its id}. classes: {name: id}."""
+        self.path, self.images, self.classes, self.left_out = path, images, classes, 0
+
+    @classmethod
+    def of_file(cls, path) -> "Annotations":
+        """Of a COCO annotation file. Raises as image_ids_of does."""
+        images = image_ids_of(path)
         try:
             categories = json.loads(Path(path).read_bytes())["categories"]
-            self.classes = {category["name"]: category["id"] for category in categories}
+            return cls(path, images, {category["name"]: category["id"] for category in categories})
         except (KeyError, TypeError) as error:
             raise ValueError(
                 f"The annotation file '{printable(path)}' has no list 'categories' with their names and ids."
             ) from error
+
+    @classmethod
+    def of_dataset(cls, path, dataset) -> "Annotations":
+        images = map(dataset.image_of, range(len(dataset)))
+        ids = {"/".join(Path(image["file"]).resolve().parts[1:]): image["id"] for image in images}
+        return cls(path, ids, {category["name"]: category["id"] for category in dataset.categories})
 
     def image_id(self, path: str):
         """The id of an image file, which the annotation file may name with some of the folders that it lies in; None
@@ -118,14 +135,21 @@ def predict_command(images: Sequence[str], options: PredictOptions | None = None
     holds another detections.json than ours, and RuntimeError where another run writes into it; before the work
     starts."""
     options = options or PredictOptions()
+    if not images and not options.data:
+        raise ValueError("Name images, or a data set with --data.")
     model = load_predictor(options.weights or SHIPPED_MODEL, options.preset).to(options.device)
     set_free_settings(model, dict(map(parse_setting, options.settings or ())))
     finder = TestTime(model, tile=options.tile, mirrored=options.mirrored)
     files, problems = find_images(images)
-    known = Annotations(options.annotations) if options.annotations else None
+    known = Annotations.of_file(options.annotations) if options.annotations else None
+    if options.data:
+        dataset = open_to_evaluate(options.data, False, options.format, options.weights)
+        known = Annotations.of_dataset(options.data[-1], dataset)
+        files = list(dict.fromkeys([*files, *(str(dataset.image_of(n)["file"]) for n in range(len(dataset)))]))
     for name in [name for name in files if known and known.image_id(name) is None]:
+        assert known is not None
         files.remove(name)
-        problems.append(f"'{name}' is not among the images of '{options.annotations}'.")
+        problems.append(f"'{name}' is not among the images of '{known.path}'.")
     for problem in problems:
         say(f"tinymrcnn: skipped: {problem}")
     skipped = len(problems)

@@ -14,7 +14,17 @@ from pathlib import Path
 
 from tinymrcnn.commands.evaluate import print_metrics
 from tinymrcnn.commands.predict import needs_preset
-from tinymrcnn.commands.source import TEST_IMAGES, compare, found, moved, open_data, read_source
+from tinymrcnn.commands.source import (
+    NOTE,
+    TEST_IMAGES,
+    checked_paths,
+    compare,
+    found,
+    moved,
+    open_data,
+    read_source,
+    val_of,
+)
 from tinymrcnn.files import locked, make_folder, printable, quoted, replacing
 from tinymrcnn.models import Config, TrainConfig, TwoStage, build_model, make_model
 from tinymrcnn.models.presets import get_config
@@ -24,7 +34,6 @@ from tinymrcnn.training.run import CHECKPOINT, load_run
 from tinymrcnn.training.trainer import train_in
 from tinymrcnn.weights import load_checkpoint, load_weights
 
-SOURCE = "data.json"
 KEPT_OPEN = ("resume", "device", "data", "val")  # the options that --resume allows
 QUICK = {"steps": 300, "warmup_steps": 30, "checkpoint_every": 50, "preview_every": 50}
 QUICK_TEST_IMAGES = 100
@@ -34,15 +43,18 @@ FINE_TUNING = {"lr": 1e-4}  # good weights need small steps
 
 @dataclasses.dataclass(frozen=True)
 class TrainOptions:
-    """What a run is made from; None: the default. data, val: (image folder, annotation file) of COCO data sets, both or
-    none. weights: a checkpoint of ours, or a public file, which needs `preset`. settings: texts "FIELD=VALUE" for
-    any field of Config or TrainConfig. resume: the folder of a run to go on with, which keeps everything else."""
+    """What a run is made from; None: the default. data, val: one path, of which is found out what it is, or two, a
+    folder of images and a COCO annotation file; val can also be a share of the data to hold out, ("0.2",), which is
+    what happens to data without a split of their own. format: of the data, where it is known. weights: a checkpoint of
+    ours, or a public file, which needs `preset`. settings: texts "FIELD=VALUE" for any field of Config or TrainConfig.
+    resume: the folder of a run to go on with, which keeps everything else."""
 
     preset: str | None = None
     weights: str | None = None
     freeze_at: int | None = None
     data: Sequence[str] | None = None
     val: Sequence[str] | None = None
+    format: str | None = None
     device: str = "auto"
     quick: bool = False
     steps: int | None = None
@@ -89,7 +101,7 @@ def train_command(options: TrainOptions) -> int:
 def _train(out: Path, run: Prepared, options: TrainOptions) -> dict:
     """Train in a locked folder. Returns the metrics."""
     model, config = run.model, run.config
-    with replacing(out / SOURCE) as file:
+    with replacing(out / NOTE) as file:
         file.write((json.dumps(run.source) + "\n").encode())
     parameters = sum(parameter.size for parameter in model.parameters())
     frozen = parameters - sum(parameter.size for parameter in model.parameters() if parameter.requires_grad)
@@ -107,8 +119,8 @@ def _train(out: Path, run: Prepared, options: TrainOptions) -> dict:
 
 
 def _new_run(options: TrainOptions) -> Prepared:
-    if bool(options.data) != bool(options.val):
-        raise ValueError("--data and --val go together: images to train on, and others to evaluate on.")
+    if not options.data and (options.val or options.format):
+        raise ValueError(f"{'--val' if options.val else '--format'} belongs to --data: name the images to train on.")
     if options.freeze_at and not options.weights:
         raise ValueError("--freeze-at keeps the first stages as they are, so it needs --weights FILE to start from.")
     if options.weights and not options.preset:
@@ -117,8 +129,9 @@ def _new_run(options: TrainOptions) -> Prepared:
         start = get_config(options.preset or "shapes")
     model_fields, config = _settings(options, start)
     source: dict[str, typing.Any] = {
-        "data": options.data and [str(Path(path).resolve()) for path in options.data],
-        "val": options.val and [str(Path(path).resolve()) for path in options.val],
+        "data": options.data and [str(Path(path).resolve()) for path in checked_paths("--data", options.data) or ()],
+        "val": val_of(options.val),
+        "format": options.format,
         "test_images": QUICK_TEST_IMAGES if options.quick else TEST_IMAGES,
         "weights": options.weights and str(Path(options.weights).resolve()),
         "freeze_at": options.freeze_at or 0,
@@ -165,7 +178,7 @@ def _check_resumed(options: TrainOptions) -> None:
 
 def _resumed_run(out: Path, options: TrainOptions) -> Prepared:
     checkpoint = load_run(out)
-    source = moved(read_source(out / SOURCE), {"data": options.data, "val": options.val})
+    source = moved(read_source(out / NOTE), {"data": options.data, "val": options.val})
     dataset, held_out = open_data(source, checkpoint.config.masks)
     for name, opened in (("data", dataset), ("val", held_out)):
         compare(source, name, opened)

@@ -4,12 +4,14 @@ from tinymrcnn.data.categories import map_categories
 from tinymrcnn.data.check import DataWarning
 from tinymrcnn.data.coco import CocoDataset, image_ids_of, write_coco
 from tinymrcnn.data.coco_names import COCO_NAMES, coco_categories
+from tinymrcnn.data.formats.cityscapes import CityscapesDataset
 from tinymrcnn.data.images import find_images, read_image, write_image
 from tinymrcnn.data.loader import batches, flip_horizontally
 from tinymrcnn.data.shapes import ShapesDataset
 
 __all__ = [
     "COCO_NAMES",
+    "CityscapesDataset",
     "CocoDataset",
     "DataWarning",
     "ShapesDataset",

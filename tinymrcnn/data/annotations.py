@@ -39,9 +39,11 @@ def read_annotations(entries: list, images: Entries, categories: Entries, masks:
     left_out: dict[str, list] = {}
     seen = []  # ((annotation id, image id), its box, the image's size, the box around its mask)
 
+    def file(owner) -> str:
+        return images[owner]["file_name"] if owner in images else ""
+
     def place(number, owner) -> str:
-        image = f" of image '{printable(images[owner]['file_name'])}'" if owner in images else ""
-        return f"annotation {number}{image}"
+        return f"annotation {number}" + (f" of image '{printable(file(owner))}'" if owner in images else "")
 
     for number, entry in table.items():
         owner = images.find(entry.get("image_id"))
@@ -53,15 +55,16 @@ def read_annotations(entries: list, images: Entries, categories: Entries, masks:
         except LeftOut as reason:
             why, value = reason.args
             left_out.setdefault(why, [0, f"the first is {place(number, owner)}: {value}"])[0] += 1
+            report.cases.append((file(owner), number, f"left out: {_of_one(why)}: {value}"))
         except Wrong as reason:
             what, value = reason.args
-            report.problem(what, f"{place(number, owner)} {what} {value}")
+            report.problem(what, f"{place(number, owner)} {what} {value}", file(owner), number)
         else:
             objects[owner].append(each)
             if size is not None:
                 seen.append(((number, owner), each["bbox"], size, bounds))
     _tell_left_out(left_out, len(table), report)
-    _tell_contradictions([each for each in seen if each[3] is not None], place, report)
+    _tell_contradictions([each for each in seen if each[3] is not None], file, place, report)
     _tell_boxes_alone([each for each in seen if each[3] is None], place, report)
     if not report.problems and not any(not each["iscrowd"] for of_image in objects.values() for each in of_image):
         report.odd.append("There is no object that a model could learn.")
@@ -113,8 +116,8 @@ def _read_box(given, size) -> list[float] | None:
     if min(width, height) < SMALLEST_SIDE:
         raise LeftOut("their boxes have no width or no height", f"[x, y, width, height] = {shown(given)}")
     if size is not None:
-        corners = np.array([max(x, 0), max(y, 0), min(x + width, size[1]), min(y + height, size[0])], np.float32)
-        if (corners[2:] - corners[:2]).min() < SMALLEST_SIDE:
+        x1, y1, x2, y2 = map(np.float32, (max(x, 0), max(y, 0), min(x + width, size[1]), min(y + height, size[0])))
+        if min(x2 - x1, y2 - y1) < SMALLEST_SIDE:
             image = f"the image of width {size[1]} and height {size[0]}"
             raise LeftOut("their boxes lie outside of their images", f"{shown(given)}, outside {image}")
     return box
@@ -125,6 +128,18 @@ def _in_fractions(segmentation) -> str:
     if isinstance(segmentation, list) and all(0 <= value <= 1 for polygon in segmentation for value in polygon):
         return " (they look like fractions of the image in place of pixels)"
     return ""
+
+
+def _of_one(why: str) -> str:
+    """A reason for leaving objects out, as that of one object."""
+    words = {
+        "their boxes lie": "its box lies", "their boxes have": "its box has", "their masks cannot": "its mask cannot",
+        "their masks cover": "its mask covers", "they belong to images": "it belongs to an image",
+        "they have": "it has", "they look": "it looks", "their images": "its image",
+    }  # fmt: skip
+    for of_many, of_one in words.items():
+        why = why.replace(of_many, of_one)
+    return why
 
 
 # Telling -------------------------------------------------------------------------------------------------
@@ -146,7 +161,7 @@ def _tell_left_out(left_out: dict, total: int, report: Report) -> None:
             report.odd.append(f"{text}.")
 
 
-def _tell_contradictions(seen: list[tuple], place, report: Report) -> None:
+def _tell_contradictions(seen: list[tuple], file, place, report: Report) -> None:
     """Boxes that contradict their masks. seen: as in read_annotations, all with a box around the mask."""
     if not seen:
         return
@@ -155,6 +170,9 @@ def _tell_contradictions(seen: list[tuple], place, report: Report) -> None:
     if len(wrong) == 0:
         return
     what, count = guess(boxes[wrong], bounds[wrong], sizes[wrong])
+    for (number, owner), box, _, around in (seen[each] for each in wrong):
+        text = f"its box {box} contradicts its mask, which lies in {around.round(2).tolist()}"
+        report.cases.append((file(owner), number, text))
     where, box, _, around = seen[wrong[0]]
     text = (
         f"{len(wrong)} of {len(seen)} boxes contradict their masks; the first is that of {place(*where)}: its box "

@@ -96,15 +96,18 @@ def _are_texts(ids: list) -> bool:
 
 class Report:
     """What is wrong with a file, by kind, each with how many there are and the first: the problems, for which it cannot
-    be used, and what is only odd."""
+    be used, and what is only odd. cases: every single case, as (file of the image, or "", id of the annotation or
+    image, or None, what is wrong)."""
 
     def __init__(self):
         self._problems: dict[str, list] = {}
         self.odd: list[str] = []
+        self.cases: list[tuple[str, int | None, str]] = []
 
-    def problem(self, kind: str, text: str) -> None:
+    def problem(self, kind: str, text: str, file: str = "", number: int | None = None) -> None:
         """text tells of one case, as a sentence without its full stop; that of the first is kept."""
         self._problems.setdefault(kind, [text, 0])[1] += 1
+        self.cases.append((file, number, text))
 
     @property
     def problems(self) -> list[str]:

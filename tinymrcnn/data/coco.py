@@ -26,7 +26,8 @@ class CocoDataset:
     """dataset[i] -> (image, target) of the i-th image of an annotation file in COCO's format.
 
     image_dir: the folder in which the file names of the images are looked up, see find_files. annotation_file: the
-    JSON. masks: False reads boxes alone, as Faster R-CNN learns them; no mask needs to be there then.
+    JSON, or its content, as a reader of data/formats makes it. masks: False reads boxes alone, as Faster R-CNN learns
+    them; no mask needs to be there then. report: where given, it gets everything that is wrong, case by case.
     Images without annotations are kept. Categories get the labels 1, 2, ... in the order of their COCO ids.
 
     image: see read_image. target: boxes (N, 4) float32 from the annotations' "bbox", or around their masks where
@@ -48,36 +49,46 @@ class CocoDataset:
                                      are more than half of the file's
     FileNotFoundError                files that are not there, with the folder or the name that may be meant"""
 
-    def __init__(self, image_dir, annotation_file, masks: bool = True):
-        self.image_dir, self.annotation_file, self.masks = Path(image_dir), Path(annotation_file), masks
-        content = _read_json(annotation_file)
+    def __init__(self, image_dir, annotation_file, masks: bool = True, report: Report | None = None):
+        self.image_dir, self.masks, report = Path(image_dir), masks, report or Report()
+        if isinstance(annotation_file, dict):
+            content, annotation_file, name = annotation_file, image_dir, f"data set in '{printable(image_dir)}'"
+        else:
+            content, name = read_annotation_file(annotation_file), f"annotation file '{printable(annotation_file)}'"
+        self.annotation_file = Path(annotation_file)
         if not self.image_dir.is_dir():
             raise FileNotFoundError(f"There is no image folder '{printable(image_dir)}'.")
-        report = Report()
         try:
             categories, images = _categories_and_images(content, report)
             names = [image["file_name"] for image in images.values()]
             files, missing = find_files(image_dir, names)
+            report.cases += [(each, None, "the file is missing") for each in missing]
+            self._mask_files = None if isinstance(content["annotations"], list) else content["annotations"]
             _check_sizes(images, files, report)
-            objects = read_annotations(content["annotations"], images, categories, masks, report)
+            if self._mask_files is None:
+                objects = read_annotations(content["annotations"], images, categories, masks, report)
+            else:
+                objects = dict.fromkeys(images)
+                _check_mask_files(images, self._mask_files.files, report)
         except (ValueError, RecursionError) as error:  # of what is no COCO data set
-            raise ValueError(f"The annotation file '{printable(annotation_file)}' cannot be used: {error}") from error
+            raise ValueError(f"The {name} cannot be used: {error}") from error
         lines = "\n  ".join(report.problems + report.odd)
         if missing:
             text = missing_files(image_dir, annotation_file, names, missing)
             raise FileNotFoundError(f"{text}\n  {lines}" if lines else text)
         if report.problems:
-            raise ValueError(f"The annotation file '{printable(annotation_file)}' cannot be used: {lines}")
+            raise ValueError(f"The {name} cannot be used: {lines}")
         if report.odd:
-            warnings.warn(f"In the annotation file '{printable(annotation_file)}': {lines}", DataWarning, stacklevel=2)
+            warnings.warn(f"In the {name}: {lines}", DataWarning, stacklevel=2)
         self.categories = [
             {"label": label, "name": str(key if (name := categories[key].get("name")) is None else name), "id": key}
             for label, key in enumerate(sorted(categories), start=1)
         ]
         self._images = [
-            {"id": key, "file": files[image["file_name"]], "size": image["size"], "objects": objects[key]}
+            {"id": key, "name": image["file_name"], "file": files[image["file_name"]], "size": image["size"],
+             "objects": objects[key]}
             for key, image in images.items()
-        ]
+        ]  # fmt: skip
 
     def __repr__(self) -> str:
         masks = "" if self.masks else ", masks=False"
@@ -96,10 +107,20 @@ class CocoDataset:
             )
         return image, self.read_target(index)
 
+    def image_of(self, index: int) -> dict:
+        """{"id", "name" (as the annotation file has it), "file" (its path), "size" (height, width)} of an image."""
+        return {key: self._images[index][key] for key in ("id", "name", "file", "size")}
+
+    def objects_of(self, index: int) -> list[dict]:
+        """The objects of an image, in COCO's form: category_id, bbox, iscrowd, area (or None), and segmentation, unless
+        masks is False."""
+        entry = self._images[index]
+        return entry["objects"] if self._mask_files is None else self._mask_files(entry["id"], entry["size"])
+
     def read_target(self, index: int) -> dict:
         """The target of dataset[index], without reading the image."""
         entry = self._images[index]
-        (height, width), objects = entry["size"], entry["objects"]
+        (height, width), objects = entry["size"], self.objects_of(index)
         labels = {category["id"]: category["label"] for category in self.categories}
         corners = [(x, y, x + w, y + h) for x, y, w, h in (each["bbox"] for each in objects)]
         boxes = np.array(corners, np.float64).reshape(-1, 4).clip(0, [width, height, width, height])
@@ -127,14 +148,15 @@ def image_ids_of(annotation_file) -> dict:
     """{file name: id} of the images of an annotation file, both as they are written there.
 
     Raises FileNotFoundError and ValueError for a file that is missing or no COCO data set."""
-    content = _read_json(annotation_file)
+    content = read_annotation_file(annotation_file)
     images = content.get("images") if isinstance(content, dict) else None
     if not isinstance(images, list) or not all(isinstance(image, dict) and "id" in image for image in images):
         raise ValueError(f"The annotation file '{printable(annotation_file)}' has no list 'images' with their ids.")
     return {name: image["id"] for image in images if (name := _file_name(image)) is not None}
 
 
-def _read_json(annotation_file):
+def read_annotation_file(annotation_file):
+    """The content of a JSON file. Raises FileNotFoundError and ValueError."""
     path = Path(annotation_file)
     if path.is_dir():
         raise FileNotFoundError(
@@ -162,7 +184,9 @@ def _categories_and_images(content, report: Report) -> tuple[Entries, Entries]:
 
     Raises ValueError for what is no COCO data set, and where the ids cannot be used."""
     parts = ("images", "annotations", "categories")
-    if not isinstance(content, dict) or not all(isinstance(content.get(part), list) for part in parts):
+    lists = [isinstance(content, dict) and (isinstance(content.get(part), list) or hasattr(content.get(part), "files"))
+             for part in parts]  # fmt: skip
+    if not all(lists):
         raise ValueError("it is no COCO data set (a JSON object with lists 'images', 'annotations', 'categories').")
     for part in ("categories", "images"):
         if not content[part]:
@@ -172,12 +196,15 @@ def _categories_and_images(content, report: Report) -> tuple[Entries, Entries]:
         name, given = _file_name(image), (image.get("height"), image.get("width"))
         size = [side for side in map(as_integer, given) if side is not None and 1 <= side <= MAX_PIXELS]
         if name is None:
-            report.problem("no names", f"image {key} has no 'file_name' but {shown(image.get('file_name'))}")
+            text = f"image {key} has no 'file_name' but {shown(image.get('file_name'))}"
+            report.problem("no names", text, number=key)
         elif None not in given and len(size) < 2:
             report.problem(
                 "no sizes",
                 f"image {key} ('{printable(name)}') has no positive integer 'width' and 'height' "
                 f"but {shown(given[1])} and {shown(given[0])}",
+                name,
+                key,
             )
         images[key] = {"file_name": name, "size": tuple(size) if len(size) == 2 else None}
     if report.problems:
@@ -193,7 +220,8 @@ def _check_sizes(images: dict, files: dict, report: Report) -> None:
         try:
             size = image_size(file)
         except (ValueError, OSError) as error:
-            report.problem("unreadable", f"image {key} is damaged: {str(error).rstrip('.')}")
+            text = f"image {key} is damaged: {str(error).rstrip('.')}"
+            report.problem("unreadable", text, image["file_name"], key)
             continue
         said, image["size"] = image["size"] or size, size
         if said != size:
@@ -203,7 +231,23 @@ def _check_sizes(images: dict, files: dict, report: Report) -> None:
                 "sizes",
                 f"the image '{printable(file)}' has height {size[0]} and width {size[1]}, but the annotation file "
                 f"says {said[0]} and {said[1]}{turned}",
+                image["file_name"],
+                key,
             )
+
+
+def _check_mask_files(images: dict, masks: dict, report: Report) -> None:
+    """Compare the sizes of the mask files, {image id: files}, with those of their images, without decoding them."""
+    for key, image in images.items():
+        for file in masks[key] if image["size"] else ():
+            try:
+                size = image_size(file)
+            except (ValueError, OSError) as error:
+                report.problem("masks", str(error).rstrip("."), image["file_name"], key)
+                continue
+            if size != image["size"]:
+                text = f"the mask '{printable(file)}' has the size {size}, its image has {image['size']}"
+                report.problem("sizes of masks", text, image["file_name"], key)
 
 
 # Writing -------------------------------------------------------------------------------------------------

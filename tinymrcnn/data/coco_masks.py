@@ -18,6 +18,35 @@ def encode_mask(mask: np.ndarray) -> dict:
     return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
 
 
+def encode_ids(ids: np.ndarray) -> dict[int, dict]:
+    """The objects of a label image (H, W), integers: {its number: {"segmentation" (compressed run lengths), "bbox",
+    "area", "iscrowd": 0}} for each number but 0, in their order. Takes the time of one mask, not of as many as there
+    are."""
+    height, width = ids.shape
+    flat = ids.T.ravel()  # down the columns
+    starts = np.flatnonzero(np.append(True, flat[1:] != flat[:-1]))
+    ends = np.append(starts[1:], flat.size)
+    order = np.argsort(flat[starts], kind="stable")
+    numbers, first = np.unique(flat[starts][order], return_index=True)
+    objects = {}
+    for number, runs in zip(numbers.tolist(), np.split(order, first[1:]), strict=True):
+        if number == 0:
+            continue
+        edges = np.stack([starts[runs], ends[runs]], 1).ravel()
+        counts = np.diff(np.concatenate([[0], edges, [flat.size]] if edges[-1] < flat.size else [[0], edges]))
+        packed = coco_mask.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
+        bounds = _bounds_of_runs(counts, height)
+        assert bounds is not None  # every number has a pixel
+        x1, y1, x2, y2 = bounds.tolist()
+        objects[number] = {
+            "segmentation": {"size": [height, width], "counts": packed["counts"].decode("ascii")},
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "area": float(counts[1::2].sum()),
+            "iscrowd": 0,
+        }
+    return objects
+
+
 def decode_mask(segmentation, height: int, width: int) -> np.ndarray:
     """A COCO segmentation (polygons, run lengths or packed run lengths) as a mask (H, W), uint8.
 
@@ -70,7 +99,8 @@ def read_polygons(segmentation, height: int, width: int) -> list[np.ndarray]:
             if not np.isfinite(points).all():
                 raise ValueError("a polygon of its segmentation is no list x1, y1, x2, y2, ... of finite numbers")
             raise ValueError(f"a polygon of its segmentation lies far outside the image of {height} x {width}")
-        if abs(np.diff(x)).sum() + abs(np.diff(y)).sum() > LONGEST_OUTLINE:
+        longest = len(x) * 3 * (height + width)  # that it can be, this near to the image
+        if longest > LONGEST_OUTLINE and abs(np.diff(x)).sum() + abs(np.diff(y)).sum() > LONGEST_OUTLINE:
             raise ValueError(f"a polygon of its segmentation is longer than {LONGEST_OUTLINE:,} pixels")
         polygons.append(points.astype(np.float64))
     if not polygons:
@@ -80,9 +110,9 @@ def read_polygons(segmentation, height: int, width: int) -> list[np.ndarray]:
 
 def _surely_has_a_pixel(polygon: np.ndarray) -> bool:
     """Whether a circle of radius 1 fits into the polygon, which it does where the area is not below the perimeter."""
-    x, y = polygon[0::2], polygon[1::2]
-    next_x, next_y = np.append(x[1:], x[0]), np.append(y[1:], y[0])
-    return abs(x @ next_y - y @ next_x) / 2 >= np.hypot(next_x - x, next_y - y).sum()
+    x, y = np.append(polygon, polygon[:2]).reshape(-1, 2).T
+    along, down = x[1:] - x[:-1], y[1:] - y[:-1]
+    return abs(x[:-1] @ down - y[:-1] @ along) / 2 >= np.sqrt(along * along + down * down).sum()
 
 
 def _rasterized(polygons: list[np.ndarray], height: int, width: int) -> np.ndarray:

@@ -28,6 +28,8 @@ FORMATS = {
     "WEBP": (".webp",),
 }
 SUFFIXES = {suffix for suffixes in FORMATS.values() for suffix in suffixes}
+LOSSY = ("AVIF", "JPEG", "JPEG2000", "MPO", "WEBP")  # they may change the values of pixels
+COLOR = 1 << 24  # added to the numbers of colours in a label image, which no grey value is then
 MAX_PIXELS = 89_000_000  # of an image; beyond, Pillow warns of files that are small on disk and fill the memory
 PREDICTED = "_predicted"  # how the names of what `tinymrcnn predict` writes of an image end, before their suffix
 
@@ -95,6 +97,29 @@ def image_size(path) -> tuple[int, int]:
 
     A file that does not end as its format should is decoded, to see whether it is whole."""
     return _opened(path, _size)
+
+
+def read_ids(path) -> np.ndarray:
+    """A label image, whose pixels tell to which object they belong, as (H, W) int64: grey values and palette indices
+    as they are, a colour as the number COLOR + red * 65536 + green * 256 + blue; transparent and black pixels are 0.
+
+    Raises as read_image does, and for formats that do not keep values as they are."""
+    return _opened(path, lambda image, file: _to_ids(image))
+
+
+def _to_ids(image: Image.Image) -> np.ndarray:
+    if image.format in LOSSY:
+        raise ValueError(f"{image.format} changes the values of pixels; save masks as PNG or TIFF")
+    if image.mode in ("1", "L", "P", "F") or image.mode.startswith("I"):
+        values = np.asarray(image)
+        ids = values.astype(np.int64)
+        if (ids != values).any():
+            raise ValueError("its values are no whole numbers; save masks with the numbers of the objects")
+        return ids
+    colors = np.asarray(image.convert("RGBA")).astype(np.int64)
+    red, green, blue, alpha = np.moveaxis(colors, 2, 0)
+    number = red << 16 | green << 8 | blue
+    return np.where((alpha > 0) & (number > 0), red if image.mode == "LA" else COLOR | number, 0)
 
 
 def _opened(path, read):

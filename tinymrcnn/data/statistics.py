@@ -1,0 +1,142 @@
+"""What a data set holds, in numbers, and the settings of a model that follow from them.
+
+Everything here takes arrays and returns numbers; nothing is read but by gather(). Sizes are in pixels of the images as
+they are: for a model that resizes them, multiply boxes and sizes first.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+SMALL, MEDIUM = 32**2, 96**2  # pixels: the areas up to which COCO calls an object small or medium
+NO_FIT, GOOD_FIT = 0.3, 0.7  # IoU with the best anchor: below, it is background to the RPN; from here on, an object
+BASES = tuple(2 ** (exponent / 2) for exponent in range(4, 15))  # 4 to 128: anchor sizes of the finest level, tried
+STEPS = ((1.0,), (1.0, 2**0.5))  # one size a level, or two
+
+
+class Objects(NamedTuple):
+    """The objects of a data set without crowds. N objects, M images."""
+
+    image_sizes: np.ndarray  # (M, 2) int64: height, width
+    images: np.ndarray  # (N,) int64: the index of the image
+    labels: np.ndarray  # (N,) int64
+    boxes: np.ndarray  # (N, 4) float64: x1, y1, x2, y2
+    areas: np.ndarray  # (N,) float64: of the mask where the data tell it, else of the box
+
+
+def gather(dataset) -> Objects:
+    """The objects of a CocoDataset or a Subset of one; no image is read, and no mask but those that are files."""
+    labels = {category["id"]: category["label"] for category in dataset.categories}
+    sizes, rows = [], []
+    for index in range(len(dataset)):
+        height, width = dataset.image_of(index)["size"]
+        sizes.append((height, width))
+        for each in dataset.objects_of(index):
+            if not each["iscrowd"]:
+                x, y, w, h = each["bbox"]
+                x1, y1, x2, y2 = max(x, 0), max(y, 0), min(x + w, width), min(y + h, height)
+                area = (x2 - x1) * (y2 - y1) if each["area"] is None else each["area"]
+                rows.append((index, labels[each["category_id"]], x1, y1, x2, y2, area))
+    table = np.array(rows, np.float64).reshape(-1, 7)
+    return Objects(
+        np.array(sizes, np.int64).reshape(-1, 2),
+        table[:, 0].astype(np.int64),
+        table[:, 1].astype(np.int64),
+        table[:, 2:6],
+        table[:, 6],
+    )
+
+
+def per_image(objects: Objects) -> np.ndarray:
+    """(M,) int64: how many objects each image shows."""
+    return np.bincount(objects.images, minlength=len(objects.image_sizes))
+
+
+def per_class(objects: Objects, classes: int) -> np.ndarray:
+    """(classes, 2) int64: of the labels 1, 2, ..., how many objects there are, and in how many images."""
+    pairs = np.unique(np.stack([objects.labels, objects.images], 1), axis=0)
+    return np.stack([np.bincount(labels, minlength=classes + 1)[1:] for labels in (objects.labels, pairs[:, 0])], 1)
+
+
+def side_lengths(boxes: np.ndarray) -> np.ndarray:
+    """(N,): the side of the square that has the area of each box (N, 4)."""
+    return np.sqrt((boxes[:, 2:] - boxes[:, :2]).clip(min=0).prod(1))
+
+
+def quantiles(values: np.ndarray) -> list[float]:
+    """Those of QUANTILES; of no values, zeros."""
+    return np.quantile(values, QUANTILES).tolist() if len(values) else [0.0] * len(QUANTILES)
+
+
+# Anchors -------------------------------------------------------------------------------------------------
+
+
+def anchor_fit(boxes: np.ndarray, shapes: Sequence[np.ndarray], strides: Sequence[int]) -> np.ndarray:
+    """The IoU of each box (N, 4) with the anchor that fits it best: (N,) float64.
+
+    shapes: for each level, (A, 2) widths and heights. strides: the pixels per cell of each level; the centres of the
+    anchors are its multiples. Of the anchors of a shape the nearest one overlaps most, so only that is looked at."""
+    best = np.zeros(len(boxes))
+    centres, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+    for anchors, stride in zip(shapes, strides, strict=True):
+        off = abs(centres - stride * np.rint(centres / stride))  # along x and y, to the nearest centre
+        for anchor in anchors:
+            overlap = np.minimum(np.minimum(sides, anchor), (sides + anchor) / 2 - off).clip(min=0).prod(1)
+            union = sides.prod(1) + anchor.prod() - overlap
+            best = np.maximum(best, overlap / np.maximum(union, 1e-12))
+    return best
+
+
+def anchor_shapes(sizes: Sequence[Sequence[float]], ratios: Sequence[float]) -> list[np.ndarray]:
+    """For each level (A, 2) float64: the widths and heights of anchors of these sizes and ratios height / width."""
+    return [
+        np.array([(size / math.sqrt(ratio), size * math.sqrt(ratio)) for size in level for ratio in ratios])
+        for level in sizes
+    ]
+
+
+def fitting_sizes(boxes: np.ndarray, strides: Sequence[int], ratios: Sequence[float]) -> tuple[tuple[int, ...], ...]:
+    """The anchor sizes for each level whose best anchors have the largest mean IoU with the boxes (N, 4).
+
+    Sizes double from level to level, on a grid given by the strides; two sizes a level where that is better by more
+    than 0.02, since they cost time. Of no boxes, those of the toy shapes."""
+    if len(boxes) == 0:
+        return tuple((16 * 2**level,) for level in range(len(strides)))
+    best, found = -1.0, ((16,),) * len(strides)
+    for step in STEPS:
+        for base in BASES:
+            sizes = tuple(tuple(round(base * 2**level * factor) for factor in step) for level in range(len(strides)))
+            mean = anchor_fit(boxes, anchor_shapes(sizes, ratios), strides).mean()
+            if mean > best + (0.02 if len(step) > len(found[0]) else 0):
+                best, found = mean, sizes
+    return found
+
+
+# Settings ------------------------------------------------------------------------------------------------
+
+
+def suggested(
+    objects: Objects, strides: Sequence[int], ratios: Sequence[float], positive_fraction: float = 0.25
+) -> dict[str, object]:
+    """{name of a setting: its value} for a model that is to learn these objects: anchors that fit their sizes, so many
+    RoIs that the objects of most images are among the positive ones, and room for all detections.
+
+    strides, ratios: of the model's levels and anchors. positive_fraction: of the RoIs. The numbers are the least that
+    serve; a model that has more keeps its own."""
+    counts = per_image(objects)
+    many = float(np.quantile(counts, 0.75)) if len(counts) else 0.0  # all but the fullest images
+    most = int(counts.max(initial=0))
+    return {
+        "rpn.anchor_sizes": fitting_sizes(objects.boxes, strides, ratios),
+        "rpn.post_nms_train": min(2000, _rounded_up(5 * most, 250)),
+        "rpn.post_nms_test": min(2000, _rounded_up(5 * most, 250)),
+        "box.samples": min(512, _rounded_up(many / positive_fraction, 32)),
+        "box.max_detections": _rounded_up(1.25 * most, 100),
+    }
+
+
+def _rounded_up(value: float, unit: int) -> int:
+    return unit * max(1, math.ceil(value / unit))
