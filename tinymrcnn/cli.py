@@ -174,7 +174,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--images", type=int, default=500, metavar="N", help="shapes only (default: 500)")
     _add_device(evaluate)
     evaluate.add_argument(
-        "--interval", action="store_true", help="how far other images of the kind would move the metrics (bootstrap)"
+        "--interval", action="store_true", help="with 95 %% confidence intervals (bootstrap over the images)"
     )
     evaluate.add_argument(
         "--errors", action="store_true", help="which kinds of errors cost how much AP50; with --out a picture, too"
