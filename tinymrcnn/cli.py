@@ -218,7 +218,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
 
     bench = command(
-        commands, "bench", _bench, "measure the speed and the memory, beside torch and pycocotools where installed",
+        commands, "bench", _bench, "measure the speed and the memory, beside torch (where installed) and pycocotools",
         "  tinymrcnn bench roi                  the RoI operators only\n"
         "  tinymrcnn bench                      everything, into bench_cpu.json\n"
         "  tinymrcnn bench train --profile      where the time of a training step goes",
