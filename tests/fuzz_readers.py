@@ -16,6 +16,7 @@ from tiny_models import scene, tiny_model
 from weight_files import pickled, tensors, write_detectron2, write_legacy, write_zip
 
 from tinymrcnn.data import CocoDataset, ShapesDataset, read_image, write_coco
+from tinymrcnn.safetensors import write_safetensors
 from tinymrcnn.weights import load_model, load_public_model, load_weights, save_checkpoint
 
 
@@ -112,11 +113,11 @@ def prepare_checkpoint(folder: Path) -> Context:
     model.categories = ShapesDataset.categories
     save_checkpoint(folder / "base.npz", model)
     context = Context(folder, "spoilt.npz", dict(np.load(folder / "base.npz")), scene(1, (32, 48))[0])
-    assert run_checkpoint(context, ([], [], [])) is None
+    assert run_checkpoint(context, ([], [], [], False)) is run_checkpoint(context, ([], [], [], True)) is None
     return context
 
 
-def write_spoilt_checkpoint(path: Path, base: dict, edits, array_edits, byte_edits=()) -> None:
+def write_spoilt_checkpoint(path: Path, base: dict, edits, array_edits, byte_edits=(), safetensors=False) -> None:
     """edits: half of them are to the settings, the others to all metadata."""
     arrays = dict(base)
     metadata = json.loads(arrays.pop("metadata").item())
@@ -125,15 +126,19 @@ def write_spoilt_checkpoint(path: Path, base: dict, edits, array_edits, byte_edi
             metadata = spoil_json(metadata, [edit])
         elif isinstance(metadata, dict) and "config" in metadata:
             metadata["config"] = spoil_json(metadata["config"], [edit])
-    file = io.BytesIO()
-    np.savez(file, metadata=np.array(json.dumps(metadata)), **spoil_arrays(arrays, array_edits))
+    file, text, arrays = io.BytesIO(), json.dumps(metadata), spoil_arrays(arrays, array_edits)
+    if safetensors:
+        named = {name.removeprefix("weights/"): array for name, array in arrays.items() if array.dtype.str[1:] in CODES}
+        write_safetensors(file, named, {"tinymrcnn": text})
+    else:
+        np.savez(file, metadata=np.array(text), **arrays)
     path.write_bytes(spoil_bytes(file.getvalue(), byte_edits))
 
 
 def run_checkpoint(context: Context, example) -> None:
-    edits, array_edits, byte_edits = example
+    edits, array_edits, byte_edits, safetensors = example
     path = context.folder / "spoilt.npz"
-    write_spoilt_checkpoint(path, context.base, edits, array_edits, byte_edits)
+    write_spoilt_checkpoint(path, context.base, edits, array_edits, byte_edits, safetensors)
     load_model(path, "cpu").detect([context.more])
 
 
@@ -178,7 +183,8 @@ READERS = {
         st.tuples(st.integers(0, 40), BYTE_EDITS, st.booleans(), st.sampled_from(SUFFIXES)),
     ),
     "checkpoint": Target(
-        prepare_checkpoint, run_checkpoint, st.tuples(JSON_EDITS, st.just([]) | ARRAY_EDITS, st.just([]) | BYTE_EDITS)
+        prepare_checkpoint, run_checkpoint,
+        st.tuples(JSON_EDITS, st.just([]) | ARRAY_EDITS, st.just([]) | BYTE_EDITS, st.booleans()),
     ),
     "public": Target(
         prepare_public, run_public,

@@ -357,7 +357,7 @@ def test_evaluate_with_intervals_and_errors(capsys, checkpoint, tmp_path):
     assert [line.split()[0] for line in lines if line.startswith(("boxes", "masks", "  "))][1:7] == [
         "boxes", "from", "to", "masks", "from", "to",
     ]  # fmt: skip
-    assert "95 of 100 sets of such images (bootstrap, 1,000 resamples)" in " ".join(lines)
+    assert "95 % confidence interval (bootstrap over the images, 1,000 resamples)" in " ".join(lines)
     (row,) = (line for line in lines if line.startswith("localisation"))
     count, cost = metrics["segm/errors/localisation/count"], metrics["segm/errors/localisation"]
     assert row.split()[3:5] == [str(count), f"{cost:.3f}"] and row.endswith(

@@ -18,7 +18,7 @@ BESIDE = {"fcis.py", "mnc.py", "voting.py", "ps_roi_pool.py", "roi_crop.py", "co
 
 # The rooms, the ground floor first: a room imports from its own floor and from those above it in this list
 FLOORS = [
-    "files machine stopping archives settings",
+    "files machine stopping archives safetensors settings",
     "backend",
     "kernels threads",
     "randomness",

@@ -641,7 +641,8 @@ def test_torchvision_s_own_model(tmp_path, new):
 
 
 def test_our_own_files_and_those_of_others_are_read_apart():
-    """The readers of foreign files know nothing of checkpoints, nor checkpoints of them; both stand on archives.py."""
+    """The readers of foreign files know nothing of checkpoints, nor checkpoints of them; both stand on archives.py and
+    safetensors.py."""
     package = Path(public_weights.__file__).parents[1]
     for path in (package / "foreign").glob("*.py"):
         imported = imports_of(path.read_text())

@@ -14,9 +14,9 @@ from tiny_models import tiny_model
 from tinymrcnn.archives import RefusedError
 from tinymrcnn.data import ShapesDataset
 from tinymrcnn.models import TrainConfig
+from tinymrcnn.safetensors import read_metadata, write_safetensors
 from tinymrcnn.weights import CheckpointError, load_checkpoint, load_model, load_weights, save_checkpoint
 from tinymrcnn.weights.foreign.public_weights import read_file
-from tinymrcnn.weights.foreign.safetensors_files import read_metadata, write_safetensors
 
 CODES = {"f4": "F32", "f8": "F64", "f2": "F16", "i8": "I64", "u1": "U8", "b1": "BOOL"}
 

@@ -193,7 +193,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_device(evaluate)
     _add_test_time(evaluate)
     evaluate.add_argument(
-        "--interval", action="store_true", help="how far other images of the kind would move the metrics (bootstrap)"
+        "--interval", action="store_true", help="with 95 %% confidence intervals (bootstrap over the images)"
     )
     evaluate.add_argument(
         "--errors", action="store_true", help="which kinds of errors cost how much AP50; with --out a picture, too"
@@ -277,7 +277,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
 
     bench = command(
-        commands, "bench", _bench, "measure the speed and the memory, beside torch and pycocotools where installed",
+        commands, "bench", _bench, "measure the speed and the memory, beside torch (where installed) and pycocotools",
         "  tinymrcnn bench roi                  the RoI operators only\n"
         "  tinymrcnn bench                      everything, into bench_cpu.json\n"
         "  tinymrcnn bench train --profile      where the time of a training step goes",

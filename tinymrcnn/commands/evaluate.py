@@ -115,10 +115,7 @@ def print_metrics(
     if max_detections != 100:
         print(f"The {max_detections} best detections of an image count, not 100 as in COCO's own tables.")
     if intervals:
-        print(
-            "Below each number, the range in which it would lie for 95 of 100 sets of such images "
-            f"(bootstrap, {RESAMPLES:,} resamples)."
-        )
+        print(f"Below each number its 95 % confidence interval (bootstrap over the images, {RESAMPLES:,} resamples).")
     print(" " * 6 + "".join(f"{name:>8}" for name in names))
 
     def line(title: str, values: list[float]) -> None:

@@ -99,12 +99,12 @@ class Comparison:
         return [*metrics_of(precision).values(), *(mean_of_defined(each) for each in chosen)]
 
     def intervals(self, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, tuple[float, float]]:
-        """{"bbox/AP": (low, high), ...}: what the metrics would be on other images of the same kind, 95 times of 100.
+        """{"bbox/AP": (low, high), ...}: 95 % confidence intervals for what the metrics are on all images of this kind.
 
         The bootstrap (Efron and Tibshirani 1993, chapter 13): as many images are drawn from the data set, with
         replacement, `resamples` times, and the interval reaches from the 2.5th to the 97.5th percentile of what comes
-        out. It says what the choice of images leaves open, not what another training run would; with fewer than some
-        50 images it is too narrow. (-1, -1) for a metric that is -1; resamples without any such object are left out."""
+        out. It says what the choice of images leaves open, not what another training run would change; with few images
+        it is too narrow. (-1, -1) for a metric that is -1; resamples without any such object are left out."""
         names = list(self.metrics())
         values = np.empty((resamples, len(names)))
 

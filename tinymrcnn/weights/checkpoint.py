@@ -26,16 +26,10 @@ from tinymrcnn.archives import RefusedError, open_zip
 from tinymrcnn.files import SHIPPED_MODEL, replacing
 from tinymrcnn.models import Config, TrainConfig, TwoStage, make_model
 from tinymrcnn.nn.layers import at_most
+from tinymrcnn.safetensors import is_safetensors, read_metadata, read_safetensors, write_safetensors
 from tinymrcnn.settings import from_dict
 from tinymrcnn.weights.comparison import differences, no_weights, shapes_of
 from tinymrcnn.weights.environment import environment
-from tinymrcnn.weights.foreign.public_weights import OUR_METADATA
-from tinymrcnn.weights.foreign.safetensors_files import (
-    is_safetensors,
-    read_metadata,
-    read_safetensors,
-    write_safetensors,
-)
 from tinymrcnn.weights.migrations import FORMAT_VERSION, migrate
 
 FORMAT = "tinymrcnn checkpoint"
@@ -89,7 +83,7 @@ def save_checkpoint(path, model, step: int = 0, train_config: TrainConfig | None
     arrays: dict[str, typing.Any] = {f"{OPTIMIZER}{name}": array for name, array in state.items()}
     with replacing(path) as file:
         if Path(path).suffix == ".safetensors":
-            write_safetensors(file, weights | arrays, {"format": "pt", OUR_METADATA: text})
+            write_safetensors(file, weights | arrays, {"format": "pt", "tinymrcnn": text})
         else:
             arrays |= {f"{WEIGHTS}{name}": array for name, array in weights.items()}
             np.savez(file, metadata=np.array(text), **arrays)
@@ -187,7 +181,7 @@ def _read_safetensors(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
     """As _read does."""
     try:
         with open(path, "rb") as file:
-            text = read_metadata(file).get(OUR_METADATA)
+            text = read_metadata(file).get("tinymrcnn")
             file.seek(0)
             arrays = read_safetensors(file, path.stat().st_size) if text is not None else {}
             metadata = json.loads(text) if text is not None else {}

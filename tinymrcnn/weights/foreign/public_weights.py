@@ -10,13 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from tinymrcnn.archives import RefusedError, open_zip
+from tinymrcnn.safetensors import is_safetensors, read_metadata, read_safetensors
 from tinymrcnn.weights.foreign.pickled_arrays import ARRAYS
 from tinymrcnn.weights.foreign.pickles import read_pickle
-from tinymrcnn.weights.foreign.safetensors_files import is_safetensors, read_metadata, read_safetensors
 from tinymrcnn.weights.foreign.torch_files import MAGIC, read_torch_legacy, read_torch_zip
 
 NAMES = 12  # that a message lists
-OUR_METADATA = "tinymrcnn"  # the text of a file of safetensors that is a checkpoint
 
 # Names: what a family calls an entry, and what we call it
 
@@ -90,7 +89,7 @@ def is_our_own(path: Path) -> bool:
         start = file.read(16)
         if is_safetensors(start, path.stat().st_size):
             file.seek(0)
-            return OUR_METADATA in read_metadata(file)
+            return "tinymrcnn" in read_metadata(file)
     if not start.startswith(b"PK"):
         return False
     with open_zip(path) as archive:

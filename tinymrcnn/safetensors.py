@@ -11,9 +11,9 @@ import math
 import numpy as np
 
 from tinymrcnn.archives import RefusedError
-from tinymrcnn.weights.foreign.pickled_arrays import MAX_DIMENSIONS
 
 MAX_HEADER = 100_000_000  # bytes, the format's own limit
+MAX_DIMENSIONS = 16  # axes of an array
 MAX_SIDE = 2**15  # of an array without elements: NumPy multiplies the others
 METADATA = "__metadata__"
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1", "U8": "|u1",
