@@ -182,8 +182,8 @@ def _print_fit(objects: statistics.Objects, config: Config) -> None:
 
 def _print_settings(objects: statistics.Objects, config: Config, source: Sequence[str], masks: bool) -> None:
     """The command that trains with what the data ask for."""
-    ratios, positive = config.rpn.aspect_ratios, config.box.positive_fraction
-    asked = statistics.suggested(objects, config.strides, ratios, positive)
+    rpn, positive = config.rpn, config.box.positive_fraction
+    asked = statistics.suggested(objects, rpn.anchor_sizes, rpn.aspect_ratios, config.strides, positive)
     changed: dict[str, object] = {} if masks else {"masks": "false"}
     for name, value in asked.items():
         own = value_of(config, name)
