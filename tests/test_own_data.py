@@ -130,7 +130,16 @@ def test_train_evaluate_and_predict_with_one_path(ten, capsys):
     shutil.copytree(ten, "moved")
     assert main(["train", "--device", "cpu", "--resume", "run", "--data", "moved"]) == 0
     assert json.loads(open("run/data.json").read())["data"] == [os.path.abspath("moved")]
-    capsys.readouterr()
+    assert "has changed" not in capsys.readouterr().out
+    content = json.loads(open("moved/annotations.json").read())
+    writers.write(Path("moved/annotations.json"), {**content, "annotations": content["annotations"][1:]})
+    assert main(["train", "--device", "cpu", "--resume", "run"]) == 0
+    assert "moved' has changed since the run began" in capsys.readouterr().out
+    content["annotations"][0]["category_id"] = 77
+    writers.write(Path("moved/annotations.json"), content)
+    assert "The annotation file 'moved/annotations.json' cannot be used: annotation 1 of image" in error_of(
+        capsys, ["evaluate", "--device", "cpu", "--data", "moved"]
+    )
     arguments = ["predict", "--device", "cpu", "--weights", "run/model.npz", "--threshold", "0.9"]
     assert main([*arguments, "--data", str(ten)]) == 0
     known = {image["file_name"]: image["id"] for image in json.loads((ten / "annotations.json").read_text())["images"]}
