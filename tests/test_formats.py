@@ -179,6 +179,8 @@ def test_label_images_of_any_kind(tmp_path):
 def test_ellipses_boxes_and_crops():
     points = np.reshape(ellipse(5, 7, 4, 2, np.pi / 2), (-1, 2))  # a quarter turn: 4 along y
     assert abs(points - [5, 7]).max(0).round(2).tolist() == [2, 4]
+    x, y = max(np.reshape(ellipse(0, 0, 4, 1, np.pi / 6), (-1, 2)).tolist(), key=lambda point: point[0])
+    assert np.degrees(np.arctan2(y, x)) == pytest.approx(30, abs=5)  # y is down: clockwise, as the tools mean it
     assert turned_box(1, 2, 4, 6, 0, (9, 9)) == [1, 2, 4, 6]
     np.testing.assert_allclose(turned_box(1, 2, 4, 6, np.pi / 2, (1, 2)), [-5, 2, 6, 4], atol=1e-12)
     np.testing.assert_allclose(turned_box(0, 0, 2, 2, np.pi / 4, (1, 1)), [1 - 2**0.5, 1 - 2**0.5, 8**0.5, 8**0.5])
