@@ -279,7 +279,7 @@ def test_yolo_in_the_folders_of_other_tools(tmp_path):
     scenes = writers.scenes(holes=False, parts=False)
     names = writers.names_of(scenes)
     for layout in ("no yaml", "roboflow", "beside", "list"):
-        root = tmp_path / layout
+        root = tmp_path / "images" / layout
         images, labels = {
             "no yaml": ("images/train", "labels/train"), "roboflow": ("train/images", "train/labels"),
             "beside": (".", "."), "list": ("images", "labels"),
@@ -289,6 +289,8 @@ def test_yolo_in_the_folders_of_other_tools(tmp_path):
             writers.write(root / labels / f"{scene.name}.txt", writers.yolo_lines(scene, names))
         if layout == "roboflow":
             writers.write(root / "data.yaml", f"train: ../train/images\nnc: 2\nnames: {names}\n")
+        if layout == "beside":
+            writers.write(root / "classes.txt", "\n".join(names))
         if layout == "list":
             writers.write(root / "train.txt", "".join(f"./images/{scene.name}.png\n" for scene in scenes))
             writers.write(root / "own.yaml", f"train: train.txt\nnames: {{0: {names[0]}, 1: {names[1]}}}\n")
@@ -297,7 +299,7 @@ def test_yolo_in_the_folders_of_other_tools(tmp_path):
         found = found_in(open_split(source.training()), one_class=True)
         assert found == expected(scenes, one_class=True)
         assert [c["name"] for c in open_split(source.training()).categories] == (
-            names if (root / "data.yaml").exists() or layout == "list" else ["class 0", "class 1"]
+            ["class 0", "class 1"] if layout == "no yaml" else names
         )
 
 
