@@ -21,14 +21,16 @@ MAX_PROCESSES = 4
 
 # What `-m quick` runs, beginning with tests/test_: whole files that take no time, and of the others some tests
 QUICK = """
-    first tiny.py boxes_ images loader models_box_branch models_mask_branch models_pooler models_resnet_fpn models_rpn
-    models_transform nn optim ops_activations ops_losses ops_normalization ops_pooling roi_warp schedule
+    first tiny.py boxes_ data_statistics images loader models_box_branch models_mask_branch models_pooler
+    models_resnet_fpn models_rpn models_transform nn optim
+    ops_activations ops_losses ops_normalization ops_pooling roi_warp schedule
     autograd.py::test_gradients  autograd.py::test_a_diamond  autograd.py::test_a_second_backward
     backend.py::test_like_arrays  backend.py::test_scatter_add  backend.py::test_the_cpu_kernel
     bench.py::test_a_row_holds  bench.py::test_bench_prints  bench.py::test_profile_writes bench.py::test_resident
     checkpoint.py::test_everything_comes_back  checkpoint.py::test_truncated
     cli.py::test_train_writes  cli.py::test_evaluate_shapes  cli.py::test_data_shapes  cli.py::test_doctor_has
     coco.py::test_the_three_forms  coco.py::test_images_and_targets  coco.py::test_written_and_read_back
+    formats.py::test_the_same_objects  formats.py::test_a_label_image  own_data.py::test_a_fifth
     draw.py::test_instances_lie  draw.py::test_curves_show  draw.py::test_describe
     evaluation.py::test_a_worked_example  evaluation.py::test_a_perfect_model
     evaluation_errors.py::test_one_of_each  evaluator.py::test_random_cases_are_equal[1]

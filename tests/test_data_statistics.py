@@ -9,6 +9,7 @@ from tinymrcnn.data import statistics
 from tinymrcnn.data.formats import open_source, open_split
 from tinymrcnn.data.statistics import Objects
 
+OWN = ((16,), (32,), (64,), (128,))
 STRIDES, RATIOS = [4, 8, 16, 32], (0.5, 1.0, 2.0)
 
 
@@ -66,7 +67,7 @@ def test_of_nothing():
     )
     assert statistics.anchor_fit(nothing.boxes, statistics.anchor_shapes([(16,)], RATIOS), [4]).shape == (0,)
     assert statistics.quantiles(np.empty(0)) == [0] * 5
-    assert statistics.suggested(nothing, STRIDES, RATIOS) == {
+    assert statistics.suggested(nothing, OWN, RATIOS, STRIDES) == {
         "rpn.anchor_sizes": ((16,), (32,), (64,), (128,)), "rpn.post_nms_train": 250, "rpn.post_nms_test": 250,
         "box.samples": 32, "box.max_detections": 100,
     }  # fmt: skip
@@ -77,32 +78,35 @@ def test_the_fit_of_anchors_is_that_of_real_anchors(sides):
     """All anchors of a grid that reaches beyond the image, and the IoU with each of them."""
     sizes = ((12, 17), (32, 45), (64, 90), (128, 181))
     boxes = boxes_of(np.random.default_rng(0), 300, sides)
-    generator = AnchorGenerator(sizes, RATIOS)
+    ratios = (0.4, 1.0, 1.5)
+    generator = AnchorGenerator(sizes, ratios)
     levels = generator([(256 // stride + 1, 256 // stride + 1) for stride in STRIDES], (256, 256), STRIDES)
     best = box_iou(boxes.astype(np.float32), np.concatenate(levels)).max(1)
-    fit = statistics.anchor_fit(boxes, statistics.anchor_shapes(sizes, RATIOS), STRIDES)
+    fit = statistics.anchor_fit(boxes, statistics.anchor_shapes(sizes, ratios), STRIDES)
     assert fit.dtype == np.float64
     np.testing.assert_allclose(fit, best, atol=1e-5)
 
 
 def test_sizes_that_fit():
-    def mean(boxes, sizes):
-        return statistics.anchor_fit(boxes, statistics.anchor_shapes(sizes, RATIOS), STRIDES).mean()
-
     rng = np.random.default_rng(0)
     for sides, smallest in (((8, 14), range(6, 13)), ((40, 300), range(23, 65))):
         boxes = boxes_of(rng, 400, sides, 400)
-        sizes = statistics.fitting_sizes(boxes, STRIDES, RATIOS)
+        sizes = statistics.fitting_sizes(boxes, OWN, RATIOS, STRIDES)
         assert len(sizes) == 4 and len({len(level) for level in sizes}) == 1 and sizes[0][0] in smallest
-        assert mean(boxes, sizes) >= mean(boxes, ((16,), (32,), (64,), (128,)))
-    one = np.tile([[0.0, 0, 32, 32]], (9, 1))  # nothing to gain from two sizes
-    assert all(len(level) == 1 for level in statistics.fitting_sizes(one, STRIDES, (1.0,)))
+        means = [statistics.mean_fit(boxes, each, RATIOS, STRIDES) for each in (sizes, OWN)]
+        assert 1 >= means[0] >= means[1] + 0.1
+    one = np.tile([[0.0, 0, 9, 9]], (9, 1))  # nothing to gain from two sizes
+    assert all(len(level) == 1 for level in statistics.fitting_sizes(one, OWN, (1.0,), STRIDES))
+    single = statistics.fitting_sizes(one + 11.5, ((16, 32, 64),), (1.0,), [16])  # centred on an anchor
+    assert len(single) == 1 and len(single[0]) == 3 and 8 in single[0]
+    good = boxes_of(rng, 400, (20, 70), 400)  # of the toy shapes: others are better, but not by much
+    assert statistics.fitting_sizes(good, OWN, RATIOS, STRIDES) == OWN
 
 
 def test_numbers_follow_the_fullest_images():
-    few = statistics.suggested(objects_of([1, 2, 6]), STRIDES, RATIOS)
-    many = statistics.suggested(objects_of([24, 40, 125]), STRIDES, RATIOS)
+    few = statistics.suggested(objects_of([1, 2, 6]), OWN, RATIOS, STRIDES)
+    many = statistics.suggested(objects_of([24, 40, 125]), OWN, RATIOS, STRIDES)
     assert (few["box.samples"], few["box.max_detections"], few["rpn.post_nms_test"]) == (32, 100, 250)
     assert (many["box.samples"], many["box.max_detections"], many["rpn.post_nms_test"]) == (352, 200, 750)
-    most = statistics.suggested(objects_of([900]), STRIDES, RATIOS)
+    most = statistics.suggested(objects_of([900]), OWN, RATIOS, STRIDES)
     assert (most["box.samples"], most["box.max_detections"], most["rpn.post_nms_train"]) == (512, 1200, 2000)

@@ -179,6 +179,8 @@ def test_label_images_of_any_kind(tmp_path):
 def test_ellipses_boxes_and_crops():
     points = np.reshape(ellipse(5, 7, 4, 2, np.pi / 2), (-1, 2))  # a quarter turn: 4 along y
     assert abs(points - [5, 7]).max(0).round(2).tolist() == [2, 4]
+    x, y = max(np.reshape(ellipse(0, 0, 4, 1, np.pi / 6), (-1, 2)).tolist(), key=lambda point: point[0])
+    assert np.degrees(np.arctan2(y, x)) == pytest.approx(30, abs=5)  # y is down: clockwise, as the tools mean it
     assert turned_box(1, 2, 4, 6, 0, (9, 9)) == [1, 2, 4, 6]
     np.testing.assert_allclose(turned_box(1, 2, 4, 6, np.pi / 2, (1, 2)), [-5, 2, 6, 4], atol=1e-12)
     np.testing.assert_allclose(turned_box(0, 0, 2, 2, np.pi / 4, (1, 1)), [1 - 2**0.5, 1 - 2**0.5, 8**0.5, 8**0.5])
@@ -277,7 +279,7 @@ def test_yolo_in_the_folders_of_other_tools(tmp_path):
     scenes = writers.scenes(holes=False, parts=False)
     names = writers.names_of(scenes)
     for layout in ("no yaml", "roboflow", "beside", "list"):
-        root = tmp_path / layout
+        root = tmp_path / "images" / layout
         images, labels = {
             "no yaml": ("images/train", "labels/train"), "roboflow": ("train/images", "train/labels"),
             "beside": (".", "."), "list": ("images", "labels"),
@@ -287,6 +289,8 @@ def test_yolo_in_the_folders_of_other_tools(tmp_path):
             writers.write(root / labels / f"{scene.name}.txt", writers.yolo_lines(scene, names))
         if layout == "roboflow":
             writers.write(root / "data.yaml", f"train: ../train/images\nnc: 2\nnames: {names}\n")
+        if layout == "beside":
+            writers.write(root / "classes.txt", "\n".join(names))
         if layout == "list":
             writers.write(root / "train.txt", "".join(f"./images/{scene.name}.png\n" for scene in scenes))
             writers.write(root / "own.yaml", f"train: train.txt\nnames: {{0: {names[0]}, 1: {names[1]}}}\n")
@@ -295,7 +299,7 @@ def test_yolo_in_the_folders_of_other_tools(tmp_path):
         found = found_in(open_split(source.training()), one_class=True)
         assert found == expected(scenes, one_class=True)
         assert [c["name"] for c in open_split(source.training()).categories] == (
-            names if (root / "data.yaml").exists() or layout == "list" else ["class 0", "class 1"]
+            ["class 0", "class 1"] if layout == "no yaml" else names
         )
 
 

@@ -130,7 +130,16 @@ def test_train_evaluate_and_predict_with_one_path(ten, capsys):
     shutil.copytree(ten, "moved")
     assert main(["train", "--device", "cpu", "--resume", "run", "--data", "moved"]) == 0
     assert json.loads(open("run/data.json").read())["data"] == [os.path.abspath("moved")]
-    capsys.readouterr()
+    assert "has changed" not in capsys.readouterr().out
+    content = json.loads(open("moved/annotations.json").read())
+    writers.write(Path("moved/annotations.json"), {**content, "annotations": content["annotations"][1:]})
+    assert main(["train", "--device", "cpu", "--resume", "run"]) == 0
+    assert "moved' has changed since the run began" in capsys.readouterr().out
+    content["annotations"][0]["category_id"] = 77
+    writers.write(Path("moved/annotations.json"), content)
+    assert "The annotation file 'moved/annotations.json' cannot be used: annotation 1 of image" in error_of(
+        capsys, ["evaluate", "--device", "cpu", "--data", "moved"]
+    )
     arguments = ["predict", "--device", "cpu", "--weights", "run/model.npz", "--threshold", "0.9"]
     assert main([*arguments, "--data", str(ten)]) == 0
     known = {image["file_name"]: image["id"] for image in json.loads((ten / "annotations.json").read_text())["images"]}
@@ -237,7 +246,7 @@ def test_the_line_of_check_can_be_run(capsys):
     printed = capsys.readouterr().out
     assert "4 images have more than the 100 objects that are detected at most." in printed
     (line,) = [line for line in printed.splitlines() if line.startswith("  tinymrcnn train")]
-    assert "box.max_detections=200" in line and "box.samples=480" in line and "anchor_sizes=((4" in line
+    assert "box.max_detections=200" in line and "box.samples=480" in line and "anchor_sizes=((6,)," in line
     arguments = [part.strip("'") for part in line.split()[1:]]
     assert main([*arguments, *TRAIN[1:7], *[part for part in SETTINGS], *arguments[3:], "--out", "run"]) == 0
 

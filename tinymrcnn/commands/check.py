@@ -1,6 +1,5 @@
 """`tinymrcnn data check`: what is wrong with a data set, case by case, what it holds, and the settings it asks for."""
 
-import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from tinymrcnn.commands.terminal import say
 from tinymrcnn.data import statistics
 from tinymrcnn.data.check import DataWarning, Report
 from tinymrcnn.data.coco import CocoDataset
-from tinymrcnn.data.formats import Split
+from tinymrcnn.data.formats import Split, open_split
 from tinymrcnn.data.held_out import shared_images
 from tinymrcnn.data.images import read_image
 from tinymrcnn.draw.contact_sheet import contact_sheet, spread
@@ -23,7 +22,6 @@ from tinymrcnn.models.config import Config
 from tinymrcnn.models.presets import get_config
 from tinymrcnn.settings import value_of
 
-logger = logging.getLogger("tinymrcnn")
 MOST_ROWS = 50  # of the table; the rest is counted
 MOST_CLASSES = 30
 WIDEST = 60  # letters of a file's name
@@ -34,8 +32,8 @@ def check_data(source: Sequence[str], *, format: str | None = None, preset: str 
     sheet to the file `out`. Returns the exit code: 1 where something is wrong.
 
     source: one path, of which is found out what it is unless `format` says it, or two, a folder of images and a COCO
-    annotation file. Raises ValueError or OSError for what is no data set, and for an
-    `out` that cannot be written."""
+    annotation file. Raises ValueError or OSError for what is no data set, and for an `out` that cannot be
+    written."""
     config = get_config(preset)
     if out:
         _check_picture(Path(out))
@@ -82,7 +80,7 @@ def _examine(split: Split) -> tuple[list[tuple], CocoDataset | None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)  # which the report has, too
         try:
-            dataset = CocoDataset(split.image_dir, split.content, split.has_masks(), report)
+            dataset = open_split(split, split.has_masks(), report)
         except (ValueError, OSError) as error:
             if not report.cases:
                 raise
@@ -182,8 +180,8 @@ def _print_fit(objects: statistics.Objects, config: Config) -> None:
 
 def _print_settings(objects: statistics.Objects, config: Config, source: Sequence[str], masks: bool) -> None:
     """The command that trains with what the data ask for."""
-    ratios, positive = config.rpn.aspect_ratios, config.box.positive_fraction
-    asked = statistics.suggested(objects, config.strides, ratios, positive)
+    rpn, positive = config.rpn, config.box.positive_fraction
+    asked = statistics.suggested(objects, rpn.anchor_sizes, rpn.aspect_ratios, config.strides, positive)
     changed: dict[str, object] = {} if masks else {"masks": "false"}
     for name, value in asked.items():
         own = value_of(config, name)

@@ -101,7 +101,7 @@ def parts_of(paths: Sequence[str], format: str | None = None) -> dict[str, Split
                 f"'{printable(paths[1])}' is no COCO data set (a JSON object with lists 'images', 'annotations', "
                 "'categories')."
             )
-        return {"all": Split(Path(paths[0]), content)}
+        return {"all": Split(Path(paths[0]), content, Path(paths[1]))}
     return _recognised(paths[0], format).splits
 
 
@@ -141,8 +141,10 @@ def found(paths: Sequence[str] | float | None, dataset) -> dict | None:
         with open(paths[1], "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     else:
-        names = [str(dataset.image_of(index)["name"]) for index in range(len(dataset))]
-        digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()
+        hashed = hashlib.sha256()
+        for index in range(len(dataset)):
+            hashed.update(dataset.noted(index).encode())
+        digest = hashed.hexdigest()
     return {"images": len(dataset), "classes": [c["name"] for c in dataset.categories], "annotations": digest}
 
 

@@ -27,7 +27,8 @@ class CocoDataset:
 
     image_dir: the folder in which the file names of the images are looked up, see find_files. annotation_file: the
     JSON, or its content, as a reader of data/formats makes it. masks: False reads boxes alone, as Faster R-CNN learns
-    them; no mask needs to be there then. report: where given, it gets everything that is wrong, case by case.
+    them; no mask needs to be there then. report: where given, it gets everything that is wrong, case by case. name: of
+    the content, the file or folder that messages name.
     Images without annotations are kept. Categories get the labels 1, 2, ... in the order of their COCO ids.
 
     image: see read_image. target: boxes (N, 4) float32 from the annotations' "bbox", or around their masks where
@@ -49,12 +50,14 @@ class CocoDataset:
                                      are more than half of the file's
     FileNotFoundError                files that are not there, with the folder or the name that may be meant"""
 
-    def __init__(self, image_dir, annotation_file, masks: bool = True, report: Report | None = None):
+    def __init__(self, image_dir, annotation_file, masks: bool = True, report: Report | None = None, name=None):
         self.image_dir, self.masks, report = Path(image_dir), masks, report or Report()
         if isinstance(annotation_file, dict):
-            content, annotation_file, name = annotation_file, image_dir, f"data set in '{printable(image_dir)}'"
+            content, annotation_file = annotation_file, image_dir if name is None else name
         else:
-            content, name = read_annotation_file(annotation_file), f"annotation file '{printable(annotation_file)}'"
+            content = read_annotation_file(annotation_file)
+        kind = "data set" if Path(annotation_file).is_dir() else "annotation file"
+        told = f"{kind} '{printable(annotation_file)}'"
         self.annotation_file = Path(annotation_file)
         if not self.image_dir.is_dir():
             raise FileNotFoundError(f"There is no image folder '{printable(image_dir)}'.")
@@ -71,15 +74,15 @@ class CocoDataset:
                 objects = dict.fromkeys(images)
                 _check_mask_files(images, self._mask_files.files, report)
         except (ValueError, RecursionError) as error:  # of what is no COCO data set
-            raise ValueError(f"The {name} cannot be used: {error}") from error
+            raise ValueError(f"The {told} cannot be used: {error}") from error
         lines = "\n  ".join(report.problems + report.odd)
         if missing:
             text = missing_files(image_dir, annotation_file, names, missing)
             raise FileNotFoundError(f"{text}\n  {lines}" if lines else text)
         if report.problems:
-            raise ValueError(f"The {name} cannot be used: {lines}")
+            raise ValueError(f"The {told} cannot be used: {lines}")
         if report.odd:
-            warnings.warn(f"In the {name}: {lines}", DataWarning, stacklevel=2)
+            warnings.warn(f"In the {told}: {lines}", DataWarning, stacklevel=2)
         self.categories = [
             {"label": label, "name": str(key if (name := categories[key].get("name")) is None else name), "id": key}
             for label, key in enumerate(sorted(categories), start=1)
@@ -116,6 +119,13 @@ class CocoDataset:
         masks is False."""
         entry = self._images[index]
         return entry["objects"] if self._mask_files is None else self._mask_files(entry["id"], entry["size"])
+
+    def noted(self, index: int) -> str:
+        """A text that changes when the labels of an image do: its objects, or the sizes of the files of its masks."""
+        entry = self._images[index]
+        if self._mask_files is None:
+            return json.dumps([entry["name"], entry["objects"]])
+        return json.dumps([entry["name"], [file.stat().st_size for file in self._mask_files.files[entry["id"]]]])
 
     def read_target(self, index: int) -> dict:
         """The target of dataset[index], without reading the image."""

@@ -25,6 +25,9 @@ class Subset:
     def image_of(self, index: int) -> dict:
         return self.dataset.image_of(self.indices[index])
 
+    def noted(self, index: int) -> str:
+        return self.dataset.noted(self.indices[index])
+
     def objects_of(self, index: int) -> list[dict]:
         return self.dataset.objects_of(self.indices[index])
 

@@ -15,6 +15,8 @@ SMALL, MEDIUM = 32**2, 96**2  # pixels: the areas up to which COCO calls an obje
 NO_FIT, GOOD_FIT = 0.3, 0.7  # IoU with the best anchor: below, it is background to the RPN; from here on, an object
 BASES = tuple(2 ** (exponent / 2) for exponent in range(4, 15))  # 4 to 128: anchor sizes of the finest level, tried
 STEPS = ((1.0,), (1.0, 2**0.5))  # one size a level, or two
+WORTH_TWO, WORTH_IT = 0.05, 0.1  # by how much the mean fit must be better
+Sizes = Sequence[Sequence[float]]  # of anchors, for each level, finest first
 
 
 class Objects(NamedTuple):
@@ -90,7 +92,7 @@ def anchor_fit(boxes: np.ndarray, shapes: Sequence[np.ndarray], strides: Sequenc
     return best
 
 
-def anchor_shapes(sizes: Sequence[Sequence[float]], ratios: Sequence[float]) -> list[np.ndarray]:
+def anchor_shapes(sizes: Sizes, ratios: Sequence[float]) -> list[np.ndarray]:
     """For each level (A, 2) float64: the widths and heights of anchors of these sizes and ratios height / width."""
     return [
         np.array([(size / math.sqrt(ratio), size * math.sqrt(ratio)) for size in level for ratio in ratios])
@@ -98,39 +100,44 @@ def anchor_shapes(sizes: Sequence[Sequence[float]], ratios: Sequence[float]) -> 
     ]
 
 
-def fitting_sizes(boxes: np.ndarray, strides: Sequence[int], ratios: Sequence[float]) -> tuple[tuple[int, ...], ...]:
-    """The anchor sizes for each level whose best anchors have the largest mean IoU with the boxes (N, 4).
+def mean_fit(boxes: np.ndarray, sizes: Sizes, ratios: Sequence[float], strides: Sequence[int]) -> float:
+    """How well anchors of these sizes fit the boxes (N, 4) on average, from 0 to 1: the IoU with the best one as a
+    share of GOOD_FIT, beyond which nothing is gained. Of no boxes, 1."""
+    fit = anchor_fit(boxes, anchor_shapes(sizes, ratios), strides)
+    return float((fit.clip(max=GOOD_FIT) / GOOD_FIT).mean()) if len(fit) else 1.0
 
-    Sizes double from level to level, on a grid given by the strides; two sizes a level where that is better by more
-    than 0.02, since they cost time. Of no boxes, those of the toy shapes."""
-    if len(boxes) == 0:
-        return tuple((16 * 2**level,) for level in range(len(strides)))
-    best, found = -1.0, ((16,),) * len(strides)
-    for step in STEPS:
+
+def fitting_sizes(boxes: np.ndarray, own: Sizes, ratios: Sequence[float], strides: Sequence[int]) -> Sizes:
+    """The anchor sizes for each level that fit the boxes (N, 4) best, on a grid given by the strides: doubled from
+    level to level, one a level, or two where that is better by WORTH_TWO, since they cost time; of a single level, as
+    many as the model has, each twice the one before. own: the model's sizes, which are returned unless others are
+    better by WORTH_IT."""
+    found = {}
+    for step in STEPS if len(strides) > 1 else [tuple(2.0**n for n in range(len(own[0])))]:
         for base in BASES:
             sizes = tuple(tuple(round(base * 2**level * factor) for factor in step) for level in range(len(strides)))
-            mean = anchor_fit(boxes, anchor_shapes(sizes, ratios), strides).mean()
-            if mean > best + (0.02 if len(step) > len(found[0]) else 0):
-                best, found = mean, sizes
-    return found
+            found[sizes] = mean_fit(boxes, sizes, ratios, strides) - (WORTH_TWO if step == STEPS[1] else 0)
+    best = max(found, key=lambda sizes: found[sizes])
+    enough = mean_fit(boxes, own, ratios, strides) + WORTH_IT
+    return best if mean_fit(boxes, best, ratios, strides) >= enough else own
 
 
 # Settings ------------------------------------------------------------------------------------------------
 
 
 def suggested(
-    objects: Objects, strides: Sequence[int], ratios: Sequence[float], positive_fraction: float = 0.25
+    objects: Objects, own: Sizes, ratios: Sequence[float], strides: Sequence[int], positive_fraction: float = 0.25
 ) -> dict[str, object]:
     """{name of a setting: its value} for a model that is to learn these objects: anchors that fit their sizes, so many
     RoIs that the objects of most images are among the positive ones, and room for all detections.
 
-    strides, ratios: of the model's levels and anchors. positive_fraction: of the RoIs. The numbers are the least that
-    serve; a model that has more keeps its own."""
+    own, ratios, strides: of the model's anchors and levels. positive_fraction: of the RoIs. The numbers are the least
+    that serve; a model that has more keeps its own."""
     counts = per_image(objects)
     many = float(np.quantile(counts, 0.75)) if len(counts) else 0.0  # all but the fullest images
     most = int(counts.max(initial=0))
     return {
-        "rpn.anchor_sizes": fitting_sizes(objects.boxes, strides, ratios),
+        "rpn.anchor_sizes": fitting_sizes(objects.boxes, own, ratios, strides),
         "rpn.post_nms_train": min(2000, _rounded_up(5 * most, 250)),
         "rpn.post_nms_test": min(2000, _rounded_up(5 * most, 250)),
         "box.samples": min(512, _rounded_up(many / positive_fraction, 32)),

@@ -57,4 +57,5 @@ class CityscapesDataset(CocoDataset):
     Raises FileNotFoundError for files that are not there, ValueError for images and masks that do not fit."""
 
     def __init__(self, root, split: str = "train", masks: bool = True):
-        super().__init__(*read_split(Path(root), split), masks)
+        folder, content, name = read_split(Path(root), split)
+        super().__init__(folder, content, masks, name=name)

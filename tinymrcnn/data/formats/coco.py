@@ -39,7 +39,7 @@ def read(path: Path) -> dict[str, Split]:
                 raise ValueError(f"it is no JSON object with lists {', '.join(map(repr, KEYS))}")
         name = OF_NO_SPLIT.sub("", file.stem).strip("._- ") or "all"
         name = name if name not in splits else file.stem
-        splits[name] = Split(image_folder(file, name, content["images"]), content)
+        splits[name] = Split(image_folder(file, name, content["images"]), content, file)
     return splits
 
 

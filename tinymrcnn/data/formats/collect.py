@@ -23,10 +23,11 @@ OBJECT = "object"  # the class, where a format names none
 
 class Split(NamedTuple):
     """A part of a data set. image_dir: a folder above the images. content: as in COCO's JSON, {"images", "categories",
-    "annotations"}; where masks are files, the last is MaskFiles."""
+    "annotations"}; where masks are files, the last is MaskFiles. name: the file or folder that messages name."""
 
     image_dir: Path
     content: dict[str, Any]
+    name: Path
 
     def has_masks(self) -> bool:
         """Whether any object has a mask; True for data without objects."""
@@ -83,7 +84,8 @@ class Collected:
         for each in self.annotations:
             each["category_id"] = self.names[each.pop("category")]
         categories = [{"id": number, "name": name} for name, number in self.names.items()]
-        return Split(Path(top), {"images": self.images, "annotations": self.annotations, "categories": categories})
+        content = {"images": self.images, "annotations": self.annotations, "categories": categories}
+        return Split(Path(top), content, root)
 
 
 def _joined(first, second):

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from tinymrcnn.data.coco import CocoDataset
-from tinymrcnn.data.formats.source import Source
+from tinymrcnn.data.formats.source import Source, open_split
 from tinymrcnn.files import make_folder, printable, replacing
 
 
@@ -28,7 +28,7 @@ def convert(source: Source, folder) -> list[str]:
     lines = []
     try:
         for part, split in source.splits.items():
-            dataset = CocoDataset(split.image_dir, split.content, masks=split.has_masks())
+            dataset = open_split(split, split.has_masks())
             name = "annotations" if part == "all" else part
             content = _content(dataset, partial / "images", "" if part == "all" else f"{part}/")
             content["info"] = {"description": f"{source.path.name}, {part}, converted from {source.format}"}

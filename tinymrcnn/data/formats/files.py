@@ -27,6 +27,11 @@ def reading(path, what: str) -> Iterator[None]:
         raise ValueError(f"'{printable(path)}' cannot be read as {what}: {problem}.") from error
 
 
+def lines_of(file: Path) -> list[str]:
+    """The lines of a text file, without spaces around them and without empty ones."""
+    return list(filter(None, map(str.strip, file.read_text(encoding="utf-8").splitlines())))
+
+
 def read_json(path) -> Any:
     return json.loads(Path(path).read_bytes())
 

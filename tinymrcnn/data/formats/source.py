@@ -6,6 +6,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
+from tinymrcnn.data.check import Report
 from tinymrcnn.data.coco import CocoDataset
 from tinymrcnn.data.formats import (
     cityscapes,
@@ -168,6 +169,6 @@ def _needed(names: list[str]) -> str:
     return "What is needed:\n" + "\n".join(f"  {name:<{width}}  {FORMATS[name].NEEDS}" for name in names)
 
 
-def open_split(split: Split, masks: bool = True) -> CocoDataset:
-    """A split as a data set. Raises and warns as CocoDataset does."""
-    return CocoDataset(split.image_dir, split.content, masks)
+def open_split(split: Split, masks: bool = True, report: Report | None = None) -> CocoDataset:
+    """A split as a data set; see CocoDataset for the arguments. Raises and warns as that does."""
+    return CocoDataset(split.image_dir, split.content, masks, report, split.name)

@@ -12,7 +12,7 @@ import numpy as np
 
 from tinymrcnn.data.coco_masks import encode_ids
 from tinymrcnn.data.formats.collect import Split, checked_ids, lazy_split
-from tinymrcnn.data.formats.files import folders_of, images_of, reading
+from tinymrcnn.data.formats.files import folders_of, images_of, lines_of, reading
 from tinymrcnn.data.images import COLOR
 from tinymrcnn.files import printable
 
@@ -42,7 +42,7 @@ def read(path: Path) -> dict[str, Split]:
     objects = {file.stem: file for file in images_of(root / "SegmentationObject")}
     classes = {file.stem: file for file in images_of(root / "SegmentationClass")}
     lists = {part: root / "ImageSets" / "Segmentation" / f"{part}.txt" for part in SPLITS}
-    parts = {part: file.read_text(encoding="utf-8").split() for part, file in lists.items() if file.is_file()}
+    parts = {part: lines_of(file) for part, file in lists.items() if file.is_file()}
     splits = {}
     for part, stems in (parts or {"all": sorted(objects)}).items():
         missing = [stem for stem in stems if stem not in images.keys() & objects.keys() & classes.keys()]
@@ -58,12 +58,11 @@ def _classes(root: Path) -> tuple[tuple[str, ...], dict[int, int]]:
     names, colors = root / "class_names.txt", root / "labelmap.txt"
     if colors.is_file():
         with reading(colors, "a list of names and colours (name:red,green,blue::)"):
-            rows = [line.split(":") for line in colors.read_text(encoding="utf-8").splitlines()
-                    if line.strip() and not line.startswith("#")]  # fmt: skip
+            rows = [line.split(":") for line in lines_of(colors) if not line.startswith("#")]
             rgb = {row[0]: [int(part) for part in row[1].split(",")] for row in rows if row[0] != "background"}
             return tuple(rgb), {COLOR | r << 16 | g << 8 | b: n for n, (r, g, b) in enumerate(rgb.values(), start=1)}
-    given = names.read_text(encoding="utf-8").split("\n") if names.is_file() else VOC
-    own = tuple(name.strip() for name in given if name.strip(" _") not in ("", "background", "ignore"))
+    given = lines_of(names) if names.is_file() else VOC
+    own = tuple(name for name in given if name.strip("_") not in ("background", "ignore"))
     return own, {number: number for number in range(1, len(own) + 1)}
 
 

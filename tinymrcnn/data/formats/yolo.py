@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from tinymrcnn.data.formats.collect import Collected, Split
-from tinymrcnn.data.formats.files import reading
+from tinymrcnn.data.formats.files import lines_of, reading
 from tinymrcnn.data.formats.yolo_files import (
     folders_of_yaml,
     folders_with_labels,
     images_at,
     label_file,
+    names_in,
     read_yaml,
     yaml_file,
 )
@@ -29,7 +30,7 @@ def fits(path: Path) -> bool:
 
 
 def read(path: Path) -> dict[str, Split]:
-    root, names, folders = path, None, folders_with_labels(path)
+    root, names, folders = path, names_in(path), folders_with_labels(path)
     if file := yaml_file(path):
         with reading(file, TITLE):
             content, root = read_yaml(file), file.parent
@@ -50,7 +51,7 @@ def _rows(file: Path) -> list[tuple[int, list[str]]]:
     if not file.is_file():
         return []
     with reading(file, TITLE):
-        lines = [line.split() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line.split() for line in lines_of(file)]
         return [(int(float(line[0])), line[1:]) for line in lines]
 
 

@@ -3,23 +3,23 @@
 import re
 from pathlib import Path
 
-import yaml
-
-from tinymrcnn.data.formats.files import files_of, folders_of, images_of
+from tinymrcnn.data.formats.files import files_of, folders_of, images_of, lines_of
 from tinymrcnn.files import printable
 
-LINE = re.compile(r"\s*\d+(\s+[-+.\deE]+){4,}\s*")
+LINE = re.compile(r"\s*\d+([ \t]+[-+.\deE]+){4,}\s*(\n|$)")
 PARTS = ("train", "val", "test")
 MOST_TRIED = 20  # images, to see whether a folder has labels
 
 
 def yaml_file(path: Path) -> Path | None:
-    files = [path] if path.suffix in (".yaml", ".yml") else files_of(path, ".yaml", ".yml")
+    files = files_of(path, ".yaml", ".yml") if path.is_dir() else [path] * (path.suffix in (".yaml", ".yml"))
     return next((file for file in files if {"names", "train"} <= read_yaml(file).keys()), None)
 
 
 def read_yaml(file: Path) -> dict:
     """{} where it is no YAML file of names and values."""
+    import yaml  # only here is it needed
+
     try:
         content = yaml.safe_load(file.read_bytes())
     except (OSError, yaml.YAMLError, ValueError, RecursionError):
@@ -27,13 +27,18 @@ def read_yaml(file: Path) -> dict:
     return content if isinstance(content, dict) else {}
 
 
+def names_in(folder: Path) -> dict[int, str] | None:
+    """The names in classes.txt, a line each, which some tools write; None where there is none."""
+    file = folder / "classes.txt"
+    return dict(enumerate(lines_of(file))) if file.is_file() else None
+
+
 def label_file(image: Path) -> Path:
-    """x/images/y/1.jpg -> x/labels/y/1.txt; beside the image where no folder is called images."""
-    parts = list(image.with_suffix(".txt").parts)
-    last = max((n for n, part in enumerate(parts) if part == "images"), default=None)
-    if last is not None:
-        parts[last] = "labels"
-    return Path(*parts)
+    """x/images/y/1.jpg -> x/labels/y/1.txt, or x/images/y/1.txt where there is no such file."""
+    beside = image.with_suffix(".txt")
+    last = max((n for n, part in enumerate(image.parts) if part == "images"), default=0)
+    apart = Path(*image.parts[:last], "labels", *beside.parts[last + 1 :])
+    return apart if apart.is_file() else beside
 
 
 def folders_with_labels(path: Path) -> dict[str, list[Path]]:
@@ -44,30 +49,29 @@ def folders_with_labels(path: Path) -> dict[str, list[Path]]:
 
 
 def _is_labelled(image: Path) -> bool:
-    file = label_file(image)
-    return file.is_file() and bool(LINE.fullmatch(file.read_text(errors="replace").partition("\n")[0]))
+    """Whether the first line of its text file is one of an object."""
+    lines = label_file(image)
+    return lines.is_file() and bool(LINE.match(lines.read_text(errors="replace")))
 
 
 def folders_of_yaml(root: Path, content: dict) -> dict[str, list[Path]]:
     """{split: its folders of images, or text files that list images}. Raises FileNotFoundError."""
-    given = {part: content[part] for part in PARTS if content.get(part)}
-    lists = {part: value if isinstance(value, list) else [value] for part, value in given.items()}
-    return {part: [_place(root, str(content.get("path") or ""), str(each)) for each in some]
-            for part, some in lists.items()}  # fmt: skip
+    top = str(content.get("path") or "")
+    lists = {part: each if isinstance(each := content[part], list) else [each] for part in PARTS if content.get(part)}
+    return {part: [_place(root, top, str(each)) for each in some] for part, some in lists.items()}
 
 
 def _place(root: Path, top: str, name: str) -> Path:
     """From `path`, or from the file's own place; Roboflow writes ../train for train."""
     ends = [Path(name), Path(*[part for part in Path(name).parts if part != ".."])]
     places = [place / end for end in ends for place in (root / top, root)]
-    for place in places:
-        if place.exists():
-            return place
+    if there := next(filter(Path.exists, places), None):
+        return there
     raise FileNotFoundError(f"There is no '{printable(places[0])}', which the YAML file in '{printable(root)}' names.")
 
 
 def images_at(place: Path) -> list[Path]:
     """Those of a folder and of the folders in it, or those that a text file lists, a line each."""
     if place.is_file():
-        return [place.parent / line.strip() for line in place.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [place.parent / line for line in lines_of(place)]
     return [image for folder in (place, *folders_of(place)) for image in images_of(folder)]
