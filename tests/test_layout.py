@@ -95,7 +95,7 @@ def test_with_winograd_s_convolutions(maps):
 
 
 def test_a_map_in_another_order_is_noticed(maps, monkeypatch):
-    monkeypatch.setattr(activations, "_one_pass", lambda _, *operands: np.ascontiguousarray(operands[0]))
+    monkeypatch.setattr(activations, "_one_pass", lambda on_cpu, on_cuda, *operands: np.ascontiguousarray(operands[0]))
     model = tiny_model()
     model.features(model.transform([scene(1)[0]]))
     assert {line.partition(" ")[0] for line in wrong(maps)} == {"relu", "add_relu"}

@@ -100,12 +100,11 @@ def to_device(array: Array, device: str) -> Array:
     target = BACKENDS[resolve_device(device)]
     if isinstance(array, target.array_type):
         return array
-    array = to_numpy(array)
+    array, order = to_numpy(array), memory_order(array)
     if device == "cpu":
         return array
-    moved = empty(target.module, array.shape, array.dtype, memory_order(array))
-    moved[...] = target.module.asarray(array)
-    return moved
+    lying = target.module.asarray(np.asarray(array.transpose(order), order="C"))  # a copy, no kernel
+    return lying.transpose([order.index(axis) for axis in range(array.ndim)])
 
 
 def to_numpy(array: Array) -> np.ndarray:
@@ -147,7 +146,11 @@ def elementwise(name: str, *operands: Array) -> Array:
     CuPy's own results are C-ordered, and so are NumPy's where orders mix: this keeps channels-last maps
     channels-last. operands: arrays of one dtype, and Python numbers."""
     arrays = [operand for operand in operands if hasattr(operand, "dtype")]
-    return getattr(array_module(*arrays), name)(*operands, out=_result_of(arrays))
+    xp, out = array_module(*arrays), _result_of(arrays)
+    order = memory_order(out)  # CuPy walks through the axes as they are given, NumPy as they lie in memory
+    turned = [xp.broadcast_to(o, out.shape).transpose(order) if hasattr(o, "dtype") else o for o in operands]
+    getattr(xp, name)(*turned, out=out.transpose(order))
+    return out
 
 
 def select(condition: Array, x: Array, y: Array) -> Array:

@@ -126,8 +126,9 @@ def box_loss(
     positives = np.flatnonzero(labels)
     column = labels[positives] if deltas.shape[1] > 4 else 0 * positives
     of_class = deltas.reshape(len(labels), deltas.shape[1] // 4, 4)[positives, column]  # (P, 4)
-    targets = [coder.encode(b[like(s.objects, b)], s.positives) for b, s in zip(gt_boxes, samples, strict=True)]
-    box = ops.smooth_l1_loss(of_class, xp.concatenate(targets), beta=settings.beta, reduction="sum")
+    objects = xp.concatenate([b[like(s.objects, b)] for b, s in zip(gt_boxes, samples, strict=True)])
+    targets = coder.encode(objects, xp.concatenate([s.positives for s in samples]))
+    box = ops.smooth_l1_loss(of_class, targets, beta=settings.beta, reduction="sum")
     return {"loss_classifier": (classification, len(labels)), "loss_box_reg": (box, len(labels))}
 
 

@@ -8,8 +8,10 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+import numpy as np
+
 from tinymrcnn.autograd import Tensor
-from tinymrcnn.backend import Array, array_module
+from tinymrcnn.backend import Array, array_module, like, to_numpy
 from tinymrcnn.roi.roi_align import roi_align_unchecked
 from tinymrcnn.roi.roi_pool import roi_pool_unchecked
 from tinymrcnn.roi.roi_warp import roi_warp_unchecked
@@ -61,12 +63,11 @@ def pool_rois(
 
     features: the maps (N, C, H_l, W_l), finest first. boxes: per image (R_i, 4) in pixels of the padded images.
     scales: cells per pixel of every level. Returns (R, C, output_size, output_size), image by image."""
-    xp = array_module(features[0].data)
     rois = boxes_to_rois(boxes)  # (R, 5)
     if len(features) == 1:
         return cut_rois(features[0], rois, output_size, scales[0], settings)
-    levels = assign_levels(rois[:, 1:], scales, settings)
-    rows = [xp.flatnonzero(levels == level) for level in range(len(features))]
+    levels = to_numpy(assign_levels(rois[:, 1:], scales, settings))  # waits for the device once, not for every level
+    rows = [like(np.flatnonzero(levels == level), rois) for level in range(len(features))]
     parts = [
         cut_rois(feature, rois[of_level], output_size, scale, settings)
         for feature, of_level, scale in zip(features, rows, scales, strict=True)

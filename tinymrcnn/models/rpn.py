@@ -13,7 +13,7 @@ import numpy as np
 from tinymrcnn import ops
 from tinymrcnn.autograd import Tensor, cat
 from tinymrcnn.backend import Array, array_module, like, to_numpy
-from tinymrcnn.boxes import BoxCoder, batched_nms, box_iou, clip_boxes_to_image, remove_small_boxes, sample_balanced
+from tinymrcnn.boxes import BoxCoder, batched_nms, box_iou, clip_boxes_to_image, sample_balanced
 from tinymrcnn.boxes.anchors import AnchorGenerator
 from tinymrcnn.boxes.matching import Matcher
 from tinymrcnn.nn import Conv2d, Module, Sequential
@@ -62,6 +62,9 @@ class RPNSettings(Settings):
                 f"RPNSettings: anchor_sizes is {self.anchor_sizes}; every level must have as many sizes as the "
                 "others, because one head predicts for all of them."
             )
+
+    def matcher(self) -> Matcher:
+        return Matcher(self.fg_iou, self.bg_iou, allow_low_quality=True)
 
     def anchor_generator(self) -> AnchorGenerator:
         return AnchorGenerator(self.anchor_sizes, self.aspect_ratios, self.anchor_rounded, self.anchor_order)
@@ -123,7 +126,7 @@ def rpn_targets(anchors: Array, gt_boxes: Array, settings: RPNSettings) -> Array
     """The object of every anchor: (A, 4) anchors and (G, 4) ground truth to (A,) int64, -1 background, -2 ignored.
 
     Positive from fg_iou on, or as the best anchor of some object; background below bg_iou; ignored between."""
-    return Matcher(settings.fg_iou, settings.bg_iou, allow_low_quality=True)(box_iou(gt_boxes, anchors))
+    return settings.matcher()(box_iou(gt_boxes, anchors))
 
 
 def sample_anchors(matches: Array, settings: RPNSettings, rng: np.random.Generator) -> AnchorSamples:
@@ -151,9 +154,9 @@ def rpn_loss(
     labels = (np.arange(len(index)) < len(positives)).astype(np.dtype(outputs.logits.dtype))
     logits, deltas = outputs.logits.reshape(-1)[index], outputs.deltas.reshape(-1, 4)[positives]
     objectness = ops.binary_cross_entropy_with_logits(logits, like(labels, anchors), reduction="sum")
-    pairs = [(b[like(s.objects, b)], anchors[like(s.positives, b)]) for b, s in zip(gt_boxes, samples, strict=True)]
-    targets = [CODER.encode(objects, chosen) for objects, chosen in pairs]
-    box = ops.smooth_l1_loss(deltas, xp.concatenate(targets), beta=settings.box_beta, reduction="sum")
+    objects = xp.concatenate([b[like(s.objects, b)] for b, s in zip(gt_boxes, samples, strict=True)])
+    targets = CODER.encode(objects, anchors[like(np.concatenate([s.positives for s in samples]), anchors)])
+    box = ops.smooth_l1_loss(deltas, targets, beta=settings.box_beta, reduction="sum")
     count = settings.samples * len(samples) if settings.fixed_count else len(index)
     return {"loss_objectness": (objectness, count), "loss_rpn_box_reg": (box, count)}
 
@@ -162,27 +165,32 @@ def rpn_loss(
 
 
 def decode_proposals(
-    logits: Array, deltas: Array, *, anchors: Anchors, image_size: tuple[int, int], settings: RPNSettings,
+    logits: Array, deltas: Array, *, anchors: Anchors, image_sizes: list[tuple[int, int]], settings: RPNSettings,
     training: bool,
-) -> tuple[Array, Array]:  # fmt: skip
-    """The proposals of one image: the best anchors of every level, corrected, clipped, without duplicates.
+) -> list[tuple[Array, Array]]:  # fmt: skip
+    """The proposals of all images: the best anchors of every level, corrected, clipped, without duplicates.
 
-    logits (A,), deltas (A, 4). training: which of the settings' numbers of proposals hold.
-    Returns (boxes (P, 4), logits (P,)), best first. Proposals that are not finite are dropped."""
-    xp = array_module(logits)
-    pre_nms = settings.pre_nms_train if training else settings.pre_nms_test
+    logits (N, A), deltas (N, A, 4). training: which of the settings' numbers of proposals hold.
+    Returns (boxes (P, 4), logits (P,)) of every image, best first. Proposals that are not finite are dropped. On a GPU
+    this waits for what is large and finite, in NMS, and for what is left of each image: not once an image."""
+    xp, pre_nms = array_module(logits), settings.pre_nms_train if training else settings.pre_nms_test
     post_nms = settings.post_nms_train if training else settings.post_nms_test
     chosen, start = [], 0
     for size in anchors.level_sizes:
-        chosen.append(xp.argsort(-logits[start : start + size], kind="stable")[:pre_nms] + start)
+        chosen.append(xp.argsort(-logits[:, start : start + size], axis=1, kind="stable")[:, :pre_nms] + start)
         start += size
-    index = xp.concatenate(chosen)
-    levels = xp.concatenate([xp.full(len(best), level, xp.int64) for level, best in enumerate(chosen)])
-    boxes, scores = CODER.decode(deltas[index], anchors.boxes[index])[:, 0], logits[index]
+    index, count = xp.concatenate(chosen, axis=1).reshape(-1), sum(best.shape[1] for best in chosen)
+    levels = np.repeat(np.arange(len(chosen)), [best.shape[1] for best in chosen])  # (K,), K = count
+    images = np.repeat(np.arange(len(logits)), count)  # (N K,), as the arrays that follow
+    groups = like(images * len(chosen) + np.tile(levels, len(logits)), logits)
+    images = like(images, logits)
+    boxes, scores = CODER.decode(deltas[images, index], anchors.boxes[index])[:, 0], logits[images, index]
     finite = xp.isfinite(boxes).all(axis=1) & xp.isfinite(scores)
-    boxes, scores, levels = boxes[finite], scores[finite], levels[finite]
-    boxes = clip_boxes_to_image(boxes, image_size)
-    keep = remove_small_boxes(boxes, settings.min_proposal_size)
-    boxes, scores, levels = boxes[keep], scores[keep], levels[keep]
-    keep = batched_nms(boxes, scores, levels, settings.nms)[:post_nms]
-    return boxes[keep], scores[keep]
+    parts = zip(xp.split(boxes, len(logits)), image_sizes, strict=True)
+    boxes = xp.concatenate([clip_boxes_to_image(part, size) for part, size in parts])
+    large = (boxes[:, 2:] - boxes[:, :2] >= settings.min_proposal_size).all(axis=1)
+    good = xp.flatnonzero(finite & large)
+    keep = good[batched_nms(boxes[good], scores[good], groups[good], settings.nms)]
+    owners = to_numpy(images[keep])
+    kept = [keep[like(np.flatnonzero(owners == image)[:post_nms], keep)] for image in range(len(logits))]
+    return [(boxes[rows], scores[rows]) for rows in kept]

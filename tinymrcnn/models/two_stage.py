@@ -6,21 +6,21 @@ Ren et al., Faster R-CNN (2015), section 3. mask_rcnn.py, fcis.py and mnc.py add
 one after the other by loss_sums() and detect(), and by the lessons 10 and 11.
 """
 
-import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tinymrcnn.autograd import Tensor, no_grad
-from tinymrcnn.backend import Array, backend_of, to_device, to_numpy
-from tinymrcnn.boxes import clip_boxes_to_image, paste_masks
+from tinymrcnn.backend import Array, array_module, backend_of, to_device, to_numpy
+from tinymrcnn.boxes import box_iou, clip_boxes_to_image, paste_masks
+from tinymrcnn.data.targets import check_images, check_targets
 from tinymrcnn.models import rpn
 from tinymrcnn.models.box_branch import RoISamples, sample_rois
 from tinymrcnn.models.fpn import FPN
 from tinymrcnn.models.pooler import pool_rois
 from tinymrcnn.models.resnet import ResNet
-from tinymrcnn.models.transform import Batch, Images, Targets, check_images, check_targets, image_ids_of, make_batch
+from tinymrcnn.models.transform import Batch, Images, Targets, image_ids_of, make_batch
 from tinymrcnn.nn import Module
 from tinymrcnn.nn.init import without_drawing
 from tinymrcnn.randomness import Purpose, generator
@@ -128,12 +128,14 @@ class TwoStage(Module):
         return rpn.Anchors(to_device(joined, self.device), [len(level) for level in anchors])
 
     def sample_anchors(self, anchors: rpn.Anchors, batch: Batch) -> list[rpn.AnchorSamples]:
-        """Draw the anchors that the RPN's loss looks at, image by image."""
+        """Draw the anchors that the RPN's loss looks at, on the host, which waits for all images' matches at once."""
+        xp, ends = array_module(anchors.boxes), np.cumsum([len(boxes) for boxes in batch.gt_boxes])[:-1].tolist()
+        ious = xp.split(box_iou(xp.concatenate(batch.gt_boxes), anchors.boxes), ends)
+        matches = to_numpy(xp.stack([self.config.rpn.matcher()(iou) for iou in ious]))  # (N, A), as rpn_targets gives
         samples = []
-        for gt_boxes, image_id in zip(batch.gt_boxes, batch.image_ids, strict=True):
-            matches = rpn.rpn_targets(anchors.boxes, gt_boxes, self.config.rpn)
+        for of_image, image_id in zip(matches, batch.image_ids, strict=True):
             rng = generator(self.seed, Purpose.RPN_SAMPLE, batch.step, image_id)
-            samples.append(rpn.sample_anchors(matches, self.config.rpn, rng))
+            samples.append(rpn.sample_anchors(of_image, self.config.rpn, rng))
         return samples
 
     def propose(self, outputs: rpn.RPNOutputs, batch: Batch) -> list[Array]:
@@ -143,17 +145,22 @@ class TwoStage(Module):
         logits, deltas = outputs.logits.data, outputs.deltas.data
         if self.training and not bool((abs(logits) < np.inf).all() & (abs(deltas) < np.inf).all()):
             raise FloatingPointError(f"The RPN's outputs are not finite for the images {batch.image_ids}.")
-        decode = functools.partial(
-            rpn.decode_proposals, anchors=outputs.anchors, settings=self.config.rpn, training=self.training
-        )
-        return [decode(logits[i], deltas[i], image_size=size)[0] for i, size in enumerate(batch.sizes)]
+        found = rpn.decode_proposals(
+            logits, deltas, anchors=outputs.anchors, image_sizes=batch.sizes, settings=self.config.rpn,
+            training=self.training,
+        )  # fmt: skip
+        return [boxes for boxes, _ in found]
 
     def sample(self, proposals: list[Array], batch: Batch) -> list[RoISamples]:
-        """Draw the RoIs on which the branches are trained from the proposals and the ground truth."""
+        """Draw the RoIs on which the branches are trained from the proposals and the ground truth: on the host, which
+        waits for the device once."""
+        ends = np.cumsum([len(boxes) for boxes in proposals])[:-1].tolist()
+        on_host = np.split(to_numpy(array_module(*proposals).concatenate(proposals)), ends)
         samples = []
-        for boxes, target, image_id in zip(proposals, batch.targets or (), batch.image_ids, strict=True):
+        for boxes, objects, image_id in zip(on_host, batch.objects or (), batch.image_ids, strict=True):
             rng = generator(self.seed, Purpose.ROI_SAMPLE, batch.step, image_id)
-            samples.append(sample_rois(boxes, target, settings=self.config.box, rng=rng))
+            drawn = sample_rois(boxes, objects, settings=self.config.box, rng=rng)
+            samples.append(replace(drawn, boxes=to_device(drawn.boxes, self.device)))
         return samples
 
     def pool(self, features: list[Tensor], rois: list[Array], size: int) -> Tensor:

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from tinymrcnn.backend import Array, array_module, backend_of, to_device, to_numpy, zeros_like
+from tinymrcnn.backend import Array, array_module, backend_of, memory_order, to_device, to_numpy, zeros_like
+from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, run, scalar
 from tinymrcnn.nn.module import Parameter
 
 
@@ -97,12 +98,37 @@ class AdamW(_Optimizer):
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
 
     def _update(self, p: Array, grad: Array, step: int, *averages: Array) -> None:
-        xp, (beta1, beta2), (mean, square) = array_module(p), self.betas, averages
-        p *= 1 - self.lr * self.weight_decay
-        mean += (grad - mean) * (1 - beta1)
-        square += (grad * grad - square) * (1 - beta2)
-        size = xp.sqrt(square) * (1 / math.sqrt(1 - beta2**step)) + self.eps
-        p -= mean / size * (self.lr / (1 - beta1**step))
+        (beta1, beta2), order = self.betas, memory_order(p)
+        numbers = (1 - self.lr * self.weight_decay, 1 - beta1, 1 - beta2, 1 / math.sqrt(1 - beta2**step), self.eps,
+                   self.lr / (1 - beta1**step))  # fmt: skip
+        flat = [array.transpose(order).reshape(-1) for array in (p, grad, *averages)]  # all but the gradient are views
+        run(_adamw_cpu, _adamw_cuda, p.size, *flat, *map(np.dtype(p.dtype).type, numbers))
+
+
+@scalar
+def _adamw(i: int, p: Array, grad: Array, mean: Array, square: Array, *numbers: float) -> None:
+    """Move element i of a parameter and of its averages."""
+    decay, share1, share2, unbias, eps, lr = numbers
+    mean[i] += (grad[i] - mean[i]) * share1
+    square[i] += (grad[i] * grad[i] - square[i]) * share2
+    p[i] = p[i] * decay - mean[i] / (math.sqrt(square[i]) * unbias + eps) * lr
+
+
+@cpu_kernel
+def _adamw_cpu(thread: int, threads: int, p: Array, grad: Array, mean: Array, square: Array, *numbers: Any) -> None:
+    share = slice(thread * p.size // threads, (thread + 1) * p.size // threads)
+    p, grad, mean, square = p[share], grad[share], mean[share], square[share]
+    for i in range(p.size):
+        _adamw(i, p, grad, mean, square, *numbers)
+
+
+@cuda_kernel
+def _adamw_cuda(
+    p: Array, grad: Array, mean: Array, square: Array, decay: float, share1: float, share2: float, unbias: float,
+    eps: float, lr: float,
+) -> None:  # fmt: skip
+    for i in range(cuda.grid(1), p.size, cuda.gridsize(1)):
+        _adamw(i, p, grad, mean, square, decay, share1, share2, unbias, eps, lr)
 
 
 def clip_grad_norm(parameters: Iterable[Parameter], max_norm: float) -> float:
@@ -111,7 +137,10 @@ def clip_grad_norm(parameters: Iterable[Parameter], max_norm: float) -> float:
     gradients = [(parameter, parameter.grad) for parameter in dict.fromkeys(parameters) if parameter.grad is not None]
     if not gradients:
         return 0.0
-    norm = math.sqrt(float(sum((gradient * gradient).sum() for _, gradient in gradients)))
+    arrays, xp = [gradient for _, gradient in gradients], array_module(gradients[0][1])
+    if xp is not np:  # one array, and so a few kernels
+        arrays = [xp.concatenate([array.transpose(memory_order(array)).reshape(-1) for array in arrays])]
+    norm = math.sqrt(float(sum((array * array).sum() for array in arrays)))
     if norm > max_norm:
         for parameter, gradient in gradients:
             parameter.grad = gradient * (max_norm / norm)

@@ -1,35 +1,29 @@
 """ReLU, sigmoid and softmax."""
 
 from collections.abc import Callable
-
-import numpy as np
+from typing import Any
 
 from tinymrcnn.autograd import Tensor, record
-from tinymrcnn.backend import Array, array_module, elementwise, empty_like, memory_order, select
-from tinymrcnn.kernels import piece_kernel
-from tinymrcnn.threads import slices, spread
+from tinymrcnn.autograd.operators import check_dtypes
+from tinymrcnn.backend import Array, array_module, elementwise, empty_like, memory_order
+from tinymrcnn.kernels import cuda, cuda_kernel, piece_kernel, run
+from tinymrcnn.threads import slices
 
 
 def relu(x: Tensor) -> Tensor:
     """max(x, 0), elementwise. The gradient at 0 is 0."""
-    if isinstance(x.data, np.ndarray):
-        out = _one_pass(_relu_cpu, x.data)
-    else:
-        out = elementwise("maximum", x.data, 0)
+    out = _one_pass(_relu_cpu, _relu_cuda, x.data)
     return record(out, (x,), lambda grad, needs: (relu_grad(grad, out),), "relu")
 
 
 def add_relu(x: Tensor, y: Tensor) -> Tensor:
     """relu(x + y) of two Tensors of one shape, in one pass over the memory: the end of a residual block.
 
-    Raises ValueError when the shapes differ."""
+    Raises ValueError when the shapes differ, TypeError when the dtypes do."""
     if x.shape != y.shape:
         raise ValueError(f"add_relu takes two Tensors of one shape, not {x.shape} and {y.shape}.")
-    array_module(x.data, y.data)
-    if isinstance(x.data, np.ndarray) and x.dtype == y.dtype:
-        out = _one_pass(_add_relu_cpu, x.data, y.data)
-    else:
-        out = elementwise("maximum", elementwise("add", x.data, y.data), 0)
+    check_dtypes("add_relu", [x.data, y.data])
+    out = _one_pass(_add_relu_cpu, _add_relu_cuda, x.data, y.data)
 
     def backward(grad: Array, needs: tuple[bool, ...]) -> tuple[Array | None, ...]:
         grad = relu_grad(grad, out)
@@ -40,44 +34,66 @@ def add_relu(x: Tensor, y: Tensor) -> Tensor:
 
 def relu_grad(grad: Array, out: Array) -> Array:
     """The gradient of a ReLU's input, from the gradient of its result and the result."""
-    if isinstance(out, np.ndarray):
-        return _one_pass(_relu_grad_cpu, out, grad)
-    return select(out <= 0, 0, grad)
+    return _one_pass(_relu_grad_cpu, _relu_grad_cuda, out, grad)
 
 
-def _one_pass(kernel: Callable[..., None], first: Array, *others: Array) -> Array:
-    """kernel(operands, result) on arrays of one shape and dtype, each flattened in the memory order of the first.
-    NumPy would need one pass over the memory, on one core, for every operation."""
+def _one_pass(on_cpu: Callable[..., None], on_cuda: Any, first: Array, *others: Array) -> Array:
+    """A kernel's result for arrays of one shape and dtype, each flattened in the memory order of the first. NumPy would
+    need one pass over the memory, on one core, for every operation, and CuPy one on its own."""
     order = memory_order(first)
     out = empty_like(first)
-    lines = [array.transpose(order).reshape(-1) for array in (first, *others, out)]
-    parts = slices(out.size)
-    spread(lambda part: kernel(*(line[parts[part]] for line in lines)), len(parts), out, 0, len(lines) * out.nbytes)
+
+    def pieces(thread: int, threads: int, *lines: Array) -> None:
+        for part in slices(out.size)[thread::threads]:
+            on_cpu(*(line[part] for line in lines))
+
+    run(pieces, on_cuda, out.size, *(array.transpose(order).reshape(-1) for array in (first, *others, out)))
     return out
 
 
-# A NaN is not less than 0: it stays, and lets its gradient through.
+# A NaN is not less than 0: it stays, and lets its gradient through. All arrays are (n,)
 
 
 @piece_kernel
 def _relu_cpu(x: Array, out: Array) -> None:
-    """out = relu(x), both (n,)."""
+    """out = relu(x)."""
     for i in range(x.size):
         out[i] = 0 if x[i] < 0 else x[i]
 
 
+@cuda_kernel
+def _relu_cuda(x: Array, out: Array) -> None:
+    zero = x.dtype.type(0)
+    for i in range(cuda.grid(1), x.size, cuda.gridsize(1)):
+        out[i] = zero if x[i] < zero else x[i]
+
+
 @piece_kernel
 def _add_relu_cpu(x: Array, y: Array, out: Array) -> None:
-    """out = relu(x + y), all (n,)."""
+    """out = relu(x + y)."""
     for i in range(x.size):
         out[i] = 0 if x[i] + y[i] < 0 else x[i] + y[i]
 
 
+@cuda_kernel
+def _add_relu_cuda(x: Array, y: Array, out: Array) -> None:
+    zero = x.dtype.type(0)
+    for i in range(cuda.grid(1), x.size, cuda.gridsize(1)):
+        out[i] = zero if x[i] + y[i] < zero else x[i] + y[i]
+
+
 @piece_kernel
 def _relu_grad_cpu(result: Array, grad: Array, out: Array) -> None:
-    """out = grad where a ReLU with this result let it through, else 0; all (n,)."""
+    """out = grad where a ReLU with this result let it through, else 0."""
     for i in range(result.size):
         out[i] = 0 if result[i] <= 0 else grad[i]
+
+
+@cuda_kernel
+def _relu_grad_cuda(result: Array, grad: Array, out: Array) -> None:
+    zero = grad.dtype.type(0)
+    for i in range(cuda.grid(1), result.size, cuda.gridsize(1)):
+        out[i] = zero if result[i] <= zero else grad[i]
 
 
 def stable_sigmoid(x: Array) -> Array:

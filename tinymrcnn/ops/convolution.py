@@ -48,7 +48,7 @@ def conv2d(
 
     def backward(grad: Array, needs: tuple[bool, ...]) -> tuple[Array | None, ...]:
         grad = channels_last(relu_grad(grad, result) if relu else grad)
-        if groups == 1 and window.is_pointwise:
+        if groups == 1 and window.is_pointwise and isinstance(grad, np.ndarray):
             return _pointwise_grads(grad, image, filters, needs)
         images = (correlate_input_grad(_cut(grad, o), filters[o], size, window) for _, o in parts)
         banks = (correlate_weight_grad(_cut(grad, o), _cut(image, c), window) for c, o in parts)
@@ -208,32 +208,32 @@ def correlate_weight_grad(grad: Array, image: Array, window: Window) -> Array:
     if winograd.fits(image, out, window):
         return winograd.correlate_weight_grad(grad, image, window.padding)
     flat = grad.reshape(-1, out)
-    total = xp.zeros((out, window.kernel[0] * window.kernel[1] * channels), image.dtype)
     pieces, windows = _windows(image, grad.shape[1:3], window, out, together=True)
+    total: Array = None if pieces else xp.zeros((out, window.kernel[0] * window.kernel[1] * channels), image.dtype)
     for index in range(pieces):
         rows, columns = windows(index)
-        matmul(flat[rows].T, columns, total, accumulate=True)
+        total = matmul(flat[rows].T, columns, total, accumulate=index > 0)
     return channels_first(total.reshape(out, *window.kernel, channels))
 
 
 def _pointwise_grads(grad: Array, image: Array, filters: Array, needs: tuple[bool, ...]) -> tuple[Array | None, ...]:
-    """The gradients of image, filters and bias of a 1x1 convolution. Each piece of the output's gradient contributes to
-    all of them while it lies in the cache."""
-    xp, matrix = array_module(grad, filters), _as_matrix(filters)
-    (out, channels), size = matrix.shape, grad.shape[:3]
+    """The gradients of image, filters and bias of a 1x1 convolution on the CPU. Each piece of the output's gradient
+    contributes to all of them while it lies in the cache."""
+    matrix, size = _as_matrix(filters), grad.shape[:3]
+    out, channels = matrix.shape
     grad = grad.reshape(-1, out)
-    parts, step = (slices(len(grad)), ROWS) if xp is np else ([slice(0, len(grad))], max(1, len(grad)))
-    grad_image = xp.empty((len(grad), channels), grad.dtype) if needs[0] else None
-    grad_matrix = xp.zeros((len(parts), out, channels), grad.dtype) if needs[1] else None
-    grad_bias = xp.zeros((len(parts), out), grad.dtype) if any(needs[2:]) else None
-    ones = xp.ones(step, grad.dtype)
+    parts = slices(len(grad))
+    grad_image = np.empty((len(grad), channels), grad.dtype) if needs[0] else None
+    grad_matrix = np.zeros((len(parts), out, channels), grad.dtype) if needs[1] else None
+    grad_bias = np.zeros((len(parts), out), grad.dtype) if any(needs[2:]) else None
+    ones = np.ones(ROWS, grad.dtype)
 
     def work(part: int) -> None:
-        for first in range(parts[part].start, parts[part].stop, step):
-            rows = slice(first, min(first + step, parts[part].stop))
+        for first in range(parts[part].start, parts[part].stop, ROWS):
+            rows = slice(first, min(first + ROWS, parts[part].stop))
             some = grad[rows]
             if grad_image is not None:
-                xp.matmul(some, matrix, out=grad_image[rows])
+                np.matmul(some, matrix, out=grad_image[rows])
             if grad_matrix is not None:
                 grad_matrix[part] += some.T @ image.reshape(-1, channels)[rows]
             if grad_bias is not None:

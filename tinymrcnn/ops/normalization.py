@@ -10,7 +10,7 @@ import numpy as np
 
 from tinymrcnn.autograd import Tensor, record
 from tinymrcnn.backend import Array, array_module, channels_first, channels_last
-from tinymrcnn.kernels import piece_kernel
+from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, piece_kernel, run
 from tinymrcnn.threads import column_sums, slices, spread
 
 
@@ -74,40 +74,44 @@ def _check_shapes(x: Tensor, *per_channel: Any) -> None:
 BLOCK = 64  # for precision, this many rows are summed before their sum is added to the total
 
 
-def _combine(x: Array, scale: Array, shift: Array, y: Array | None = None, factor: Array | None = None) -> Array:
-    """x scale + shift + y factor."""
-    xp = array_module(x)
-    if xp is np:
-        out, parts = np.empty_like(x), slices(len(x))
-
-        def work(part: int) -> None:
-            rows = parts[part]
-            if y is None:
-                _scale_and_shift_cpu(x[rows], scale, shift, out[rows])
-            else:
-                _combine_cpu(x[rows], scale, shift, y[rows], factor, out[rows])
-
-        spread(work, len(parts), x, 0, (2 if y is None else 3) * x.nbytes)
-        return out
-    out = x * scale
-    out += shift
-    return out if y is None else out + y * factor
+def _combine(x: Array, scale: Array, shift: Array, *more: Array) -> Array:
+    """x scale + shift, or with more = (y, factor) x scale + shift + y factor."""
+    out = array_module(x).empty_like(x)
+    on_cpu, on_cuda = (_combine_cpu, _combine_cuda) if more else (_scale_and_shift_cpu, _scale_and_shift_cuda)
+    run(on_cpu, on_cuda, x.size, x, scale, shift, *more, out)
+    return out
 
 
-@piece_kernel
-def _scale_and_shift_cpu(x: Array, scale: Array, shift: Array, out: Array) -> None:
+@cpu_kernel
+def _scale_and_shift_cpu(thread: int, threads: int, x: Array, scale: Array, shift: Array, out: Array) -> None:
     """x, out: (count, C). scale, shift: (C,)."""
-    for i in range(x.shape[0]):
+    for i in range(thread, x.shape[0], threads):
         for c in range(x.shape[1]):
             out[i, c] = x[i, c] * scale[c] + shift[c]
 
 
-@piece_kernel
-def _combine_cpu(x: Array, scale: Array, shift: Array, y: Array, factor: Array, out: Array) -> None:
+@cuda_kernel
+def _scale_and_shift_cuda(x: Array, scale: Array, shift: Array, out: Array) -> None:
+    for element in range(cuda.grid(1), x.size, cuda.gridsize(1)):
+        i, c = divmod(element, x.shape[1])
+        out[i, c] = x[i, c] * scale[c] + shift[c]
+
+
+@cpu_kernel
+def _combine_cpu(
+    thread: int, threads: int, x: Array, scale: Array, shift: Array, y: Array, factor: Array, out: Array
+) -> None:
     """x, y, out: (count, C). scale, shift, factor: (C,)."""
-    for i in range(x.shape[0]):
+    for i in range(thread, x.shape[0], threads):
         for c in range(x.shape[1]):
             out[i, c] = x[i, c] * scale[c] + shift[c] + y[i, c] * factor[c]
+
+
+@cuda_kernel
+def _combine_cuda(x: Array, scale: Array, shift: Array, y: Array, factor: Array, out: Array) -> None:
+    for element in range(cuda.grid(1), x.size, cuda.gridsize(1)):
+        i, c = divmod(element, x.shape[1])
+        out[i, c] = x[i, c] * scale[c] + shift[c] + y[i, c] * factor[c]
 
 
 def _sums_of_products(x: Array, x_centre: Array, y: Array, y_centre: Array) -> Array:
