@@ -116,9 +116,7 @@ def _adamw(i: int, p: Array, grad: Array, mean: Array, square: Array, *numbers: 
 
 @cpu_kernel
 def _adamw_cpu(thread: int, threads: int, p: Array, grad: Array, mean: Array, square: Array, *numbers: Any) -> None:
-    share = slice(thread * p.size // threads, (thread + 1) * p.size // threads)
-    p, grad, mean, square = p[share], grad[share], mean[share], square[share]
-    for i in range(p.size):
+    for i in range(thread * p.size // threads, (thread + 1) * p.size // threads):
         _adamw(i, p, grad, mean, square, *numbers)
 
 

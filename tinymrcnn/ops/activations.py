@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from tinymrcnn.autograd import Tensor, record
 from tinymrcnn.autograd.operators import check_dtypes
 from tinymrcnn.backend import Array, array_module, elementwise, empty_like, memory_order
@@ -12,7 +14,7 @@ from tinymrcnn.threads import slices
 
 def relu(x: Tensor) -> Tensor:
     """max(x, 0), elementwise. The gradient at 0 is 0."""
-    out = _one_pass(_relu_cpu, _relu_cuda, x.data)
+    out = _one_pass(_relu_cpu, None, x.data) if isinstance(x.data, np.ndarray) else elementwise("maximum", x.data, 0)
     return record(out, (x,), lambda grad, needs: (relu_grad(grad, out),), "relu")
 
 
@@ -40,8 +42,7 @@ def relu_grad(grad: Array, out: Array) -> Array:
 def _one_pass(on_cpu: Callable[..., None], on_cuda: Any, first: Array, *others: Array) -> Array:
     """A kernel's result for arrays of one shape and dtype, each flattened in the memory order of the first. NumPy would
     need one pass over the memory, on one core, for every operation, and CuPy one on its own."""
-    order = memory_order(first)
-    out = empty_like(first)
+    order, out = memory_order(first), empty_like(first)
 
     def pieces(thread: int, threads: int, *lines: Array) -> None:
         for part in slices(out.size)[thread::threads]:
@@ -59,13 +60,6 @@ def _relu_cpu(x: Array, out: Array) -> None:
     """out = relu(x)."""
     for i in range(x.size):
         out[i] = 0 if x[i] < 0 else x[i]
-
-
-@cuda_kernel
-def _relu_cuda(x: Array, out: Array) -> None:
-    zero = x.dtype.type(0)
-    for i in range(cuda.grid(1), x.size, cuda.gridsize(1)):
-        out[i] = zero if x[i] < zero else x[i]
 
 
 @piece_kernel
