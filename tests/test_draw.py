@@ -180,6 +180,8 @@ def test_curves_show_every_series():
     assert draw_curves(log).shape == (900, 1100, 3)
     assert not np.array_equal(draw_curves(log), draw_curves(log[:20]))
     assert draw_curves([]).shape == draw_curves(log[:1]).shape == (900, 1100, 3)
+    with matplotlib.rc_context({"figure.dpi": 84}):  # as a lesson or a user's own settings may have it
+        assert draw_curves(log).shape == (900, 1100, 3)
 
 
 def test_anchors_and_roi_grid_have_their_colours():

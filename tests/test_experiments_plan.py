@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tinymrcnn.experiments.heads import STORED
-from tinymrcnn.experiments.judging import CROWDED, FREE, KINDS, THRESHOLDS
+from tinymrcnn.experiments.judging import CROWDED, FREE, KINDS, THRESHOLDS, Found, metrics_of
+from tinymrcnn.experiments.matches import load_extra, load_matches
 from tinymrcnn.experiments.plan import (
     PILOT_SEED,
     Comparison,
@@ -156,10 +157,14 @@ def test_a_quick_plan_is_another_one():
     assert quick_plan(plan).name != plan.name and quick_plan(plan).hash != plan.hash
 
 
-def test_finished_results_are_those_of_their_plan():
-    """Where results are stored, the plan of that name still says the same."""
+def test_stored_results_are_those_of_their_plan():
+    """The plan of that name still says the same, and every number follows from the matches."""
     folder = Path(__file__).resolve().parents[1] / "data" / "results" / "reproduce"
-    for name, plan in PLANS.items():
-        path = folder / f"{name}.json"
-        if path.exists():
-            assert json.loads(path.read_text(encoding="utf-8"))["plan"] == plan.hash, name
+    stored = {name: folder / f"{name}.json" for name in PLANS if (folder / f"{name}.json").exists()}
+    assert "table-2d" in stored
+    for name, path in stored.items():
+        result = json.loads(path.read_text(encoding="utf-8"))
+        assert result["plan"] == PLANS[name].hash, name
+        for run in result["runs"]:
+            matches, extra = load_matches(folder / run["matches"]), load_extra(folder / run["matches"])
+            assert metrics_of(Found(matches, extra)) == pytest.approx(run["metrics"], abs=1e-12)

@@ -162,6 +162,21 @@ def test_what_is_damaged_is_named(tmp_path):
         proposals_on(heads_run.training, pictures_of_test("ordinary", 3), "ordinary", places.scratch, "cpu")
 
 
+def test_a_plan_is_kept_from_its_first_run_on(tmp_path, monkeypatch):
+    """An interrupted plan that then says something else does not go on with the runs of before."""
+    places = Places(tmp_path / "results", tmp_path / "scratch")
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "judge", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_plan(PLAN, places, progress=False)
+    assert json.loads((places.results / "tiny.json").read_text())["plan"] == PLAN.hash
+    with pytest.raises(ValueError, match="results of another plan"):
+        run_plan(dataclasses.replace(PLAN, seeds=3), places, progress=False)
+
+
 def test_two_runners_do_not_share_a_folder(finished):
     with runner.locked(finished.scratch), pytest.raises(RuntimeError, match="is in use by another run"):
         run_plan(PLAN, finished, progress=False)

@@ -16,6 +16,8 @@ from tinymrcnn.experiments.plan import key, pilots_of, run_of
 from tinymrcnn.experiments.registry import PLANS
 from tinymrcnn.experiments.runner import Places
 
+pytest.importorskip("IPython", reason="the lessons need: pip install -e '.[lessons]'")
+
 LESSONS = Path(__file__).resolve().parents[1] / "lessons"
 TABLES = ("table-2a", "table-2b", "table-2c", "table-2d", "table-2e")
 IMAGES = 20

@@ -6,6 +6,7 @@ import io
 import json
 from itertools import combinations
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from test_lessons import FOLDER, cells_of, source
@@ -20,6 +21,8 @@ from tinymrcnn.experiments.runner import Places
 from tinymrcnn.experiments.statistics import paired_bootstrap
 from tinymrcnn.experiments.training import new_model
 from tinymrcnn.weights import save_checkpoint
+
+pytest.importorskip("IPython", reason="the lessons need: pip install -e '.[lessons]'")
 
 LESSON = FOLDER / "14_who_owns_this_pixel.ipynb"
 PLAN = figure_6.PLAN
@@ -88,7 +91,8 @@ def shown(monkeypatch, tmp_path):
                     exec(source(cell), names)
         return printed.getvalue(), displayed
 
-    return say
+    with plt.rc_context():
+        yield say
 
 
 def test_without_results(shown):

@@ -2,8 +2,11 @@
 links, exercises, summary, outputs. What executes them carries the marker `lessons`; the rest reads the files and runs
 in plain pytest."""
 
+import ast
+import functools
 import json
 import re
+import textwrap
 import urllib.parse
 from pathlib import Path
 
@@ -52,6 +55,25 @@ def printed(cell, stream: str = "stdout") -> str:
     return "".join("".join(out["text"]) for out in cell["outputs"] if out.get("name") == stream)
 
 
+@functools.cache
+def functions_of_the_package() -> dict[str, list[list[str]]]:
+    """{name: the lines of each function of this name}, methods too."""
+    found: dict[str, list[list[str]]] = {}
+    for path in (ROOT / "tinymrcnn").rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                lines = text.splitlines()[node.lineno - 1 : node.end_lineno]
+                found.setdefault(node.name, []).append(words("\n".join(lines)))
+    return found
+
+
+def words(code: str) -> list[str]:
+    """The lines of a piece of code without blank ones, indentation and the numbers that a lesson prints before them."""
+    lines = (re.sub(r"^\s*\d+\s", "", line).strip() for line in textwrap.dedent(code).splitlines())
+    return [line for line in lines if line]
+
+
 def solutions_of(lesson: Path) -> dict[int, str]:
     """{1: the code that replaces the cell exercise-1, ...}"""
     text = (FOLDER / "solutions" / f"{lesson.stem}.py").read_text()
@@ -82,6 +104,16 @@ def problem_with(link: str, lesson: Path) -> str | None:
     elif anchor and int(anchor[1:]) > len(target.read_text().splitlines()):
         return f"{link}: the file has no such line"
     return None
+
+
+@every_lesson
+def test_code_that_is_printed_is_that_of_the_package(lesson):
+    """A stored output shows a function as it was when the lesson was executed."""
+    for cell in cells_of(lesson, "code"):
+        text = printed(cell)
+        for match in re.finditer(r"^ *(?:\d+ )? *def (\w+)\(", text, re.MULTILINE):
+            shown, known = words(text[match.start() :]), functions_of_the_package().get(match.group(1), [])
+            assert not known or any(shown[: len(lines)] == lines for lines in known), match.group(1)
 
 
 @every_lesson

@@ -9,8 +9,11 @@ import re
 import sys
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
 from test_lessons import FOLDER, cells_of, solutions_of, source, tag, verdicts
+
+pytest.importorskip("IPython", reason="the lessons need: pip install -e '.[lessons]'")
 
 ANSWERS = Path(__file__).parent / "lesson_answers"
 KINDS = {"right": "right", "wrong": "not yet"}
@@ -43,7 +46,8 @@ def verdict(monkeypatch):
             exec(check, names)
         return printed.getvalue()
 
-    return say
+    with plt.rc_context():
+        yield say
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0].stem[:2]}-{case[1]}-{case[2]}-{case[3]}")

@@ -82,7 +82,8 @@ def draw_grid(rows, titles=()):
 
 
 def _pixels(figure: Figure):
-    """A matplotlib figure as a picture."""
+    """A matplotlib figure as a picture, 100 pixels an inch whatever the user's matplotlib is set to."""
+    figure.set_dpi(100)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[:, :, :3])

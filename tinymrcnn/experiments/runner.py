@@ -196,12 +196,18 @@ def all_steps(plan: Plan) -> int:
 
 
 def check_plan(plan: Plan, places: Places) -> None:
-    """Raise ValueError where the results in the folder were made by another plan of this name."""
+    """Raise ValueError where the results in the folder are those of another plan of this name. Where there are none
+    yet, their file is begun, so that a plan is kept from its first run on."""
     path = places.results / f"{plan.name}.json"
-    before = (read_json(path) or {"plan": plan.hash}).get("plan")
-    if before != plan.hash:
+    before = read_json(path)
+    if before is None:
+        begun = {"name": plan.name, "plan": plan.hash, "finished": False, "declared": dataclasses.asdict(plan)}
+        make_folder(places.results)
+        with replacing(path) as file:
+            file.write((json.dumps({**begun, "pilots": {}, "runs": [], "comparisons": []}, indent=1) + "\n").encode())
+    elif before.get("plan") != plan.hash:
         raise ValueError(
-            f"'{printable(path)}' holds results of another plan ({before}) than the one that is there now "
+            f"'{printable(path)}' holds results of another plan ({before.get('plan')}) than the one that is there now "
             f"({plan.hash}). Restore that plan, or remove the file and begin anew."
         )
 
