@@ -113,8 +113,8 @@ def to_numpy(array: Array) -> np.ndarray:
 
 
 def like(array: Any, reference: Array) -> Array:
-    """A host array (or list) moved to the device of `reference`."""
-    return to_device(np.asarray(array), backend_of(reference).device)
+    """An array (or a list of numbers) moved to the device of `reference`."""
+    return to_device(array if hasattr(array, "dtype") else np.asarray(array), backend_of(reference).device)
 
 
 def memory_order(array: Array) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tinymrcnn.backend import Array, array_module
+from tinymrcnn.backend import Array, array_module, like
 
 
 def box_area(boxes: Array) -> Array:
@@ -44,14 +44,13 @@ def box_iou(boxes1: Array, boxes2: Array) -> Array:
 
 
 def clip_boxes_to_image(boxes: Array, size: tuple[int, int]) -> Array:
-    """(..., 4) boxes cut at the borders of an image of `size` (height, width): a new array."""
+    """(..., 4) boxes cut at the borders of an image of `size` (height, width): a new array.
+
+    size may also be an array (N, 2), with the sizes of N images, for their boxes (N, M, 4)."""
     _check_last_axis(boxes, "boxes")
-    height, width = size
-    xp = array_module(boxes)
-    clipped = xp.empty_like(boxes)
-    clipped[..., 0::2] = xp.clip(boxes[..., 0::2], 0.0, float(width))
-    clipped[..., 1::2] = xp.clip(boxes[..., 1::2], 0.0, float(height))
-    return clipped
+    size = np.asarray(size, boxes.dtype)
+    limits = np.tile(size[..., ::-1], 2)  # (width, height) twice
+    return array_module(boxes).clip(boxes, 0, like(limits if size.ndim == 1 else limits[:, None], boxes))
 
 
 def remove_small_boxes(boxes: Array, min_size: float) -> Array:

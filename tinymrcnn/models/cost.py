@@ -105,7 +105,7 @@ def _counting() -> Iterator[Callable[[], int]]:
         "interpolate": lambda x, size, **_: nothing(*x.shape[:2], *size),
         "add_relu": lambda x, y: x,
         "relu": lambda x: x,
-        "batch_norm": lambda x, *settings: x,
+        "batch_norm": lambda x, *settings, **follows: x,
         "group_norm": lambda x, *settings: x,
     }
 

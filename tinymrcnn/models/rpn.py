@@ -13,9 +13,10 @@ import numpy as np
 from tinymrcnn import ops
 from tinymrcnn.autograd import Tensor, cat
 from tinymrcnn.backend import Array, array_module, like, to_numpy
-from tinymrcnn.boxes import BoxCoder, batched_nms, box_iou, clip_boxes_to_image, sample_balanced
+from tinymrcnn.boxes import BoxCoder, box_iou, clip_boxes_to_image, sample_balanced
 from tinymrcnn.boxes.anchors import AnchorGenerator
 from tinymrcnn.boxes.matching import Matcher
+from tinymrcnn.boxes.nms import survivors
 from tinymrcnn.nn import Conv2d, Module, Sequential
 from tinymrcnn.nn.init import normal
 from tinymrcnn.settings import Count, Fraction, NotNegative, Positive, Settings, Width
@@ -171,26 +172,26 @@ def decode_proposals(
     """The proposals of all images: the best anchors of every level, corrected, clipped, without duplicates.
 
     logits (N, A), deltas (N, A, 4). training: which of the settings' numbers of proposals hold.
-    Returns (boxes (P, 4), logits (P,)) of every image, best first. Proposals that are not finite are dropped. On a GPU
-    this waits for what is large and finite, in NMS, and for what is left of each image: not once an image."""
+    Returns (boxes (P, 4), logits (P,)) of every image, best first, on the host: a GPU works on as many candidates of
+    every image and level as may be left, and what is left of them is copied, in one piece. Proposals that are not
+    finite are dropped."""
     xp, pre_nms = array_module(logits), settings.pre_nms_train if training else settings.pre_nms_test
     post_nms = settings.post_nms_train if training else settings.post_nms_test
-    chosen, start = [], 0
-    for size in anchors.level_sizes:
-        chosen.append(xp.argsort(-logits[:, start : start + size], axis=1, kind="stable")[:, :pre_nms] + start)
-        start += size
-    index, count = xp.concatenate(chosen, axis=1).reshape(-1), sum(best.shape[1] for best in chosen)
-    levels = np.repeat(np.arange(len(chosen)), [best.shape[1] for best in chosen])  # (K,), K = count
-    images = np.repeat(np.arange(len(logits)), count)  # (N K,), as the arrays that follow
-    groups = like(images * len(chosen) + np.tile(levels, len(logits)), logits)
-    images = like(images, logits)
-    boxes, scores = CODER.decode(deltas[images, index], anchors.boxes[index])[:, 0], logits[images, index]
-    finite = xp.isfinite(boxes).all(axis=1) & xp.isfinite(scores)
-    parts = zip(xp.split(boxes, len(logits)), image_sizes, strict=True)
-    boxes = xp.concatenate([clip_boxes_to_image(part, size) for part, size in parts])
-    large = (boxes[:, 2:] - boxes[:, :2] >= settings.min_proposal_size).all(axis=1)
-    good = xp.flatnonzero(finite & large)
-    keep = good[batched_nms(boxes[good], scores[good], groups[good], settings.nms)]
-    owners = to_numpy(images[keep])
-    kept = [keep[like(np.flatnonzero(owners == image)[:post_nms], keep)] for image in range(len(logits))]
-    return [(boxes[rows], scores[rows]) for rows in kept]
+    offsets = np.cumsum([0, *anchors.level_sizes])
+    levels = [-logits[:, a:b] for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    chosen = [xp.argsort(level, axis=1, kind="stable")[:, :pre_nms] for level in levels]
+    counts, images = [best.shape[1] for best in chosen], np.arange(len(logits))[:, None]
+    index = xp.concatenate(chosen, axis=1) + like(np.repeat(offsets[:-1], counts), logits)  # (N, K) anchors
+    rows = (index + like(images * logits.shape[1], logits)).reshape(-1)
+    scores = logits.reshape(-1)[rows].reshape(index.shape)
+    boxes = CODER.decode(deltas.reshape(-1, 4)[rows], anchors.boxes[index.reshape(-1)]).reshape(*index.shape, 4)
+    finite = xp.isfinite(boxes).all(axis=2) & xp.isfinite(scores)
+    boxes = clip_boxes_to_image(boxes, np.array(image_sizes))
+    good = finite & (boxes[..., 2:] - boxes[..., :2] >= settings.min_proposal_size).all(axis=2)
+    starts = np.append(np.cumsum([0, *counts])[:-1] + images * sum(counts), index.size)  # of every image's levels
+    keep = survivors(boxes.reshape(-1, 4), good.reshape(-1), starts, settings.nms).reshape(index.shape)
+    ranked = xp.where(keep, scores, -np.inf)
+    best = xp.argsort(-ranked, axis=1, kind="stable")[:, :post_nms] + like(images * sum(counts), logits)
+    found = xp.concatenate([boxes, ranked[..., None]], axis=2).reshape(-1, 5)[best.reshape(-1)]
+    of_images = to_numpy(found).reshape(*best.shape, 5)  # the wait
+    return [(rows[:, :4], rows[:, 4]) for rows in (image[image[:, 4] > -np.inf] for image in of_images)]

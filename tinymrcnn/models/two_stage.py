@@ -139,7 +139,7 @@ class TwoStage(Module):
         return samples
 
     def propose(self, outputs: rpn.RPNOutputs, batch: Batch) -> list[Array]:
-        """The proposals of every image: a list of (P_i, 4) arrays, detached.
+        """The proposals of every image: a list of (P_i, 4) arrays, detached, on the host.
 
         Raises FloatingPointError in training when the RPN's outputs are not finite."""
         logits, deltas = outputs.logits.data, outputs.deltas.data
@@ -152,12 +152,9 @@ class TwoStage(Module):
         return [boxes for boxes, _ in found]
 
     def sample(self, proposals: list[Array], batch: Batch) -> list[RoISamples]:
-        """Draw the RoIs on which the branches are trained from the proposals and the ground truth: on the host, which
-        waits for the device once."""
-        ends = np.cumsum([len(boxes) for boxes in proposals])[:-1].tolist()
-        on_host = np.split(to_numpy(array_module(*proposals).concatenate(proposals)), ends)
+        """Draw the RoIs on which the branches are trained from the proposals and the ground truth, on the host."""
         samples = []
-        for boxes, objects, image_id in zip(on_host, batch.objects or (), batch.image_ids, strict=True):
+        for boxes, objects, image_id in zip(proposals, batch.objects or (), batch.image_ids, strict=True):
             rng = generator(self.seed, Purpose.ROI_SAMPLE, batch.step, image_id)
             drawn = sample_rois(boxes, objects, settings=self.config.box, rng=rng)
             samples.append(replace(drawn, boxes=to_device(drawn.boxes, self.device)))
