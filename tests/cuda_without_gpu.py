@@ -67,15 +67,19 @@ def calls(dtype):
     image, filters = rng.normal(size=(2, 3, 6, 7)).astype(dtype), rng.normal(size=(2, 3, 3, 2)).astype(dtype)
 
     yield lambda: operator_and_gradients(lambda x, w: conv2d(x, w, None, 2, 2, 2), image, filters)
+    yield lambda: operator_and_gradients(lambda x, w, b: conv2d(x, w, b, relu=True), image, filters, filters[:, 0, 0, 0])
     yield lambda: operator_and_gradients(lambda x: max_pool2d(x, 3, 2, 1), image)
 
     yield lambda: operator_and_gradients(relu, image)
     yield lambda: operator_and_gradients(add_relu, image, image[::-1])
     channels = [np.ones(3, dtype), np.zeros(3, dtype)]
     for training in (False, True):
-        yield lambda t=training: operator_and_gradients(
-            lambda x, w, b: batch_norm(x, channels[0] / 2, channels[1] + 2, w, b, t), image, *channels
-        )
+        for residual in (False, True):
+
+            def norm(x, w, b, y, t=training, r=residual):
+                return batch_norm(x, channels[0] / 2, channels[1] + 2, w, b, t, residual=y if r else None, relu=r)
+
+            yield lambda f=norm: operator_and_gradients(f, image, *channels, image[::-1])[:4]
 
     def three_steps():
         p = Parameter(image.copy())

@@ -29,7 +29,8 @@ KERNELS = {
     "walk_cuda",
     "_add_relu_cuda",
     "_relu_grad_cuda",
-    "_scale_and_shift_cuda",
+    "_normalize_cuda",
+    "_finish_cuda",
     "_combine_cuda",
     "_adamw_cuda",
 }

@@ -11,9 +11,11 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+import numpy as np
+
 from tinymrcnn import ops
 from tinymrcnn.autograd import Tensor
-from tinymrcnn.nn import BatchNorm2d, Conv2d, FrozenBatchNorm2d, GroupNorm, MaxPool2d, Module, ReLU, Sequential
+from tinymrcnn.nn import BatchNorm2d, Conv2d, FrozenBatchNorm2d, GroupNorm, MaxPool2d, Module, Sequential
 from tinymrcnn.settings import Range, Settings, Width
 
 # Shapes below: N images, C channels, maps of H x W cells
@@ -64,17 +66,19 @@ def make_norm(channels: int, settings: ResNetSettings) -> Module:
     return BatchNorm2d(channels, settings.norm_eps)
 
 
-def conv_norm(x: Tensor, conv: Conv2d, norm: Module, relu: ReLU | None = None) -> Tensor:
-    """relu(norm(conv(x))), or without the ReLU.
+def conv_norm(x: Tensor, conv: Conv2d, norm: Module, residual: Tensor | None = None, relu: bool = False) -> Tensor:
+    """relu(norm(conv(x)) + residual), or without the residual or the ReLU; what follows the convolution is one pass over
+    the memory.
 
-    A frozen normalisation only scales and shifts the channels, so it moves into the filters and the bias."""
-    if isinstance(norm, FrozenBatchNorm2d):
-        scale, shift = norm.scale_and_shift()
-        filters = conv.weight * scale.reshape(-1, 1, 1, 1)
-        sizes = conv.stride, conv.padding, conv.dilation
-        return ops.conv2d(x, filters, Tensor(shift), *sizes, relu=relu is not None, groups=conv.groups)
-    out: Tensor = norm(conv(x))
-    return out if relu is None else relu(out)
+    On the CPU a frozen normalisation, which only scales and shifts the channels, moves into the filters and the bias."""
+    if not isinstance(norm, FrozenBatchNorm2d) or not isinstance(x.data, np.ndarray):
+        out: Tensor = norm(conv(x), residual, relu)
+        return out
+    scale, shift = norm.scale_and_shift()
+    filters = conv.weight * scale.reshape(-1, 1, 1, 1)
+    sizes, at_once = (conv.stride, conv.padding, conv.dilation), relu and residual is None
+    out = ops.conv2d(x, filters, Tensor(shift), *sizes, relu=at_once, groups=conv.groups)
+    return out if residual is None else ops.add_relu(out, residual)
 
 
 class BasicBlock(Module):
@@ -86,13 +90,12 @@ class BasicBlock(Module):
         self.bn1 = make_norm(width, settings)
         self.conv2 = Conv2d(width, width, 3, padding=dilation, dilation=dilation, bias=False)
         self.bn2 = make_norm(width, settings)
-        self.relu = ReLU()
         self.downsample = make_shortcut(in_channels, width, stride, settings)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = conv_norm(x, self.conv1, self.bn1, self.relu)
-        out = conv_norm(out, self.conv2, self.bn2)
-        return ops.add_relu(out, x if self.downsample is None else conv_norm(x, *self.downsample))
+        out = conv_norm(x, self.conv1, self.bn1, relu=True)
+        shortcut = x if self.downsample is None else conv_norm(x, *self.downsample)
+        return conv_norm(out, self.conv2, self.bn2, shortcut, relu=True)
 
 
 class Bottleneck(Module):
@@ -110,14 +113,13 @@ class Bottleneck(Module):
         self.bn2 = make_norm(width, settings)
         self.conv3 = Conv2d(width, out_channels, 1, bias=False)
         self.bn3 = make_norm(out_channels, settings)
-        self.relu = ReLU()
         self.downsample = make_shortcut(in_channels, out_channels, stride, settings)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = conv_norm(x, self.conv1, self.bn1, self.relu)
-        out = conv_norm(out, self.conv2, self.bn2, self.relu)
-        out = conv_norm(out, self.conv3, self.bn3)
-        return ops.add_relu(out, x if self.downsample is None else conv_norm(x, *self.downsample))
+        out = conv_norm(x, self.conv1, self.bn1, relu=True)
+        out = conv_norm(out, self.conv2, self.bn2, relu=True)
+        shortcut = x if self.downsample is None else conv_norm(x, *self.downsample)
+        return conv_norm(out, self.conv3, self.bn3, shortcut, relu=True)
 
 
 BLOCKS: dict[str, type[BasicBlock] | type[Bottleneck]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
@@ -148,7 +150,6 @@ class ResNet(Module):
         super().__init__()
         self.conv1 = Conv2d(3, settings.stem_width, 7, 2, padding=3, bias=False)
         self.bn1 = make_norm(settings.stem_width, settings)
-        self.relu = ReLU()
         self.maxpool = MaxPool2d(3, 2, padding=1)
         self.out_channels = settings.out_channels[:num_stages]
         channels = settings.stem_width
@@ -159,7 +160,7 @@ class ResNet(Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         """(N, 3, H, W) images to the map of every stage, finest first: (N, C_i, H / s_i, W / s_i), s_i the settings'
         map_stride, with the usual strides 4, 8, 16, 32."""
-        x = self.maxpool(conv_norm(images, self.conv1, self.bn1, self.relu))
+        x = self.maxpool(conv_norm(images, self.conv1, self.bn1, relu=True))
         maps = []
         for i in range(len(self.out_channels)):
             x = getattr(self, f"layer{i + 1}")(x)

@@ -12,7 +12,7 @@ import numpy as np
 
 from tinymrcnn.autograd import Tensor, record
 from tinymrcnn.backend import Array, array_module, channels_first, channels_last
-from tinymrcnn.kernels import piece_kernel
+from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, run
 from tinymrcnn.ops import winograd
 from tinymrcnn.ops.activations import relu_grad
 from tinymrcnn.ops.im2col import Window, check_whole_numbers, col2im, im2col
@@ -159,29 +159,33 @@ def correlate(image: Array, filters: Array, window: Window, bias: Array | None =
         rows, columns = windows(index)
         xp.matmul(columns, matrix, out=flat[rows])
         if bias is not None or relu:
-            _finish(flat[rows], xp.zeros(len(filters), image.dtype) if bias is None else bias, relu)
+            _finish(flat[rows], bias, relu)
 
     spread(work, pieces, image, 2 * out.size * matrix.shape[0], out.nbytes)
     return out
 
 
-def _finish(rows: Array, bias: Array, relu: bool) -> None:
+def _finish(rows: Array, bias: Array | None, relu: bool) -> None:
     """rows += bias and, if relu, max(rows, 0), in place."""
-    if isinstance(rows, np.ndarray):
-        _finish_cpu(rows, bias, rows.dtype.type(0 if relu else -np.inf))
-    else:
-        rows += bias
-        if relu:
-            array_module(rows).maximum(rows, 0, out=rows)
+    bias = array_module(rows).zeros(rows.shape[1], rows.dtype) if bias is None else bias
+    run(_finish_cpu, _finish_cuda, rows.size, rows, bias, rows.dtype.type(0 if relu else -np.inf))
 
 
-@piece_kernel
-def _finish_cpu(rows: Array, bias: Array, lowest: Any) -> None:
+@cpu_kernel
+def _finish_cpu(thread: int, threads: int, rows: Array, bias: Array, lowest: float) -> None:
     """rows: (count, O), changed in place. bias: (O,). lowest: 0 for a ReLU, else minus infinity."""
-    for i in range(rows.shape[0]):
+    for i in range(thread, rows.shape[0], threads):
         for c in range(rows.shape[1]):
             value = rows[i, c] + bias[c]
             rows[i, c] = lowest if value < lowest else value  # a NaN stays
+
+
+@cuda_kernel
+def _finish_cuda(rows: Array, bias: Array, lowest: float) -> None:
+    for element in range(cuda.grid(1), rows.size, cuda.gridsize(1)):
+        i, c = divmod(element, rows.shape[1])
+        value = rows[i, c] + bias[c]
+        rows[i, c] = lowest if value < lowest else value
 
 
 def correlate_input_grad(grad: Array, filters: Array, shape: tuple[int, ...], window: Window) -> Array:
@@ -269,9 +273,7 @@ def conv_transpose2d(
     shape = n, (h - 1) * stride + kernel[0], (w - 1) * stride + kernel[1], channels
     out = correlate_input_grad(image, filters, shape, window)
     if bias is not None or relu:
-        rows, lines = out.reshape(-1, shape[3]), slices(out.size // shape[3])
-        constants = array_module(out).zeros(shape[3], out.dtype) if bias is None else bias.data
-        spread(lambda part: _finish(rows[lines[part]], constants, relu), len(lines), out, 0, 2 * out.nbytes)
+        _finish(out.reshape(-1, shape[3]), None if bias is None else bias.data, relu)
     out = channels_first(out)
     image = image if weight.requires_grad else None
     result = out if relu else None

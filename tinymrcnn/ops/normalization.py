@@ -4,29 +4,34 @@ Both subtract a mean and divide by a standard deviation; they differ in what the
 one channel of the whole batch, or a group of channels of one image.
 """
 
+import math
 from typing import Any
 
 import numpy as np
 
 from tinymrcnn.autograd import Tensor, record
 from tinymrcnn.backend import Array, array_module, channels_first, channels_last
-from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, piece_kernel, run
+from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, piece_kernel, run, scalar
+from tinymrcnn.ops.activations import relu_grad
 from tinymrcnn.threads import column_sums, slices, spread
 
 
 def batch_norm(
     x: Tensor, running_mean: Array, running_var: Array, weight: Tensor, bias: Tensor, training: bool = False,
-    momentum: float = 0.1, eps: float = 1e-5,
+    momentum: float = 0.1, eps: float = 1e-5, *, residual: Tensor | None = None, relu: bool = False,
 ) -> Tensor:  # fmt: skip
     """(x - mean) / sqrt(var + eps) * weight + bias per channel, as torch.nn.functional.batch_norm.
 
     x: (N, C, H, W). weight, bias: (C,). running_mean, running_var: (C,) arrays. In training the statistics are
     those of the batch, and the running ones are updated in place (with the unbiased variance); else the running
-    ones are used. Returns (N, C, H, W), channels-last.
+    ones are used. residual: (N, C, H, W), added to the result; relu: max(result, 0), last. Neither takes another pass
+    over the memory. Returns (N, C, H, W), channels-last.
 
     Raises ValueError when the shapes do not fit, and in training when there is only one value per channel: it has
     no variance."""
     _check_shapes(x, running_mean, running_var, weight, bias)
+    if residual is not None and residual.shape != x.shape:
+        raise ValueError(f"The residual must have the shape of the input, {x.shape}, not {residual.shape}.")
     image = channels_last(x.data)
     xp, rows = array_module(image), image.reshape(-1, image.shape[3])
     count = len(rows)
@@ -40,25 +45,33 @@ def batch_norm(
             running_var += momentum * (var * (count / (count - 1)) - running_var)
     else:
         mean, var = running_mean, running_var
-    inverse = 1 / xp.sqrt(var + eps)
-    scale = inverse * weight.data
-    out = _combine(rows, scale, bias.data - mean * scale)
+    gamma, out = weight.data, xp.empty_like(rows)
+    other = rows[:0] if residual is None else channels_last(residual.data).reshape(rows.shape)
+    numbers = [out.dtype.type(number) for number in (eps, 0 if relu else -np.inf)]
+    run(_normalize_cpu, _normalize_cuda, out.size, rows, mean, var, gamma, bias.data, other, *numbers, out)
+    out = channels_first(out.reshape(image.shape))
+    result, learning = out if relu else None, training or weight.requires_grad or bias.requires_grad
+    rows, shape = rows if learning else None, image.shape
+    del image
 
     def backward(grad: Array, needs: tuple[bool, ...]) -> tuple[Array | None, ...]:
-        grad = channels_last(grad).reshape(rows.shape)
-        grad_bias = column_sums(grad)
-        grad_weight = _sums_of_products(grad, xp.zeros_like(mean), rows, mean) * inverse
-        of_parameters = grad_weight if needs[1] else None, grad_bias if needs[2] else None
-        if not needs[0]:
-            return None, *of_parameters
-        if training and count:  # the mean and the variance depend on x too
+        grad = channels_last(relu_grad(grad, result) if relu else grad).reshape(-1, shape[3])
+        inverse = 1 / xp.sqrt(var + eps)
+        scale, grad_x, grad_weight, grad_bias = inverse * gamma, None, None, None
+        if learning:
+            grad_bias = column_sums(grad)
+            grad_weight = _sums_of_products(grad, xp.zeros_like(mean), rows, mean) * inverse
+        if needs[0] and training and count:  # the mean and the variance depend on x too
             slope = scale * inverse * grad_weight / count
             grad_x = _combine(grad, scale, mean * slope - scale * grad_bias / count, rows, -slope)
-        else:
-            grad_x = _combine(grad, scale, xp.zeros_like(scale))
-        return channels_first(grad_x.reshape(image.shape)), *of_parameters
+        elif needs[0]:
+            grad_x = grad * scale
+        maps = [None if g is None else channels_first(g.reshape(shape)) for g in (grad_x, grad)]
+        gradients = maps[0], grad_weight, grad_bias, maps[1]
+        return tuple(g if need else None for g, need in zip(gradients, needs, strict=False))
 
-    return record(channels_first(out.reshape(image.shape)), (x, weight, bias), backward, "batch_norm")
+    parents = (x, weight, bias) if residual is None else (x, weight, bias, residual)
+    return record(out, parents, backward, "batch_norm")
 
 
 def _check_shapes(x: Tensor, *per_channel: Any) -> None:
@@ -74,27 +87,50 @@ def _check_shapes(x: Tensor, *per_channel: Any) -> None:
 BLOCK = 64  # for precision, this many rows are summed before their sum is added to the total
 
 
-def _combine(x: Array, scale: Array, shift: Array, *more: Array) -> Array:
-    """x scale + shift, or with more = (y, factor) x scale + shift + y factor."""
-    out = array_module(x).empty_like(x)
-    on_cpu, on_cuda = (_combine_cpu, _combine_cuda) if more else (_scale_and_shift_cpu, _scale_and_shift_cuda)
-    run(on_cpu, on_cuda, x.size, x, scale, shift, *more, out)
-    return out
+@scalar
+def _scale_and_shift(mean: float, var: float, weight: float, bias: float, eps: float) -> tuple[float, float]:
+    """The normalisation of a channel as x scale + shift."""
+    T = type(mean)
+    scale = T(1) / T(math.sqrt(var + eps)) * weight
+    return scale, bias - mean * scale
 
 
 @cpu_kernel
-def _scale_and_shift_cpu(thread: int, threads: int, x: Array, scale: Array, shift: Array, out: Array) -> None:
-    """x, out: (count, C). scale, shift: (C,)."""
+def _normalize_cpu(
+    thread: int, threads: int, x: Array, mean: Array, var: Array, weight: Array, bias: Array, other: Array, eps: float,
+    lowest: float, out: Array,
+) -> None:  # fmt: skip
+    """x, out: (count, C). mean, var, weight, bias: (C,). other: (count, C), added; (0, C) for none. lowest: of the
+    results, 0 for a ReLU, else minus infinity. A NaN stays."""
+    scale, shift = np.empty_like(mean), np.empty_like(mean)
+    for c in range(x.shape[1]):
+        scale[c], shift[c] = _scale_and_shift(mean[c], var[c], weight[c], bias[c], eps)
     for i in range(thread, x.shape[0], threads):
         for c in range(x.shape[1]):
-            out[i, c] = x[i, c] * scale[c] + shift[c]
+            value = x[i, c] * scale[c] + shift[c]
+            if other.size > 0:
+                value += other[i, c]
+            out[i, c] = lowest if value < lowest else value
 
 
 @cuda_kernel
-def _scale_and_shift_cuda(x: Array, scale: Array, shift: Array, out: Array) -> None:
+def _normalize_cuda(
+    x: Array, mean: Array, var: Array, weight: Array, bias: Array, other: Array, eps: float, lowest: float, out: Array
+) -> None:
     for element in range(cuda.grid(1), x.size, cuda.gridsize(1)):
         i, c = divmod(element, x.shape[1])
-        out[i, c] = x[i, c] * scale[c] + shift[c]
+        scale, shift = _scale_and_shift(mean[c], var[c], weight[c], bias[c], eps)
+        value = x[i, c] * scale + shift
+        if other.size > 0:
+            value += other[i, c]
+        out[i, c] = lowest if value < lowest else value
+
+
+def _combine(x: Array, scale: Array, shift: Array, y: Array, factor: Array) -> Array:
+    """x scale + shift + y factor."""
+    out = array_module(x).empty_like(x)
+    run(_combine_cpu, _combine_cuda, x.size, x, scale, shift, y, factor, out)
+    return out
 
 
 @cpu_kernel
