@@ -15,7 +15,7 @@ import numpy as np
 
 from tinymrcnn import ops
 from tinymrcnn.autograd import Tensor
-from tinymrcnn.nn import BatchNorm2d, Conv2d, FrozenBatchNorm2d, GroupNorm, MaxPool2d, Module, Sequential
+from tinymrcnn.nn import BatchNorm2d, Conv2d, FrozenBatchNorm2d, GroupNorm, MaxPool2d, Module, ReLU, Sequential
 from tinymrcnn.settings import Range, Settings, Width
 
 # Shapes below: N images, C channels, maps of H x W cells
@@ -67,10 +67,9 @@ def make_norm(channels: int, settings: ResNetSettings) -> Module:
 
 
 def conv_norm(x: Tensor, conv: Conv2d, norm: Module, residual: Tensor | None = None, relu: bool = False) -> Tensor:
-    """relu(norm(conv(x)) + residual), or without the residual or the ReLU; what follows the convolution is one pass over
-    the memory.
+    """relu(norm(conv(x)) + residual), or without the residual or the ReLU: one pass over the memory, after the conv.
 
-    On the CPU a frozen normalisation, which only scales and shifts the channels, moves into the filters and the bias."""
+    On the CPU a frozen normalisation, which only scales and shifts channels, moves into the filters and the bias."""
     if not isinstance(norm, FrozenBatchNorm2d) or not isinstance(x.data, np.ndarray):
         out: Tensor = norm(conv(x), residual, relu)
         return out
@@ -90,6 +89,7 @@ class BasicBlock(Module):
         self.bn1 = make_norm(width, settings)
         self.conv2 = Conv2d(width, width, 3, padding=dilation, dilation=dilation, bias=False)
         self.bn2 = make_norm(width, settings)
+        self.relu = ReLU()  # conv_norm computes it; it has a number among the modules, by which weights are drawn
         self.downsample = make_shortcut(in_channels, width, stride, settings)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -113,6 +113,7 @@ class Bottleneck(Module):
         self.bn2 = make_norm(width, settings)
         self.conv3 = Conv2d(width, out_channels, 1, bias=False)
         self.bn3 = make_norm(out_channels, settings)
+        self.relu = ReLU()
         self.downsample = make_shortcut(in_channels, out_channels, stride, settings)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -150,6 +151,7 @@ class ResNet(Module):
         super().__init__()
         self.conv1 = Conv2d(3, settings.stem_width, 7, 2, padding=3, bias=False)
         self.bn1 = make_norm(settings.stem_width, settings)
+        self.relu = ReLU()
         self.maxpool = MaxPool2d(3, 2, padding=1)
         self.out_channels = settings.out_channels[:num_stages]
         channels = settings.stem_width
