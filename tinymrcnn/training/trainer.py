@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tinymrcnn.backend import array_module, to_numpy
 from tinymrcnn.data import batches, map_categories
 from tinymrcnn.draw import draw_curves, draw_grid, draw_instances, write_picture
 from tinymrcnn.evaluation import evaluate
@@ -62,7 +63,8 @@ def training_step(model, optimizer, step: int, images: list, targets: list, conf
     sums, samples = model.loss_sums(images, targets, step=step)
     losses = mean_losses(sums)
     total = functools.reduce(operator.add, losses.values())
-    values = {"loss": total.item(), **{name: loss.item() for name, loss in losses.items()}}
+    numbers = array_module(total.data).stack([total.data, *(loss.data for loss in losses.values())])
+    values = dict(zip(["loss", *losses], to_numpy(numbers).tolist(), strict=True))  # the host waits for the losses
     if all(math.isfinite(value) for value in values.values()):
         total.backward()
         values["gradient_norm"] = optimizer.clip_grad_norm(config.clip_norm or math.inf)
