@@ -6,6 +6,7 @@ a CuPy array is given.
 """
 
 import functools
+import math
 import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
@@ -122,10 +123,15 @@ def memory_order(array: Array) -> tuple[int, ...]:
     return tuple(sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis])))
 
 
+def shaped(line: Array, shape: Sequence[int], order: Sequence[int]) -> Array:
+    """The elements of a flat array as an array of `shape` whose axes lie in memory as `order` says (a view)."""
+    array = line.reshape(tuple(shape[axis] for axis in order))
+    return array.transpose(tuple(order.index(axis) for axis in range(len(shape))))
+
+
 def empty(xp: Any, shape: Sequence[int], dtype: Any, order: Sequence[int]) -> Array:
     """An uninitialised array of `shape` whose axes lie in memory as `order` says (see memory_order)."""
-    array = xp.empty(tuple(shape[axis] for axis in order), dtype)
-    return array.transpose(tuple(order.index(axis) for axis in range(len(shape))))
+    return shaped(xp.empty(math.prod(shape), dtype), shape, order)
 
 
 def empty_like(array: Array, dtype: Any = None) -> Array:

@@ -23,6 +23,7 @@ import contextlib
 import ctypes
 import functools
 import importlib.metadata
+import inspect
 import re
 import struct
 from collections.abc import Callable, Iterator
@@ -59,7 +60,7 @@ with _row_stack():
     with contextlib.suppress(ImportError, AttributeError):
         importlib.import_module("numba.cuda.np.arrayobj")
 
-__all__ = ["cpu_kernel", "cuda", "cuda_kernel", "launch", "launch_size", "numba", "piece_kernel", "run", "scalar"]
+__all__ = ["cpu_kernel", "cuda", "cuda_kernel", "each", "launch", "launch_size", "numba", "piece_kernel", "run", "scalar"]
 
 THREADS_PER_BLOCK = 256
 MAX_BLOCKS = 4096  # the kernels stride over the grid, so more blocks gain nothing
@@ -118,6 +119,8 @@ def compile_to_ptx(kernel: Any, signature: Any, capability: tuple[int, int] = (8
     @scalar functions Numba also asks the driver.
 
     signature: Numba's types of the arguments, void(...)."""
+    if kernel.py_func.__code__.co_flags & inspect.CO_VARARGS:
+        signature = numba.void(numba.types.Tuple(signature.args))
     ptx, _ = cuda.compile(kernel.py_func, signature, device=False, abi="numba", output="ptx", cc=capability)
     return str(ptx)
 
@@ -220,3 +223,23 @@ def run(on_cpu: Callable[..., None], on_cuda: Any, elements: int, *args: Any) ->
     bytes = elements * SECONDS_PER_ELEMENT * BYTES
     threads = threads_for(0, bytes)
     spread(lambda thread: on_cpu(thread, threads, *args), threads, HOST, 0, bytes)
+
+
+def each(body: Callable[..., None]) -> Callable[..., None]:
+    """A decorator for little work in many steps: body(i, *args) computes element i of arrays, or row i.
+
+    The result is called with *args, the last of which has as many elements, or rows. On a GPU it is one kernel, in
+    which every thread takes an i; on the CPU i is a slice that takes all, and every step one of NumPy's."""
+    of_thread = scalar(body)
+
+    def kernel(*args: Any) -> None:
+        for i in range(cuda.grid(1), args[-1].shape[0], cuda.gridsize(1)):
+            of_thread(i, *args)
+
+    kernel.__name__ = f"{body.__name__}_cuda"
+    on_cuda = cuda_kernel(kernel)
+
+    def of_all(thread: int, threads: int, *args: Any) -> None:
+        body(slice(None), *args)
+
+    return functools.wraps(body)(lambda *args: run(of_all, on_cuda, len(args[-1]), *args))

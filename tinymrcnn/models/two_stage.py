@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinymrcnn.autograd import Tensor, no_grad
-from tinymrcnn.backend import Array, array_module, backend_of, to_device, to_numpy
+from tinymrcnn.backend import Array, array_module, backend_of, like, to_device, to_numpy
 from tinymrcnn.boxes import box_iou, clip_boxes_to_image, paste_masks
 from tinymrcnn.data.targets import check_images, check_targets
 from tinymrcnn.models import rpn
@@ -129,9 +129,14 @@ class TwoStage(Module):
 
     def sample_anchors(self, anchors: rpn.Anchors, batch: Batch) -> list[rpn.AnchorSamples]:
         """Draw the anchors that the RPN's loss looks at, on the host, which waits for all images' matches at once."""
-        xp, ends = array_module(anchors.boxes), np.cumsum([len(boxes) for boxes in batch.gt_boxes])[:-1].tolist()
-        ious = xp.split(box_iou(xp.concatenate(batch.gt_boxes), anchors.boxes), ends)
-        matches = to_numpy(xp.stack([self.config.rpn.matcher()(iou) for iou in ious]))  # (N, A), as rpn_targets gives
+        boxes = [objects["boxes"] for objects in batch.objects or ()]
+        counts = np.array([len(of_image) for of_image in boxes])
+        there = np.arange(counts.max()) < counts[:, None]  # (N, G): every image has room for as many objects
+        padded = np.zeros((*there.shape, 4), boxes[0].dtype)
+        padded[there] = np.concatenate(boxes)
+        xp, ious = array_module(anchors.boxes), box_iou(like(padded.reshape(-1, 4), anchors.boxes), anchors.boxes)
+        ious = xp.where(like(there[..., None], ious), ious.reshape(*there.shape, len(anchors.boxes)), -1)
+        matches = to_numpy(self.config.rpn.matcher()(ious))  # (N, A); the host waits
         samples = []
         for of_image, image_id in zip(matches, batch.image_ids, strict=True):
             rng = generator(self.seed, Purpose.RPN_SAMPLE, batch.step, image_id)

@@ -11,9 +11,9 @@ import numpy as np
 
 from tinymrcnn.autograd import Tensor, record
 from tinymrcnn.backend import Array, array_module, channels_first, channels_last
-from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, piece_kernel, run, scalar
+from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, each, run, scalar
 from tinymrcnn.ops.activations import relu_grad
-from tinymrcnn.threads import column_sums, slices, spread
+from tinymrcnn.threads import PARTS, column_sums
 
 
 def batch_norm(
@@ -41,8 +41,8 @@ def batch_norm(
         mean = column_sums(rows) / max(1, count)
         var = _sums_of_products(rows, mean, rows, mean) / max(1, count)
         if count:
-            running_mean += momentum * (mean - running_mean)
-            running_var += momentum * (var * (count / (count - 1)) - running_var)
+            moves = map(rows.dtype.type, (momentum, count / (count - 1)))
+            _follow(mean, var, *moves, running_mean, running_var)
     else:
         mean, var = running_mean, running_var
     gamma, out = weight.data, xp.empty_like(rows)
@@ -56,16 +56,13 @@ def batch_norm(
 
     def backward(grad: Array, needs: tuple[bool, ...]) -> tuple[Array | None, ...]:
         grad = channels_last(relu_grad(grad, result) if relu else grad).reshape(-1, shape[3])
-        inverse = 1 / xp.sqrt(var + eps)
-        scale, grad_x, grad_weight, grad_bias = inverse * gamma, None, None, None
+        constants, grad_x = xp.zeros((5, shape[3]), grad.dtype), None
+        scale, shift, slope, grad_weight, grad_bias = constants
         if learning:
-            grad_bias = column_sums(grad)
-            grad_weight = _sums_of_products(grad, xp.zeros_like(mean), rows, mean) * inverse
-        if needs[0] and training and count:  # the mean and the variance depend on x too
-            slope = scale * inverse * grad_weight / count
-            grad_x = _combine(grad, scale, mean * slope - scale * grad_bias / count, rows, -slope)
-        elif needs[0]:
-            grad_x = grad * scale
+            grad_weight, grad_bias = _sums_of_products(grad, grad_bias, rows, mean), column_sums(grad)
+        _slopes(mean, var, gamma, numbers[0], grad.dtype.type(max(1, count)), grad_bias, grad_weight, *constants[:3])
+        if needs[0]:  # in training the mean and the variance depend on x too
+            grad_x = _combine(grad, scale, shift, rows, slope) if training and count else grad * scale
         maps = [None if g is None else channels_first(g.reshape(shape)) for g in (grad_x, grad)]
         gradients = maps[0], grad_weight, grad_bias, maps[1]
         return tuple(g if need else None for g, need in zip(gradients, needs, strict=False))
@@ -80,6 +77,29 @@ def _check_shapes(x: Tensor, *per_channel: Any) -> None:
     for array in per_channel:
         if array.shape != x.shape[1:2]:
             raise ValueError(f"The input has {x.shape[1]} channels, a weight, bias or statistic is {array.shape}.")
+
+
+# The constants of every channel, all (C,)
+
+
+@each
+def _follow(c: Any, mean: Array, var: Array, momentum: Any, unbias: Any, running_mean: Array, running_var: Array) -> None:
+    """The running statistics move towards those of the batch."""
+    running_mean[c] += momentum * (mean[c] - running_mean[c])
+    running_var[c] += momentum * (var[c] * unbias - running_var[c])
+
+
+@each
+def _slopes(
+    c: Any, mean: Array, var: Array, weight: Array, eps: Any, count: Any, grad_bias: Array, grad_weight: Array,
+    scale: Array, shift: Array, slope: Array,
+) -> None:  # fmt: skip
+    """The gradient of x is grad scale + shift + x slope. grad_weight is still to be divided by the deviation."""
+    inverse = type(eps)(1) / (var[c] + eps) ** type(eps)(0.5)
+    scale[c] = inverse * weight[c]
+    grad_weight[c] *= inverse
+    slope[c] = -scale[c] * inverse * grad_weight[c] / count
+    shift[c] = -mean[c] * slope[c] - scale[c] * grad_bias[c] / count
 
 
 # The passes over the memory: each one kernel on the CPU, for (count, C) matrices and constants (C,)
@@ -152,30 +172,39 @@ def _combine_cuda(x: Array, scale: Array, shift: Array, y: Array, factor: Array,
 
 def _sums_of_products(x: Array, x_centre: Array, y: Array, y_centre: Array) -> Array:
     """The sum over every column of (x - x_centre) (y - y_centre)."""
-    if array_module(x) is not np:
-        return column_sums((x - x_centre) * (y - y_centre))
-    parts = slices(len(x))
-    sums = np.zeros((len(parts), x.shape[1]), x.dtype)
-
-    def work(part: int) -> None:
-        _sums_of_products_cpu(x[parts[part]], x_centre, y[parts[part]], y_centre, sums[part])
-
-    spread(work, len(parts), x, 0, 2 * x.nbytes)
+    xp, on_cpu = array_module(x), isinstance(x, np.ndarray)
+    sums = xp.zeros((PARTS if on_cpu else -(-len(x) // BLOCK), x.shape[1]), x.dtype)
+    work = x.size if on_cpu else sums.size
+    run(_sums_of_products_cpu, _sums_of_products_cuda, work, x, x_centre, y, y_centre, sums)
     return sums.sum(axis=0)
 
 
-@piece_kernel
-def _sums_of_products_cpu(x: Array, x_centre: Array, y: Array, y_centre: Array, sums: Array) -> None:
-    """x, y: (count, C). x_centre, y_centre, sums: (C,); sums is added to."""
-    count, channels = x.shape
-    block = np.empty(channels, x.dtype)
-    for first in range(0, count, BLOCK):
-        block[:] = 0
-        for i in range(first, min(first + BLOCK, count)):
+@cpu_kernel
+def _sums_of_products_cpu(
+    thread: int, threads: int, x: Array, x_centre: Array, y: Array, y_centre: Array, sums: Array
+) -> None:
+    """sums: (PARTS, C), zeros at first."""
+    parts, (count, channels) = len(sums), x.shape
+    for part in range(thread, parts, threads):
+        end = count * (part + 1) // parts
+        for first in range(count * part // parts, end, BLOCK):
+            block = np.zeros(channels, x.dtype)
+            for i in range(first, min(first + BLOCK, end)):
+                for c in range(channels):
+                    block[c] += (x[i, c] - x_centre[c]) * (y[i, c] - y_centre[c])
             for c in range(channels):
-                block[c] += (x[i, c] - x_centre[c]) * (y[i, c] - y_centre[c])
-        for c in range(channels):
-            sums[c] += block[c]
+                sums[part, c] += block[c]
+
+
+@cuda_kernel
+def _sums_of_products_cuda(x: Array, x_centre: Array, y: Array, y_centre: Array, sums: Array) -> None:
+    """A thread sums a block of one column. sums: (blocks, C)."""
+    for element in range(cuda.grid(1), sums.size, cuda.gridsize(1)):
+        block, c = divmod(element, sums.shape[1])
+        total = x.dtype.type(0)
+        for i in range(block * BLOCK, min((block + 1) * BLOCK, x.shape[0])):
+            total += (x[i, c] - x_centre[c]) * (y[i, c] - y_centre[c])
+        sums[block, c] = total
 
 
 def group_norm(x: Tensor, num_groups: int, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
