@@ -5,14 +5,15 @@ Ren et al., Faster R-CNN (2015), section 3.1; on a pyramid as in section 4.1 of 
 and inference, in this order. Lesson 05 steps through them.
 """
 
+import functools
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from tinymrcnn import ops
 from tinymrcnn.autograd import Tensor, cat
-from tinymrcnn.backend import Array, array_module, like, to_numpy
+from tinymrcnn.backend import Array, array_module, like, to_device, to_numpy
 from tinymrcnn.boxes import BoxCoder, box_iou, clip_boxes_to_image, sample_balanced
 from tinymrcnn.boxes.anchors import AnchorGenerator
 from tinymrcnn.boxes.matching import Matcher
@@ -115,6 +116,13 @@ class Anchors(NamedTuple):
     level_sizes: list[int]
 
 
+@functools.lru_cache(maxsize=8)
+def anchors_on(device: str, dtype: Any, generator: AnchorGenerator, *grids: Any) -> Anchors:
+    """The Anchors generator(*grids), of all levels, on a device, where they stay: do not change them."""
+    levels = generator(*grids)
+    return Anchors(to_device(np.concatenate(levels).astype(dtype), device), [len(level) for level in levels])
+
+
 class RPNOutputs(NamedTuple):
     """The RPN's outputs for every anchor: logits (N, A) and deltas (N, A, 4)."""
 
@@ -178,7 +186,7 @@ def decode_proposals(
     xp, pre_nms = array_module(logits), settings.pre_nms_train if training else settings.pre_nms_test
     post_nms = settings.post_nms_train if training else settings.post_nms_test
     offsets = np.cumsum([0, *anchors.level_sizes])
-    levels = [-logits[:, a:b] for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    levels = xp.split(-logits, offsets[1:-1].tolist(), axis=1)
     chosen = [xp.argsort(level, axis=1, kind="stable")[:, :pre_nms] for level in levels]
     counts, images = [best.shape[1] for best in chosen], np.arange(len(logits))[:, None]
     index = xp.concatenate(chosen, axis=1) + like(np.repeat(offsets[:-1], counts), logits)  # (N, K) anchors

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from tinymrcnn.autograd import Tensor
-from tinymrcnn.backend import Array, channels_first, to_device
+from tinymrcnn.backend import Array, array_module, channels_first, like, to_device
 from tinymrcnn.settings import Positive, Range, Settings
 
 # Shapes below: N images of H x W pixels, G ground-truth objects of an image
@@ -83,20 +83,19 @@ def make_batch(
         if shorter is not None:
             after = resized_size(before, shorter, settings.max_size, rounded=settings.round_sizes)
         if settings.resize == "pillow":
-            resized.append(normalize(_resize_bytes(image, after).astype(dtype), settings))
-        else:
-            resized.append(_resize(normalize(image.astype(dtype), settings), after))
+            image = _resize_bytes(image, after)
+        resized.append(_resize(normalize(to_device(image.astype(dtype), device), settings), after))
     sizes = [image.shape[1:] for image in resized]
     divisor = settings.size_divisible
     height, width = (-(-max(side) // divisor) * divisor for side in zip(*sizes, strict=True))
-    padded = np.zeros((len(images), height, width, 3), dtype)
+    padded = array_module(*resized).zeros((len(images), height, width, 3), dtype)
     for canvas, image, (h, w) in zip(padded, resized, sizes, strict=True):
         canvas[:h, :w] = image.transpose(1, 2, 0)
-    images_on_device, objects, moved = to_device(channels_first(padded), device), None, None
+    objects, moved = None, None
     if targets is not None:
         objects = [_scale_target(*frame, dtype) for frame in zip(targets, original_sizes, sizes, strict=True)]
         moved = [{name: to_device(array, device) for name, array in target.items()} for target in objects]
-    return Batch(Tensor(images_on_device), sizes, original_sizes, ids, moved, objects=objects)
+    return Batch(Tensor(channels_first(padded)), sizes, original_sizes, ids, moved, objects=objects)
 
 
 def image_ids_of(images: Images, targets: Targets | None) -> list[int]:
@@ -111,7 +110,7 @@ def normalize(image: Array, settings: TransformSettings) -> Array:
     if settings.pixel_scale != 1:
         image = image * settings.pixel_scale
     constants = settings.pixel_mean, settings.pixel_std
-    mean, std = (np.asarray(values, image.dtype).reshape(3, 1, 1) for values in constants)
+    mean, std = (like(np.array(values, image.dtype).reshape(3, 1, 1), image) for values in constants)
     return (image - mean) / std
 
 
@@ -144,7 +143,7 @@ def _resize(image: Array, size: tuple[int, int]) -> Array:
         at = np.clip((np.arange(after) + 0.5) * float(step) - 0.5, 0, before - 1).astype(dtype)
         low = at.astype(np.int64)
         share = (at - low).astype(dtype).reshape((-1, 1) if axis == 1 else (-1,))
-        high = np.minimum(low + 1, before - 1)
+        low, high, share = (like(part, image) for part in (low, np.minimum(low + 1, before - 1), share))
         image = image.take(low, axis) * (1 - share) + image.take(high, axis) * share
     return image
 

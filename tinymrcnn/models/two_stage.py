@@ -120,12 +120,9 @@ class TwoStage(Module):
 
     def all_anchors(self, features: list[Tensor], batch: Batch) -> rpn.Anchors:
         """The anchors of all levels, on the model's device."""
-        strides = self.config.strides if self.config.rpn.nominal_strides else None
-        sizes: Any = [feature.shape[2:] for feature in features]
-        image_size: Any = batch.images.shape[2:]  # of the padded batch
-        anchors = self.anchor_generator(sizes, image_size, strides)
-        joined = np.concatenate(anchors).astype(np.dtype(features[0].dtype))
-        return rpn.Anchors(to_device(joined, self.device), [len(level) for level in anchors])
+        strides = tuple(self.config.strides) if self.config.rpn.nominal_strides else None
+        grids = tuple(feature.shape[2:] for feature in features), batch.images.shape[2:], strides
+        return rpn.anchors_on(self.device, np.dtype(features[0].dtype), self.anchor_generator, *grids)
 
     def sample_anchors(self, anchors: rpn.Anchors, batch: Batch) -> list[rpn.AnchorSamples]:
         """Draw the anchors that the RPN's loss looks at, on the host, which waits for all images' matches at once."""

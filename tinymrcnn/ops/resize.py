@@ -40,11 +40,11 @@ def interpolate(
     # One step in the output is h / out_h steps in the input, or 1 / scale_factor if that is given; the latter can be
     # smaller, since out_h is rounded down.
     steps = ((h, out_h), (w, out_w)) if scale_factor is None else ((1, scale_factor), (1, scale_factor))
-    rows = like(_WEIGHTS[mode](h, out_h, steps[0], x.dtype), image)
-    columns = like(_WEIGHTS[mode](w, out_w, steps[1], x.dtype), image)
+    rows = _WEIGHTS[mode](h, out_h, steps[0], x.dtype)
+    columns = _WEIGHTS[mode](w, out_w, steps[1], x.dtype)
 
     if mode == "nearest":  # every output is one of the inputs
-        out = image.take(rows.argmax(axis=1), axis=1).take(columns.argmax(axis=1), axis=2)
+        out = image.take(like(rows.argmax(axis=1), image), axis=1).take(like(columns.argmax(axis=1), image), axis=2)
     else:
         out = _resize(image, rows, columns)
 
@@ -54,9 +54,9 @@ def interpolate(
     return record(channels_first(out), (x,), backward, "interpolate")
 
 
-def _resize(image: Array, rows: Array, columns: Array) -> Array:
+def _resize(image: Array, rows: np.ndarray, columns: np.ndarray) -> Array:
     """rows: (out_h, H), columns: (out_w, W) applied to (N, H, W, C)."""
-    xp = array_module(image)
+    xp, rows, columns = array_module(image), like(rows, image), like(columns, image)
     n, h, w, c = image.shape
     with one_blas_thread:
         tall = xp.matmul(rows, image.reshape(n, h, w * c))
