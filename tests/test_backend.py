@@ -25,11 +25,13 @@ from tinymrcnn.backend import (
     memory_order,
     resolve_device,
     scatter_add,
+    tf32,
     to_device,
     to_numpy,
     zeros_like,
 )
 from tinymrcnn.roi import boxes_to_rois
+from tinymrcnn.threads import matmul
 
 NHWC = (0, 2, 3, 1)
 
@@ -496,6 +498,43 @@ def test_the_fake_device_leaves_nothing_behind():
     assert set(BACKENDS) <= {"cpu", "cuda"}
     with pytest.raises(TypeError, match="Expected an array"):
         Tensor(FakeArray(np.ones(3)))
+
+
+def test_tf32_is_a_switch_of_cupys(monkeypatch):
+    kinds = {"float32": 1}
+    products = types.SimpleNamespace(
+        COMPUTE_TYPE_TF32=7,
+        COMPUTE_TYPE_DEFAULT=1,
+        set_compute_type=lambda dtype, kind: kinds.update({np.dtype(dtype).name: kind}),
+        get_compute_type=lambda dtype: kinds[np.dtype(dtype).name],
+    )
+    monkeypatch.setattr(backend, "_import_cupy", lambda: None)
+    monkeypatch.setitem(sys.modules, "cupy._core._routines_linalg", products)
+    assert not tf32() and kinds == {"float32": 1}  # a question changes nothing
+    assert tf32(True) and tf32() and kinds == {"float32": 7}
+    assert not tf32(False) and not tf32() and kinds == {"float32": 1}
+
+
+def test_the_cupy_that_is_installed_has_the_switch():
+    """It can be imported without a GPU, but not asked."""
+    products = pytest.importorskip("cupy._core._routines_linalg")
+    kinds = products.COMPUTE_TYPE_TF32, products.COMPUTE_TYPE_DEFAULT
+    assert all(isinstance(kind, int) for kind in kinds) and kinds[0] != kinds[1]
+    assert callable(products.set_compute_type) and callable(products.get_compute_type)
+
+
+@pytest.mark.cuda
+def test_tf32_rounds_the_factors_of_products():
+    rng = np.random.default_rng(0)
+    a, b = (rng.normal(size=(256, 256)).astype(np.float32) for _ in range(2))
+    exact, before, errors = a.astype(np.float64) @ b, tf32(), []
+    try:
+        for allowed in (False, True):
+            tf32(allowed)
+            errors.append(abs(to_numpy(matmul(to_device(a, "cuda"), to_device(b, "cuda"))) - exact).max())
+    finally:
+        tf32(before)
+    assert errors[0] < 1e-4 < 1e-3 < errors[1] < 0.1  # TF32 needs a GPU of 2020 (sm_80) or later
 
 
 @pytest.mark.cuda
