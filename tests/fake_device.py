@@ -12,11 +12,12 @@ What costs time on a GPU is counted, so that a test can say what a training step
   uninitialised arrays are free;
 - FakeArray.waits: how often the host waits for the device: for every copy to the host (to_numpy, item(), tolist(),
   float(), int(), bool(): FakeArray.copies), and where the length of a result depends on values (a mask as an index,
-  flatnonzero and its kin);
+  flatnonzero and its kin). FakeArray.waiting names the functions of the package that did;
 - FakeArray.uploads: arrays that are copied to the device.
 """
 
 import operator
+import sys
 import types
 
 import numpy as np
@@ -72,6 +73,15 @@ def _uploaded(value):
     return FakeArray(value.copy(order="C")) if isinstance(value, np.ndarray) else value
 
 
+def _wait():
+    """Count a wait, and note which function of the package waits."""
+    FakeArray.waits += 1
+    frame = sys._getframe(1)
+    while frame and (not frame.f_globals["__name__"].startswith("tinymrcnn.") or "backend" in frame.f_globals["__name__"]):
+        frame = frame.f_back
+    FakeArray.waiting.append(frame.f_code.co_qualname if frame else "")
+
+
 def _host_arrays(values):
     for value in values:
         if isinstance(value, (tuple, list)):
@@ -93,7 +103,8 @@ def _on_device(function, *first):
         if name in COMES_FROM_HOST:
             FakeArray.uploads += 1
             return FakeArray(function(_unwrap(_uploaded(args[0])), *args[1:], **kwargs))
-        FakeArray.waits += name in WAITS
+        if name in WAITS:
+            _wait()
         args, out = first + args, kwargs.get("out")
         inputs = list(_host_arrays(args))
         if name == "sum" and args[0].dtype == np.float32:  # CuPy adds in a tree, NumPy row by row, which is less exact
@@ -126,6 +137,7 @@ class FakeArray:
     __array_ufunc__ = None  # NumPy's ufuncs and operators refuse it
     __hash__ = None
     copies = waits = launches = uploads = 0
+    waiting = []
     used = set()  # functions and methods, with their keywords
 
     def __init__(self, host):
@@ -154,14 +166,15 @@ class FakeArray:
     def reset(cls):
         """Count from 0."""
         cls.copies = cls.waits = cls.launches = cls.uploads = 0
-        cls.used = set()
+        cls.waiting, cls.used = [], set()
 
     def __getitem__(self, index):
         arrays = [part for part in (index if isinstance(index, tuple) else (index,)) if isinstance(part, FakeArray)]
         result = self._host[_index(index)]
         if not arrays:
             return FakeArray(result)  # a view, of one element too
-        FakeArray.waits += any(array.dtype == bool for array in arrays)
+        if any(array.dtype == bool for array in arrays):
+            _wait()
         return _wrap(result)
 
     def __setitem__(self, index, value):
@@ -179,7 +192,7 @@ class FakeArray:
 
     def _to_host(self):
         FakeArray.copies += 1
-        FakeArray.waits += 1
+        _wait()
         return self._host.copy()
 
     def item(self):
