@@ -133,8 +133,8 @@ def test_how_often_a_training_step_waits_for_the_device(fake_device, images):
     batch = BATCH[0][:images], BATCH[1][:images]
     fake_device.reset()
     losses = model(*batch)
-    # whether the RPN's outputs are finite; the proposals; the levels of both branches' RoIs; the anchors' matches
-    waiting = ["TwoStage.propose", "decode_proposals", "TwoStage.sample_anchors", "pool_rois", "pool_rois"]
+    # whether the RPN's outputs are finite; the proposals; the anchors' matches
+    waiting = ["TwoStage.propose", "decode_proposals", "TwoStage.sample_anchors"]
     assert fake_device.waiting == waiting
     fake_device.reset()
     functools.reduce(operator.add, losses.values()).backward()

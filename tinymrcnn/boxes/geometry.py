@@ -43,14 +43,13 @@ def box_iou(boxes1: Array, boxes2: Array) -> Array:
     return intersection / xp.where(union > 0, union, 1)
 
 
-def clip_boxes_to_image(boxes: Array, size: tuple[int, int]) -> Array:
+def clip_boxes_to_image(boxes: Array, size: Any) -> Array:
     """(..., 4) boxes cut at the borders of an image of `size` (height, width): a new array.
 
-    size may also be an array (N, 2), with the sizes of N images, for their boxes (N, M, 4)."""
+    For boxes of N images (N, M, 4) size may be (N, 2), or a list of such pairs."""
     _check_last_axis(boxes, "boxes")
-    size = np.asarray(size, boxes.dtype)
-    limits = np.tile(size[..., ::-1], 2)  # (width, height) twice
-    return array_module(boxes).clip(boxes, 0, like(limits if size.ndim == 1 else limits[:, None], boxes))
+    limits = np.tile(np.asarray(size, boxes.dtype)[..., ::-1], 2)  # (width, height) twice
+    return array_module(boxes).clip(boxes, 0, like(limits if limits.ndim == 1 else limits[:, None], boxes))
 
 
 def remove_small_boxes(boxes: Array, min_size: float) -> Array:

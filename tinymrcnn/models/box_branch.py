@@ -77,8 +77,8 @@ class BoxPredictor(Module):
 class RoISamples:
     """The RoIs of one image on which the box and mask branch are trained, positives first.
 
-    boxes: (S, 4) device array. objects: (P,) the ground truth of each positive, labels: (S,) its class, 0 for the
-    rest; both int64 on the host."""
+    boxes: (S, 4). objects: (P,) the ground truth of each positive, labels: (S,) its class, 0 for the rest; both int64.
+    All are on the host, where the samples are drawn (but the boxes of MNC's second pass)."""
 
     boxes: Array
     objects: np.ndarray
@@ -96,18 +96,17 @@ def box_targets(rois: Array, gt_boxes: Array, settings: BoxSettings) -> Array:
 
 
 def sample_rois(
-    proposals: Array, target: dict[str, Array], *, settings: BoxSettings, rng: np.random.Generator
+    proposals: np.ndarray, target: dict[str, np.ndarray], *, settings: BoxSettings, rng: np.random.Generator
 ) -> RoISamples:
     """Draw the RoIs of one image from its proposals and the ground truth itself, which is appended so that there
     are positives from the first step on. The background is drawn too: the branch must learn to say no."""
-    xp = array_module(proposals)
-    candidates = xp.concatenate([proposals, target["boxes"]])
-    matches = to_numpy(box_targets(candidates, target["boxes"], settings))
+    candidates = np.concatenate([proposals, target["boxes"]])
+    matches = box_targets(candidates, target["boxes"], settings)
     positives, negatives = sample_balanced(matches, settings.samples, settings.positive_fraction, rng)
     index = np.concatenate([positives, negatives])
     classes = np.zeros(len(index), np.int64)
-    classes[: len(positives)] = to_numpy(target["labels"])[matches[positives]]
-    return RoISamples(candidates[like(index, candidates)], matches[positives], classes)
+    classes[: len(positives)] = target["labels"][matches[positives]]
+    return RoISamples(candidates[index], matches[positives], classes)
 
 
 # Loss
@@ -128,7 +127,8 @@ def box_loss(
     column = labels[positives] if deltas.shape[1] > 4 else 0 * positives
     of_class = deltas.reshape(len(labels), deltas.shape[1] // 4, 4)[positives, column]  # (P, 4)
     objects = xp.concatenate([b[like(s.objects, b)] for b, s in zip(gt_boxes, samples, strict=True)])
-    targets = coder.encode(objects, xp.concatenate([s.positives for s in samples]))
+    boxes = [s.positives for s in samples]
+    targets = coder.encode(objects, like(array_module(*boxes).concatenate(boxes), objects))
     box = ops.smooth_l1_loss(of_class, targets, beta=settings.beta, reduction="sum")
     return {"loss_classifier": (classification, len(labels)), "loss_box_reg": (box, len(labels))}
 

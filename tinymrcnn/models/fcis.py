@@ -138,7 +138,7 @@ def mask_logits(scores: Tensor, rows: np.ndarray, labels: np.ndarray) -> Tensor:
 def fcis_mask_targets(masks: Array, rois: Array, *, objects: np.ndarray, settings: FCISSettings) -> Array:
     """What each positive RoI should say: masks (G, H, W) of the image, rois (P, 4), objects (P,) host indices of the
     masks, to (P, m, m) floats, 0 and 1."""
-    crops = crop_masks(masks, rois, settings.pooled, index=like(objects, rois))
+    crops = crop_masks(masks, like(rois, masks), settings.pooled, index=like(objects, masks))
     targets: Array = (crops >= settings.mask_threshold).astype(crops.dtype)
     return targets
 

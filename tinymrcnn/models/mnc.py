@@ -122,7 +122,7 @@ def crop_objects(masks: Array, samples: RoISamples, size: int) -> tuple[Array, A
     """The objects of the positives, of masks (G, H, W): which part of each of an RoI's cells they cover, (P, size,
     size), and how many pixels they have in the whole image, (P,)."""
     index = like(samples.objects, masks)
-    crops = crop_masks(masks, samples.positives, size, index=index)
+    crops = crop_masks(masks, like(samples.positives, masks), size, index=index)
     return crops, masks.sum(axis=(1, 2), dtype=crops.dtype)[index]
 
 
@@ -220,7 +220,10 @@ class MNC(TwoStage):
         settings, box, xp = self.config.mnc, self.config.box, array_module(stages.rois.data)
         sums = box_loss(stages.box_classes, stages.deltas, gt_boxes=batch.gt_boxes, samples=samples, settings=box)
         targets = zip(batch.targets or (), samples, strict=True)
-        parts = [(s.positives, *crop_objects(target["masks"], s, settings.size)) for target, s in targets]
+        parts = [
+            (like(s.positives, target["masks"]), *crop_objects(target["masks"], s, settings.size))
+            for target, s in targets
+        ]
         rois, crops, areas = (xp.concatenate(of_images) for of_images in zip(*parts, strict=True))
         labels = np.concatenate([s.labels for s in samples])
         rows = np.flatnonzero(labels)

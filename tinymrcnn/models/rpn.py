@@ -194,7 +194,7 @@ def decode_proposals(
     scores = logits.reshape(-1)[rows].reshape(index.shape)
     boxes = CODER.decode(deltas.reshape(-1, 4)[rows], anchors.boxes[index.reshape(-1)]).reshape(*index.shape, 4)
     finite = xp.isfinite(boxes).all(axis=2) & xp.isfinite(scores)
-    boxes = clip_boxes_to_image(boxes, np.array(image_sizes))
+    boxes = clip_boxes_to_image(boxes, image_sizes)
     good = finite & (boxes[..., 2:] - boxes[..., :2] >= settings.min_proposal_size).all(axis=2)
     starts = np.append(np.cumsum([0, *counts])[:-1] + images * sum(counts), index.size)  # of every image's levels
     keep = survivors(boxes.reshape(-1, 4), good.reshape(-1), starts, settings.nms).reshape(index.shape)

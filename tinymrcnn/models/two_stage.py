@@ -6,13 +6,13 @@ Ren et al., Faster R-CNN (2015), section 3. mask_rcnn.py, fcis.py and mnc.py add
 one after the other by loss_sums() and detect(), and by the lessons 10 and 11.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tinymrcnn.autograd import Tensor, no_grad
-from tinymrcnn.backend import Array, array_module, backend_of, like, to_device, to_numpy
+from tinymrcnn.backend import Array, array_module, backend_of, like, to_numpy
 from tinymrcnn.boxes import box_iou, clip_boxes_to_image, paste_masks
 from tinymrcnn.data.targets import check_images, check_targets
 from tinymrcnn.models import rpn
@@ -158,8 +158,7 @@ class TwoStage(Module):
         samples = []
         for boxes, objects, image_id in zip(proposals, batch.objects or (), batch.image_ids, strict=True):
             rng = generator(self.seed, Purpose.ROI_SAMPLE, batch.step, image_id)
-            drawn = sample_rois(boxes, objects, settings=self.config.box, rng=rng)
-            samples.append(replace(drawn, boxes=to_device(drawn.boxes, self.device)))
+            samples.append(sample_rois(to_numpy(boxes), objects, settings=self.config.box, rng=rng))
         return samples
 
     def pool(self, features: list[Tensor], rois: list[Array], size: int) -> Tensor:
@@ -222,10 +221,7 @@ class TwoStage(Module):
         """The anchors and RoIs that losses(images, targets, step=step) would draw. This is a normal forward
         pass: in train mode it updates the running statistics of batch normalisation."""
         with no_grad():
-            batch = self.transform(images, targets, step=step)
-            outputs = self.run_rpn(self.features(batch), batch)
-            rois = self.sample(self.propose(outputs, batch), batch)
-            return Samples(self.sample_anchors(outputs.anchors, batch), rois)
+            return self.loss_sums(images, targets, step=step)[1]
 
     @no_grad()
     @np.errstate(invalid="ignore", over="ignore")  # what is not finite is dropped
