@@ -60,7 +60,18 @@ with _row_stack():
     with contextlib.suppress(ImportError, AttributeError):
         importlib.import_module("numba.cuda.np.arrayobj")
 
-__all__ = ["cpu_kernel", "cuda", "cuda_kernel", "each", "launch", "launch_size", "numba", "piece_kernel", "run", "scalar"]
+__all__ = [
+    "cpu_kernel",
+    "cuda",
+    "cuda_kernel",
+    "each",
+    "launch",
+    "launch_size",
+    "numba",
+    "piece_kernel",
+    "run",
+    "scalar",
+]
 
 THREADS_PER_BLOCK = 256
 MAX_BLOCKS = 4096  # the kernels stride over the grid, so more blocks gain nothing

@@ -12,7 +12,6 @@ from tinymrcnn.backend import Array, array_module, backend_of, memory_order, sha
 from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, run, scalar
 from tinymrcnn.nn.module import Parameter
 
-
 ALIGNED = 64  # numbers: every parameter begins at such a place, as new memory on a GPU does
 
 

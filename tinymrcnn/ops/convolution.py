@@ -6,7 +6,6 @@ bank stored channels-last is that second matrix without a copy. Lesson 02 explai
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import numpy as np
 
