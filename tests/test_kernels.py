@@ -27,7 +27,6 @@ KERNELS = {
     "roi_crop_slopes_cuda",
     "overlaps_cuda",
     "walk_cuda",
-    "_add_relu_cuda",
     "_relu_grad_cuda",
     "_normalize_cuda",
     "_finish_cuda",

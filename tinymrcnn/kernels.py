@@ -10,7 +10,8 @@ This is the one file that imports numba.cuda. A kernel family is written as
   `threads`, and `range(cuda.grid(1), elements, cuda.gridsize(1))` in a CUDA kernel. No two threads write to the same
   element, and the order of a sum does not depend on the number of threads. run() calls one of the two.
 
-A `@piece_kernel` is the work of one thread on one piece; functions that run under threads.spread() call it.
+A `@cpu_kernel` without `thread` and `threads` is the work of one thread on one piece; functions that run under
+threads.spread() call it.
 
 Arrays are channels-last, so the innermost loop of a CPU kernel and neighbouring threads of a CUDA kernel
 read neighbouring channels.
@@ -61,17 +62,8 @@ with _row_stack():
         importlib.import_module("numba.cuda.np.arrayobj")
 
 __all__ = [
-    "cpu_kernel",
-    "cuda",
-    "cuda_kernel",
-    "each",
-    "launch",
-    "launch_size",
-    "numba",
-    "piece_kernel",
-    "run",
-    "scalar",
-]
+    "cpu_kernel", "cuda", "cuda_kernel", "each", "launch", "launch_size", "numba", "run", "scalar",
+]  # fmt: skip
 
 THREADS_PER_BLOCK = 256
 MAX_BLOCKS = 4096  # the kernels stride over the grid, so more blocks gain nothing
@@ -93,8 +85,8 @@ def lanes_of(channels: int) -> int:
     return int(np.uint32(channels + LANES * EACH - 1) // np.uint32(LANES * EACH)) * min(LANES, channels)
 
 
-def _compiled(function: Function) -> Function:
-    """Compile for the CPU; the function releases Python's lock (the GIL), and is kept on disk where possible."""
+def cpu_kernel(function: Function) -> Function:
+    """A decorator: compiled for the CPU, without Python's lock (the GIL), and kept on disk where possible."""
     compiled = functools.partial(numba.njit, nogil=True, error_model="numpy")
     with contextlib.suppress(RuntimeError):  # Numba finds no folder that it can write to
         return cast(Function, compiled(cache=True)(function))
@@ -108,16 +100,6 @@ def _compiled(function: Function) -> Function:
 def cache_place(kernel: Callable[..., Any]) -> str | None:
     """The folder in which a compiled CPU kernel is kept; None where it is compiled anew in every process."""
     return cast(Any, kernel).stats.cache_path or None
-
-
-def cpu_kernel(function: Function) -> Function:
-    """A decorator: a kernel (thread, threads, *args) that does the share of one thread; for run()."""
-    return _compiled(function)
-
-
-def piece_kernel(function: Function) -> Function:
-    """A decorator: the work of one thread on one piece."""
-    return _compiled(function)
 
 
 def cuda_kernel(function: Function) -> Any:
@@ -212,7 +194,7 @@ def machine_code(kernel: Any, signature: Any, capability: str) -> bytes:
         return bytes(Program(ptx, "ptx", ProgramOptions(arch=f"sm_{capability}")).compile("cubin").code)
 
     # where the code of other kernels stands, a notebook for example, nobody knows
-    folder = cache_place(_compiled(kernel.py_func)) if kernel.py_func.__module__.startswith("tinymrcnn.") else None
+    folder = cache_place(cpu_kernel(kernel.py_func)) if kernel.py_func.__module__.startswith("tinymrcnn.") else None
     key = f"{signature} {capability} {importlib.metadata.version('numba-cuda')}"
     return kept(folder, f"{name}.cubin", key, make)
 
