@@ -67,7 +67,7 @@ def calls(dtype):
     image, filters = rng.normal(size=(2, 3, 6, 7)).astype(dtype), rng.normal(size=(2, 3, 3, 2)).astype(dtype)
 
     yield lambda: operator_and_gradients(lambda x, w: conv2d(x, w, None, 2, 2, 2), image, filters)
-    shift = filters[:, 0, 0, 0]
+    shift = filters[:, 0, 0, 0].copy()
     yield lambda: operator_and_gradients(lambda x, w, b: conv2d(x, w, b, relu=True), image, filters, shift)
     yield lambda: operator_and_gradients(lambda x: max_pool2d(x, 3, 2, 1), image)
 
@@ -148,7 +148,8 @@ def compile_to_ptx(dtype):
         assert str(signature) == str(numba.types.void(*map(numba.typeof, args)))
         ptx = kernels.compile_to_ptx(kernel, signature, capability)
         # the parameters that the code takes are those that a launch passes, one by one
-        sizes = [int(bits) // 8 for bits in re.findall(r"^\s*[.]param [.][a-z]+(\d+) ", ptx, re.MULTILINE)]
+        (entry,) = re.findall(r"[.]entry \w+\((.*?)\)", ptx, re.DOTALL)
+        sizes = [int(bits) // 8 for bits in re.findall(r"^\s*[.]param [.][a-z]+(\d+) ", entry, re.MULTILINE)]
         assert sizes == [struct.calcsize(code) for code in codes[1:]], kernel.py_func.__name__
         counts[kernel.py_func.__name__] = ptx.count(".f64")
 

@@ -27,8 +27,9 @@ import importlib.metadata
 import inspect
 import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TypeVar, cast
+from unittest.mock import patch
 
 import numba
 import numpy as np
@@ -41,20 +42,8 @@ HOST = np.empty(0)
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-@contextlib.contextmanager
-def _row_stack() -> Iterator[None]:
-    """numba-cuda 0.30 uses NumPy's row_stack, which NumPy 2.5 no longer has: it exists within this context."""
-    missing = not hasattr(np, "row_stack")
-    if missing:
-        vars(np)["row_stack"] = np.vstack
-    try:
-        yield
-    finally:
-        if missing:
-            del vars(np)["row_stack"]
-
-
-with _row_stack():
+# numba-cuda 0.30 uses NumPy's row_stack, which NumPy 2.5 no longer has: it exists within this block
+with patch.object(np, "row_stack", np.vstack, create=True):
     from numba import cuda
 
     # Only numba-cuda has this module. Its errors show again when a CUDA kernel is compiled; the CPU does not need it
@@ -62,7 +51,7 @@ with _row_stack():
         importlib.import_module("numba.cuda.np.arrayobj")
 
 __all__ = [
-    "cpu_kernel", "cuda", "cuda_kernel", "each", "launch", "launch_size", "numba", "run", "scalar",
+    "cpu_kernel", "cuda", "cuda_kernel", "each", "launch", "launch_size", "numba", "run", "scalar", "unravel",
 ]  # fmt: skip
 
 THREADS_PER_BLOCK = 256
@@ -77,6 +66,15 @@ SECONDS_PER_ELEMENT = 2e-9  # roughly what a CPU kernel takes for one element of
 def scalar(function: Function) -> Function:
     """A decorator: plain Python that kernels of both targets may call."""
     return cast(Function, numba.extending.register_jitable(function))
+
+
+@scalar
+def unravel(element: int, height: int, width: int, channels: int) -> tuple[int, int, int, int]:
+    """The indices (r, y, x, c) of an element of an (R, height, width, channels) array of fewer than 2^32 elements."""
+    h, w = np.uint32(height), np.uint32(width)  # a GPU divides numbers of 32 bits much faster than those of 64
+    pixel, c = np.uint32(element) // np.uint32(channels), np.uint32(element) % np.uint32(channels)
+    row, x = pixel // w, pixel % w
+    return np.int64(row // h), np.int64(row % h), np.int64(x), np.int64(c)
 
 
 @scalar
@@ -112,8 +110,10 @@ def compile_to_ptx(kernel: Any, signature: Any, capability: tuple[int, int] = (8
     @scalar functions Numba also asks the driver.
 
     signature: Numba's types of the arguments, void(...)."""
-    if kernel.py_func.__code__.co_flags & inspect.CO_VARARGS:
-        signature = numba.void(numba.types.Tuple(signature.args))
+    code = kernel.py_func.__code__
+    if code.co_flags & inspect.CO_VARARGS:
+        named, rest = signature.args[: code.co_argcount], signature.args[code.co_argcount :]
+        signature = numba.void(*named, numba.types.Tuple(rest))
     ptx, _ = cuda.compile(kernel.py_func, signature, device=False, abi="numba", output="ptx", cc=capability)
     return str(ptx)
 

@@ -69,8 +69,8 @@ def make_norm(channels: int, settings: ResNetSettings) -> Module:
 def conv_norm(x: Tensor, conv: Conv2d, norm: Module, residual: Tensor | None = None, relu: bool = False) -> Tensor:
     """relu(norm(conv(x)) + residual), or without the residual or the ReLU: one pass over the memory, after the conv.
 
-    A frozen normalisation only scales and shifts channels: on the CPU it moves into the filters and the bias, and with a
-    ReLU saves this pass; what has a residual needs it anyway."""
+    A frozen normalisation only scales and shifts channels: on the CPU it moves into the filters and the bias, and a
+    ReLU follows there; what has a residual needs the pass anyway."""
     if residual is not None or not isinstance(norm, FrozenBatchNorm2d) or not isinstance(x.data, np.ndarray):
         out: Tensor = norm(conv(x), residual, relu)
         return out

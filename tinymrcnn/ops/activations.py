@@ -1,5 +1,7 @@
 """ReLU, sigmoid and softmax."""
 
+import numpy as np
+
 from tinymrcnn.autograd import Tensor, record
 from tinymrcnn.backend import Array, array_module, elementwise, empty_like, memory_order
 from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, run
@@ -12,18 +14,34 @@ def relu(x: Tensor) -> Tensor:
 
 
 def relu_grad(grad: Array, out: Array) -> Array:
-    """The gradient of a ReLU's input, from the gradient of its result and the result, in the result's memory order. NumPy
-    would need several passes over the memory, on one core, and CuPy several kernels."""
+    """The gradient of a ReLU's input, from the gradient of its result and the result, in the memory order of that."""
     order, result = memory_order(out), empty_like(out)
     lines = [array.transpose(order).reshape(-1) for array in (out, grad, result)]
     run(_relu_grad_cpu, _relu_grad_cuda, result.size, *lines)
     return result
 
 
+def combine(
+    x: Array, scale: Array | None, shift: Array, y: Array | None = None, factor: Array | None = None, *,
+    lowest: float = -np.inf, out: Array | None = None,
+) -> Array:  # fmt: skip
+    """x scale + shift + y factor, or `lowest` where it is less. x, y, out: (n, C). scale, shift, factor: (C,)."""
+    out = array_module(x).empty_like(x) if out is None else out
+    none = shift[:0]  # kernels know no None
+    arrays = x, none if scale is None else scale, shift, x[:0] if y is None else y, none if factor is None else factor
+    run(_combine_cpu, _combine_cuda, x.size, *arrays, x.dtype.type(lowest), out)
+    return out
+
+
+# Each is one pass over the memory, where NumPy would need several, on one core, and CuPy several kernels. A NaN is not
+# less than anything: it stays, and lets its gradient through
+
+
 @cpu_kernel
 def _relu_grad_cpu(thread: int, threads: int, out: Array, grad: Array, result: Array) -> None:
-    """All arrays are (n,). A NaN is not less than 0: it lets its gradient through."""
-    for i in range(thread * out.size // threads, (thread + 1) * out.size // threads):
+    some = slice(thread * out.size // threads, (thread + 1) * out.size // threads)
+    out, grad, result = out[some], grad[some], result[some]  # indices from 0 on, so that the loop becomes vectors
+    for i in range(out.size):
         result[i] = 0 if out[i] <= 0 else grad[i]
 
 
@@ -32,6 +50,29 @@ def _relu_grad_cuda(out: Array, grad: Array, result: Array) -> None:
     zero = grad.dtype.type(0)
     for i in range(cuda.grid(1), out.size, cuda.gridsize(1)):
         result[i] = zero if out[i] <= zero else grad[i]
+
+
+@cpu_kernel
+def _combine_cpu(
+    thread: int, threads: int, x: Array, scale: Array, shift: Array, y: Array, factor: Array, lowest: float, out: Array
+) -> None:
+    """scale and y may be empty."""
+    for i in range(thread, x.shape[0], threads):
+        for c in range(x.shape[1]):
+            value = (x[i, c] * scale[c] if scale.size > 0 else x[i, c]) + shift[c]
+            if y.size > 0:
+                value += y[i, c] * factor[c]
+            out[i, c] = lowest if value < lowest else value
+
+
+@cuda_kernel
+def _combine_cuda(x: Array, scale: Array, shift: Array, y: Array, factor: Array, lowest: float, out: Array) -> None:
+    for element in range(cuda.grid(1), x.size, cuda.gridsize(1)):
+        i, c = divmod(element, x.shape[1])
+        value = (x[i, c] * scale[c] if scale.size > 0 else x[i, c]) + shift[c]
+        if y.size > 0:
+            value += y[i, c] * factor[c]
+        out[i, c] = lowest if value < lowest else value
 
 
 def stable_sigmoid(x: Array) -> Array:

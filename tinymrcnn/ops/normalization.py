@@ -11,7 +11,7 @@ import numpy as np
 from tinymrcnn.autograd import Tensor, record
 from tinymrcnn.backend import Array, array_module, channels_first, channels_last
 from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, each, run
-from tinymrcnn.ops.activations import relu_grad
+from tinymrcnn.ops.activations import combine, relu_grad
 from tinymrcnn.threads import PARTS, column_sums
 
 
@@ -43,12 +43,9 @@ def batch_norm(
     inverse, scale, shift = xp.empty((3, channels), image.dtype)
     numbers = map(number, (eps, momentum * follow, count / max(1, count - 1)))
     _constants(mean, var, weight.data, bias.data, *numbers, running_mean, running_var, inverse, scale, shift)
-    more = (
-        (rows[:0], scale)
-        if residual is None
-        else (channels_last(residual.data).reshape(rows.shape), xp.ones_like(mean))
-    )
-    out = channels_first(_combine(rows, scale, shift, *more, 0 if relu else -np.inf).reshape(shape))
+    more = [] if residual is None else [channels_last(residual.data).reshape(rows.shape), xp.ones_like(mean)]
+    out = combine(rows, scale, shift, *more, lowest=0 if relu else -np.inf)
+    out = channels_first(out.reshape(shape))
     result, learning = out if relu else None, training or weight.requires_grad or bias.requires_grad
     rows = rows if learning else None
     del image, more
@@ -60,7 +57,7 @@ def batch_norm(
             grad_weight, grad_bias = _sums_of_products(grad, shift, rows, mean), column_sums(grad)
             _slopes(mean, inverse, scale, number(max(1, count)), grad_bias, grad_weight, shift, slope)
         if needs[0]:  # in training the mean and the variance depend on x too
-            grad_x = _combine(grad, scale, shift, rows, slope) if follow else grad * scale
+            grad_x = combine(grad, scale, shift, rows, slope) if follow else grad * scale
         maps = [None if g is None else channels_first(g.reshape(shape)) for g in (grad_x, grad)]
         gradients = maps[0], grad_weight, grad_bias, maps[1]
         return tuple(g if need else None for g, need in zip(gradients, needs, strict=False))
@@ -105,38 +102,7 @@ def _slopes(
     shift[c] = -mean[c] * slope[c] - scale[c] * grad_bias[c] / count
 
 
-# The passes over the memory: each one kernel, for (count, C) matrices and constants (C,)
-
 BLOCK = 64  # for precision, this many rows are summed before their sum is added to the total
-
-
-def _combine(x: Array, scale: Array, shift: Array, y: Array, factor: Array, lowest: float = -np.inf) -> Array:
-    """x scale + shift + y factor, or `lowest` where it is less; of a y without rows x scale + shift. A NaN stays."""
-    out = array_module(x).empty_like(x)
-    run(_combine_cpu, _combine_cuda, x.size, x, scale, shift, y, factor, x.dtype.type(lowest), out)
-    return out
-
-
-@cpu_kernel
-def _combine_cpu(
-    thread: int, threads: int, x: Array, scale: Array, shift: Array, y: Array, factor: Array, lowest: float, out: Array
-) -> None:
-    for i in range(thread, x.shape[0], threads):
-        for c in range(x.shape[1]):
-            value = x[i, c] * scale[c] + shift[c]
-            if y.size > 0:
-                value += y[i, c] * factor[c]
-            out[i, c] = lowest if value < lowest else value
-
-
-@cuda_kernel
-def _combine_cuda(x: Array, scale: Array, shift: Array, y: Array, factor: Array, lowest: float, out: Array) -> None:
-    for element in range(cuda.grid(1), x.size, cuda.gridsize(1)):
-        i, c = divmod(element, x.shape[1])
-        value = x[i, c] * scale[c] + shift[c]
-        if y.size > 0:
-            value += y[i, c] * factor[c]
-        out[i, c] = lowest if value < lowest else value
 
 
 def _sums_of_products(x: Array, x_centre: Array, y: Array, y_centre: Array) -> Array:
