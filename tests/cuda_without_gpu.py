@@ -20,7 +20,7 @@ from tinymrcnn import kernels
 from tinymrcnn.autograd import Tensor
 from tinymrcnn.backend import BACKENDS
 from tinymrcnn.nn import AdamW, Parameter
-from tinymrcnn.ops import add_relu, batch_norm, conv2d, max_pool2d, relu
+from tinymrcnn.ops import batch_norm, conv2d, max_pool2d, relu
 from tinymrcnn.roi import ps_roi_pool, roi_align, roi_crop, roi_pool, roi_warp
 
 nms = importlib.import_module("tinymrcnn.boxes.nms")  # `nms` in tinymrcnn.boxes is the function
@@ -67,12 +67,11 @@ def calls(dtype):
     image, filters = rng.normal(size=(2, 3, 6, 7)).astype(dtype), rng.normal(size=(2, 3, 3, 2)).astype(dtype)
 
     yield lambda: operator_and_gradients(lambda x, w: conv2d(x, w, None, 2, 2, 2), image, filters)
-    bias = filters[:, 0, 0, 0].copy()
-    yield lambda: operator_and_gradients(lambda x, w, b: conv2d(x, w, b, relu=True), image, filters, bias)
+    shift = filters[:, 0, 0, 0].copy()
+    yield lambda: operator_and_gradients(lambda x, w, b: conv2d(x, w, b, relu=True), image, filters, shift)
     yield lambda: operator_and_gradients(lambda x: max_pool2d(x, 3, 2, 1), image)
 
     yield lambda: operator_and_gradients(relu, image)
-    yield lambda: operator_and_gradients(add_relu, image, image[::-1])
     channels = [np.ones(3, dtype), np.zeros(3, dtype)]
     for training in (False, True):
         for residual in (False, True):
@@ -149,7 +148,8 @@ def compile_to_ptx(dtype):
         assert str(signature) == str(numba.types.void(*map(numba.typeof, args)))
         ptx = kernels.compile_to_ptx(kernel, signature, capability)
         # the parameters that the code takes are those that a launch passes, one by one
-        sizes = [int(bits) // 8 for bits in re.findall(r"^\s*[.]param [.][a-z]+(\d+) ", ptx, re.MULTILINE)]
+        (entry,) = re.findall(r"[.]entry \w+\((.*?)\)", ptx, re.DOTALL)
+        sizes = [int(bits) // 8 for bits in re.findall(r"^\s*[.]param [.][a-z]+(\d+) ", entry, re.MULTILINE)]
         assert sizes == [struct.calcsize(code) for code in codes[1:]], kernel.py_func.__name__
         counts[kernel.py_func.__name__] = ptx.count(".f64")
 

@@ -27,10 +27,10 @@ KERNELS = {
     "roi_crop_slopes_cuda",
     "overlaps_cuda",
     "walk_cuda",
-    "_add_relu_cuda",
     "_relu_grad_cuda",
-    "_normalize_cuda",
-    "_finish_cuda",
+    "_constants_cuda",
+    "_slopes_cuda",
+    "_sums_of_products_cuda",
     "_combine_cuda",
     "_adamw_cuda",
 }

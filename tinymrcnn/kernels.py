@@ -10,7 +10,8 @@ This is the one file that imports numba.cuda. A kernel family is written as
   `threads`, and `range(cuda.grid(1), elements, cuda.gridsize(1))` in a CUDA kernel. No two threads write to the same
   element, and the order of a sum does not depend on the number of threads. run() calls one of the two.
 
-A `@piece_kernel` is the work of one thread on one piece; functions that run under threads.spread() call it.
+A `@cpu_kernel` without `thread` and `threads` is the work of one thread on one piece; functions that run under
+threads.spread() call it.
 
 Arrays are channels-last, so the innermost loop of a CPU kernel and neighbouring threads of a CUDA kernel
 read neighbouring channels.
@@ -26,8 +27,9 @@ import importlib.metadata
 import inspect
 import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TypeVar, cast
+from unittest.mock import patch
 
 import numba
 import numpy as np
@@ -40,27 +42,17 @@ HOST = np.empty(0)
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-@contextlib.contextmanager
-def _row_stack() -> Iterator[None]:
-    """numba-cuda 0.30 uses NumPy's row_stack, which NumPy 2.5 no longer has: it exists within this context."""
-    missing = not hasattr(np, "row_stack")
-    if missing:
-        vars(np)["row_stack"] = np.vstack
-    try:
-        yield
-    finally:
-        if missing:
-            del vars(np)["row_stack"]
-
-
-with _row_stack():
+# numba-cuda 0.30 uses NumPy's row_stack, which NumPy 2.5 no longer has: it exists within this block
+with patch.object(np, "row_stack", np.vstack, create=True):
     from numba import cuda
 
     # Only numba-cuda has this module. Its errors show again when a CUDA kernel is compiled; the CPU does not need it
     with contextlib.suppress(ImportError, AttributeError):
         importlib.import_module("numba.cuda.np.arrayobj")
 
-__all__ = ["cpu_kernel", "cuda", "cuda_kernel", "each", "launch", "launch_size", "numba", "piece_kernel", "run", "scalar"]
+__all__ = [
+    "cpu_kernel", "cuda", "cuda_kernel", "each", "launch", "launch_size", "numba", "run", "scalar", "unravel",
+]  # fmt: skip
 
 THREADS_PER_BLOCK = 256
 MAX_BLOCKS = 4096  # the kernels stride over the grid, so more blocks gain nothing
@@ -77,13 +69,22 @@ def scalar(function: Function) -> Function:
 
 
 @scalar
+def unravel(element: int, height: int, width: int, channels: int) -> tuple[int, int, int, int]:
+    """The indices (r, y, x, c) of an element of an (R, height, width, channels) array of fewer than 2^32 elements."""
+    h, w = np.uint32(height), np.uint32(width)  # a GPU divides numbers of 32 bits much faster than those of 64
+    pixel, c = np.uint32(element) // np.uint32(channels), np.uint32(element) % np.uint32(channels)
+    row, x = pixel // w, pixel % w
+    return np.int64(row // h), np.int64(row % h), np.int64(x), np.int64(c)
+
+
+@scalar
 def lanes_of(channels: int) -> int:
     """How many CUDA threads share the channels of one place: what they compute of it, each computes once for EACH."""
     return int(np.uint32(channels + LANES * EACH - 1) // np.uint32(LANES * EACH)) * min(LANES, channels)
 
 
-def _compiled(function: Function) -> Function:
-    """Compile for the CPU; the function releases Python's lock (the GIL), and is kept on disk where possible."""
+def cpu_kernel(function: Function) -> Function:
+    """A decorator: compiled for the CPU, without Python's lock (the GIL), and kept on disk where possible."""
     compiled = functools.partial(numba.njit, nogil=True, error_model="numpy")
     with contextlib.suppress(RuntimeError):  # Numba finds no folder that it can write to
         return cast(Function, compiled(cache=True)(function))
@@ -99,16 +100,6 @@ def cache_place(kernel: Callable[..., Any]) -> str | None:
     return cast(Any, kernel).stats.cache_path or None
 
 
-def cpu_kernel(function: Function) -> Function:
-    """A decorator: a kernel (thread, threads, *args) that does the share of one thread; for run()."""
-    return _compiled(function)
-
-
-def piece_kernel(function: Function) -> Function:
-    """A decorator: the work of one thread on one piece."""
-    return _compiled(function)
-
-
 def cuda_kernel(function: Function) -> Any:
     """A decorator: a CUDA kernel for run() or launch()."""
     return cuda.jit(function)
@@ -119,8 +110,10 @@ def compile_to_ptx(kernel: Any, signature: Any, capability: tuple[int, int] = (8
     @scalar functions Numba also asks the driver.
 
     signature: Numba's types of the arguments, void(...)."""
-    if kernel.py_func.__code__.co_flags & inspect.CO_VARARGS:
-        signature = numba.void(numba.types.Tuple(signature.args))
+    code = kernel.py_func.__code__
+    if code.co_flags & inspect.CO_VARARGS:
+        named, rest = signature.args[: code.co_argcount], signature.args[code.co_argcount :]
+        signature = numba.void(*named, numba.types.Tuple(rest))
     ptx, _ = cuda.compile(kernel.py_func, signature, device=False, abi="numba", output="ptx", cc=capability)
     return str(ptx)
 
@@ -201,7 +194,7 @@ def machine_code(kernel: Any, signature: Any, capability: str) -> bytes:
         return bytes(Program(ptx, "ptx", ProgramOptions(arch=f"sm_{capability}")).compile("cubin").code)
 
     # where the code of other kernels stands, a notebook for example, nobody knows
-    folder = cache_place(_compiled(kernel.py_func)) if kernel.py_func.__module__.startswith("tinymrcnn.") else None
+    folder = cache_place(cpu_kernel(kernel.py_func)) if kernel.py_func.__module__.startswith("tinymrcnn.") else None
     key = f"{signature} {capability} {importlib.metadata.version('numba-cuda')}"
     return kept(folder, f"{name}.cubin", key, make)
 

@@ -69,15 +69,15 @@ def make_norm(channels: int, settings: ResNetSettings) -> Module:
 def conv_norm(x: Tensor, conv: Conv2d, norm: Module, residual: Tensor | None = None, relu: bool = False) -> Tensor:
     """relu(norm(conv(x)) + residual), or without the residual or the ReLU: one pass over the memory, after the conv.
 
-    On the CPU a frozen normalisation, which only scales and shifts channels, moves into the filters and the bias."""
-    if not isinstance(norm, FrozenBatchNorm2d) or not isinstance(x.data, np.ndarray):
+    A frozen normalisation only scales and shifts channels: on the CPU it moves into the filters and the bias, and a
+    ReLU follows there; what has a residual needs the pass anyway."""
+    if residual is not None or not isinstance(norm, FrozenBatchNorm2d) or not isinstance(x.data, np.ndarray):
         out: Tensor = norm(conv(x), residual, relu)
         return out
     scale, shift = norm.scale_and_shift()
     filters = conv.weight * scale.reshape(-1, 1, 1, 1)
-    sizes, at_once = (conv.stride, conv.padding, conv.dilation), relu and residual is None
-    out = ops.conv2d(x, filters, Tensor(shift), *sizes, relu=at_once, groups=conv.groups)
-    return out if residual is None else ops.add_relu(out, residual)
+    sizes = conv.stride, conv.padding, conv.dilation
+    return ops.conv2d(x, filters, Tensor(shift), *sizes, relu=relu, groups=conv.groups)
 
 
 class BasicBlock(Module):

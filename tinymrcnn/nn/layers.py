@@ -177,8 +177,7 @@ class GroupNorm(Module):
     def forward(self, x: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
         """(N, C, H, W) -> the same, as the others."""
         out = ops.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
-        if residual is not None:
-            return ops.add_relu(out, residual) if relu else out + residual
+        out = out if residual is None else out + residual
         return ops.relu(out) if relu else out
 
 

@@ -12,7 +12,6 @@ from tinymrcnn.backend import Array, array_module, backend_of, memory_order, sha
 from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, run, scalar
 from tinymrcnn.nn.module import Parameter
 
-
 ALIGNED = 64  # numbers: every parameter begins at such a place, as new memory on a GPU does
 
 
@@ -151,21 +150,23 @@ class AdamW(_Optimizer):
 
 
 @scalar
-def _adamw(i: int, p: Array, grad: Array, mean: Array, square: Array, *numbers: float) -> None:
-    """Move element i of a parameter and of its averages."""
+def _adamw(p: float, grad: float, mean: float, square: float, *numbers: float) -> tuple[float, float, float]:
+    """An element of a parameter and of its averages, moved."""
     decay, share1, share2, unbias, eps, lr = numbers
-    mean[i] += (grad[i] - mean[i]) * share1
-    square[i] += (grad[i] * grad[i] - square[i]) * share2
-    p[i] = p[i] * decay - mean[i] / (math.sqrt(square[i]) * unbias + eps) * lr
+    mean += (grad - mean) * share1
+    square += (grad * grad - square) * share2
+    return p * decay - mean / (math.sqrt(square) * unbias + eps) * lr, mean, square
 
 
 @cpu_kernel
-def _adamw_cpu(thread: int, threads: int, p: Array, grad: Array, mean: Array, square: Array, *numbers: Any) -> None:
-    for i in range(thread * p.size // threads, (thread + 1) * p.size // threads):
-        _adamw(i, p, grad, mean, square, *numbers)
+def _adamw_cpu(thread: int, threads: int, p: Array, grad: Array, mean: Array, square: Array, *numbers: float) -> None:
+    some = slice(thread * p.size // threads, (thread + 1) * p.size // threads)
+    p, grad, mean, square = p[some], grad[some], mean[some], square[some]  # from 0 on, so that the loop becomes vectors
+    for i in range(p.size):
+        p[i], mean[i], square[i] = _adamw(p[i], grad[i], mean[i], square[i], *numbers)
 
 
 @cuda_kernel
-def _adamw_cuda(*args: Any) -> None:
-    for i in range(cuda.grid(1), args[0].size, cuda.gridsize(1)):
-        _adamw(i, *args)
+def _adamw_cuda(p: Array, grad: Array, mean: Array, square: Array, *numbers: float) -> None:
+    for i in range(cuda.grid(1), p.size, cuda.gridsize(1)):
+        p[i], mean[i], square[i] = _adamw(p[i], grad[i], mean[i], square[i], *numbers)

@@ -11,9 +11,8 @@ import numpy as np
 
 from tinymrcnn.autograd import Tensor, record
 from tinymrcnn.backend import Array, array_module, channels_first, channels_last
-from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, run
 from tinymrcnn.ops import winograd
-from tinymrcnn.ops.activations import relu_grad
+from tinymrcnn.ops.activations import combine, relu_grad
 from tinymrcnn.ops.im2col import Window, check_whole_numbers, col2im, im2col
 from tinymrcnn.threads import PARTS, column_sums, get_num_threads, matmul, slices, spread, workspace
 
@@ -151,40 +150,18 @@ def correlate(image: Array, filters: Array, window: Window, bias: Array | None =
         return winograd.correlate(image, filters, window.padding, bias, relu)
     matrix, size = _as_matrix(filters).T, window.out_size(image.shape[1:3])
     out = xp.empty((len(image), *size, len(filters)), image.dtype)
-    flat = out.reshape(-1, len(filters))
+    flat, lowest = out.reshape(-1, len(filters)), 0 if relu else -np.inf
+    shift = xp.zeros(len(filters), image.dtype) if bias is None else bias
     pieces, windows = _windows(image, size, window, len(filters))
 
     def work(index: int) -> None:
         rows, columns = windows(index)
         xp.matmul(columns, matrix, out=flat[rows])
         if bias is not None or relu:
-            _finish(flat[rows], bias, relu)
+            combine(flat[rows], None, shift, lowest=lowest, out=flat[rows])
 
     spread(work, pieces, image, 2 * out.size * matrix.shape[0], out.nbytes)
     return out
-
-
-def _finish(rows: Array, bias: Array | None, relu: bool) -> None:
-    """rows += bias and, if relu, max(rows, 0), in place."""
-    bias = array_module(rows).zeros(rows.shape[1], rows.dtype) if bias is None else bias
-    run(_finish_cpu, _finish_cuda, rows.size, rows, bias, rows.dtype.type(0 if relu else -np.inf))
-
-
-@cpu_kernel
-def _finish_cpu(thread: int, threads: int, rows: Array, bias: Array, lowest: float) -> None:
-    """rows: (count, O), changed in place. bias: (O,). lowest: 0 for a ReLU, else minus infinity."""
-    for i in range(thread, rows.shape[0], threads):
-        for c in range(rows.shape[1]):
-            value = rows[i, c] + bias[c]
-            rows[i, c] = lowest if value < lowest else value  # a NaN stays
-
-
-@cuda_kernel
-def _finish_cuda(rows: Array, bias: Array, lowest: float) -> None:
-    for element in range(cuda.grid(1), rows.size, cuda.gridsize(1)):
-        i, c = divmod(element, rows.shape[1])
-        value = rows[i, c] + bias[c]
-        rows[i, c] = lowest if value < lowest else value
 
 
 def correlate_input_grad(grad: Array, filters: Array, shape: tuple[int, ...], window: Window) -> Array:
@@ -272,7 +249,9 @@ def conv_transpose2d(
     shape = n, (h - 1) * stride + kernel[0], (w - 1) * stride + kernel[1], channels
     out = correlate_input_grad(image, filters, shape, window)
     if bias is not None or relu:
-        _finish(out.reshape(-1, shape[3]), None if bias is None else bias.data, relu)
+        rows, lowest = out.reshape(-1, channels), 0 if relu else -np.inf
+        shift = array_module(out).zeros(channels, out.dtype) if bias is None else bias.data
+        combine(rows, None, shift, lowest=lowest, out=rows)
     out = channels_first(out)
     image = image if weight.requires_grad else None
     result = out if relu else None

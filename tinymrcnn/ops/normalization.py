@@ -4,15 +4,14 @@ Both subtract a mean and divide by a standard deviation; they differ in what the
 one channel of the whole batch, or a group of channels of one image.
 """
 
-import math
 from typing import Any
 
 import numpy as np
 
 from tinymrcnn.autograd import Tensor, record
 from tinymrcnn.backend import Array, array_module, channels_first, channels_last
-from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, each, run, scalar
-from tinymrcnn.ops.activations import relu_grad
+from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, each, run
+from tinymrcnn.ops.activations import combine, relu_grad
 from tinymrcnn.threads import PARTS, column_sums
 
 
@@ -33,36 +32,32 @@ def batch_norm(
     if residual is not None and residual.shape != x.shape:
         raise ValueError(f"The residual must have the shape of the input, {x.shape}, not {residual.shape}.")
     image = channels_last(x.data)
-    xp, rows = array_module(image), image.reshape(-1, image.shape[3])
-    count = len(rows)
+    xp, number, shape, channels = array_module(image), image.dtype.type, image.shape, image.shape[3]
+    rows = image.reshape(-1, channels)
+    count, mean, var, follow = len(rows), running_mean, running_var, training and len(rows) > 0
     if training:
         if count == 1:
             raise ValueError(f"Batch normalisation in training needs more than one value per channel, got {x.shape}.")
         mean = column_sums(rows) / max(1, count)
         var = _sums_of_products(rows, mean, rows, mean) / max(1, count)
-        if count:
-            moves = map(rows.dtype.type, (momentum, count / (count - 1)))
-            _follow(mean, var, *moves, running_mean, running_var)
-    else:
-        mean, var = running_mean, running_var
-    gamma, out = weight.data, xp.empty_like(rows)
-    other = rows[:0] if residual is None else channels_last(residual.data).reshape(rows.shape)
-    numbers = [out.dtype.type(number) for number in (eps, 0 if relu else -np.inf)]
-    run(_normalize_cpu, _normalize_cuda, out.size, rows, mean, var, gamma, bias.data, other, *numbers, out)
-    out = channels_first(out.reshape(image.shape))
+    inverse, scale, shift = xp.empty((3, channels), image.dtype)
+    numbers = map(number, (eps, momentum * follow, count / max(1, count - 1)))
+    _constants(mean, var, weight.data, bias.data, *numbers, running_mean, running_var, inverse, scale, shift)
+    more = [] if residual is None else [channels_last(residual.data).reshape(rows.shape), xp.ones_like(mean)]
+    out = combine(rows, scale, shift, *more, lowest=0 if relu else -np.inf)
+    out = channels_first(out.reshape(shape))
     result, learning = out if relu else None, training or weight.requires_grad or bias.requires_grad
-    rows, shape = rows if learning else None, image.shape
-    del image
+    rows = rows if learning else None
+    del image, more
 
     def backward(grad: Array, needs: tuple[bool, ...]) -> tuple[Array | None, ...]:
-        grad = channels_last(relu_grad(grad, result) if relu else grad).reshape(-1, shape[3])
-        constants, grad_x = xp.zeros((5, shape[3]), grad.dtype), None
-        scale, shift, slope, grad_weight, grad_bias = constants
+        grad = channels_last(relu_grad(grad, result) if relu else grad).reshape(-1, channels)
+        grad_x, grad_weight, grad_bias, shift, slope = None, *xp.zeros((4, channels), grad.dtype)
         if learning:
-            grad_weight, grad_bias = _sums_of_products(grad, grad_bias, rows, mean), column_sums(grad)
-        _slopes(mean, var, gamma, numbers[0], grad.dtype.type(max(1, count)), grad_bias, grad_weight, *constants[:3])
+            grad_weight, grad_bias = _sums_of_products(grad, shift, rows, mean), column_sums(grad)
+            _slopes(mean, inverse, scale, number(max(1, count)), grad_bias, grad_weight, shift, slope)
         if needs[0]:  # in training the mean and the variance depend on x too
-            grad_x = _combine(grad, scale, shift, rows, slope) if training and count else grad * scale
+            grad_x = combine(grad, scale, shift, rows, slope) if follow else grad * scale
         maps = [None if g is None else channels_first(g.reshape(shape)) for g in (grad_x, grad)]
         gradients = maps[0], grad_weight, grad_bias, maps[1]
         return tuple(g if need else None for g, need in zip(gradients, needs, strict=False))
@@ -83,91 +78,31 @@ def _check_shapes(x: Tensor, *per_channel: Any) -> None:
 
 
 @each
-def _follow(c: Any, mean: Array, var: Array, momentum: Any, unbias: Any, running_mean: Array, running_var: Array) -> None:
-    """The running statistics move towards those of the batch."""
-    running_mean[c] += momentum * (mean[c] - running_mean[c])
-    running_var[c] += momentum * (var[c] * unbias - running_var[c])
+def _constants(
+    c: Any, mean: Array, var: Array, weight: Array, bias: Array, eps: Any, momentum: Any, unbias: Any,
+    running_mean: Array, running_var: Array, inverse: Array, scale: Array, shift: Array,
+) -> None:  # fmt: skip
+    """The result is x scale + shift; inverse is 1 / the standard deviation. The running statistics move by momentum."""
+    inverse[c] = type(eps)(1) / (var[c] + eps) ** type(eps)(0.5)
+    scale[c] = inverse[c] * weight[c]
+    shift[c] = bias[c] - mean[c] * scale[c]
+    if momentum > 0:
+        running_mean[c] += momentum * (mean[c] - running_mean[c])
+        running_var[c] += momentum * (var[c] * unbias - running_var[c])
 
 
 @each
 def _slopes(
-    c: Any, mean: Array, var: Array, weight: Array, eps: Any, count: Any, grad_bias: Array, grad_weight: Array,
-    scale: Array, shift: Array, slope: Array,
+    c: Any, mean: Array, inverse: Array, scale: Array, count: Any, grad_bias: Array, grad_weight: Array, shift: Array,
+    slope: Array,
 ) -> None:  # fmt: skip
     """The gradient of x is grad scale + shift + x slope. grad_weight is still to be divided by the deviation."""
-    inverse = type(eps)(1) / (var[c] + eps) ** type(eps)(0.5)
-    scale[c] = inverse * weight[c]
-    grad_weight[c] *= inverse
-    slope[c] = -scale[c] * inverse * grad_weight[c] / count
+    grad_weight[c] *= inverse[c]
+    slope[c] = -scale[c] * inverse[c] * grad_weight[c] / count
     shift[c] = -mean[c] * slope[c] - scale[c] * grad_bias[c] / count
 
 
-# The passes over the memory: each one kernel on the CPU, for (count, C) matrices and constants (C,)
-
 BLOCK = 64  # for precision, this many rows are summed before their sum is added to the total
-
-
-@scalar
-def _scale_and_shift(mean: float, var: float, weight: float, bias: float, eps: float) -> tuple[float, float]:
-    """The normalisation of a channel as x scale + shift."""
-    T = type(mean)
-    scale = T(1) / T(math.sqrt(var + eps)) * weight
-    return scale, bias - mean * scale
-
-
-@cpu_kernel
-def _normalize_cpu(
-    thread: int, threads: int, x: Array, mean: Array, var: Array, weight: Array, bias: Array, other: Array, eps: float,
-    lowest: float, out: Array,
-) -> None:  # fmt: skip
-    """x, out: (count, C). mean, var, weight, bias: (C,). other: (count, C), added; (0, C) for none. lowest: of the
-    results, 0 for a ReLU, else minus infinity. A NaN stays."""
-    scale, shift = np.empty_like(mean), np.empty_like(mean)
-    for c in range(x.shape[1]):
-        scale[c], shift[c] = _scale_and_shift(mean[c], var[c], weight[c], bias[c], eps)
-    for i in range(thread, x.shape[0], threads):
-        for c in range(x.shape[1]):
-            value = x[i, c] * scale[c] + shift[c]
-            if other.size > 0:
-                value += other[i, c]
-            out[i, c] = lowest if value < lowest else value
-
-
-@cuda_kernel
-def _normalize_cuda(
-    x: Array, mean: Array, var: Array, weight: Array, bias: Array, other: Array, eps: float, lowest: float, out: Array
-) -> None:
-    for element in range(cuda.grid(1), x.size, cuda.gridsize(1)):
-        i, c = divmod(element, x.shape[1])
-        scale, shift = _scale_and_shift(mean[c], var[c], weight[c], bias[c], eps)
-        value = x[i, c] * scale + shift
-        if other.size > 0:
-            value += other[i, c]
-        out[i, c] = lowest if value < lowest else value
-
-
-def _combine(x: Array, scale: Array, shift: Array, y: Array, factor: Array) -> Array:
-    """x scale + shift + y factor."""
-    out = array_module(x).empty_like(x)
-    run(_combine_cpu, _combine_cuda, x.size, x, scale, shift, y, factor, out)
-    return out
-
-
-@cpu_kernel
-def _combine_cpu(
-    thread: int, threads: int, x: Array, scale: Array, shift: Array, y: Array, factor: Array, out: Array
-) -> None:
-    """x, y, out: (count, C). scale, shift, factor: (C,)."""
-    for i in range(thread, x.shape[0], threads):
-        for c in range(x.shape[1]):
-            out[i, c] = x[i, c] * scale[c] + shift[c] + y[i, c] * factor[c]
-
-
-@cuda_kernel
-def _combine_cuda(x: Array, scale: Array, shift: Array, y: Array, factor: Array, out: Array) -> None:
-    for element in range(cuda.grid(1), x.size, cuda.gridsize(1)):
-        i, c = divmod(element, x.shape[1])
-        out[i, c] = x[i, c] * scale[c] + shift[c] + y[i, c] * factor[c]
 
 
 def _sums_of_products(x: Array, x_centre: Array, y: Array, y_centre: Array) -> Array:
