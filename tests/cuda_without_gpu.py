@@ -9,6 +9,8 @@ JSON, {dtype: {kernel: the largest error relative to the CPU kernels, or the num
 
 import importlib
 import json
+import re
+import struct
 import sys
 
 import numpy as np
@@ -17,7 +19,8 @@ from roi_reference import AWKWARD_ROIS
 from tinymrcnn import kernels
 from tinymrcnn.autograd import Tensor
 from tinymrcnn.backend import BACKENDS
-from tinymrcnn.ops import conv2d, max_pool2d
+from tinymrcnn.nn import AdamW, Parameter
+from tinymrcnn.ops import batch_norm, conv2d, max_pool2d, relu
 from tinymrcnn.roi import ps_roi_pool, roi_align, roi_crop, roi_pool, roi_warp
 
 nms = importlib.import_module("tinymrcnn.boxes.nms")  # `nms` in tinymrcnn.boxes is the function
@@ -64,7 +67,28 @@ def calls(dtype):
     image, filters = rng.normal(size=(2, 3, 6, 7)).astype(dtype), rng.normal(size=(2, 3, 3, 2)).astype(dtype)
 
     yield lambda: operator_and_gradients(lambda x, w: conv2d(x, w, None, 2, 2, 2), image, filters)
+    shift = filters[:, 0, 0, 0].copy()
+    yield lambda: operator_and_gradients(lambda x, w, b: conv2d(x, w, b, relu=True), image, filters, shift)
     yield lambda: operator_and_gradients(lambda x: max_pool2d(x, 3, 2, 1), image)
+
+    yield lambda: operator_and_gradients(relu, image)
+    channels = [np.ones(3, dtype), np.zeros(3, dtype)]
+    for training in (False, True):
+        for residual in (False, True):
+
+            def norm(x, w, b, y, t=training, r=residual):
+                return batch_norm(x, channels[0] / 2, channels[1] + 2, w, b, t, residual=y if r else None, relu=r)
+
+            yield lambda f=norm: operator_and_gradients(f, image, *channels, image[::-1])[:4]
+
+    def three_steps():
+        p = Parameter(image.copy())
+        optimizer = AdamW([p], lr=0.1)
+        for p.grad in (image[::-1], filters[:, :, :1, :1] + image, image * 2):
+            optimizer.step()
+        return [p.data, *optimizer.state["square"]]
+
+    yield three_steps
 
     corners = rng.integers(0, 20, (110, 2))
     boxes = np.concatenate([corners, corners + rng.integers(1, 20, (110, 2))], axis=1).astype(dtype)
@@ -101,6 +125,12 @@ def simulate(dtype):
     return errors
 
 
+def layout(arg):
+    if isinstance(arg, np.ndarray):
+        return arg.dtype.char, arg.ndim, arg.flags.c_contiguous
+    return type(arg), None, None
+
+
 def compile_to_ptx(dtype):
     from types import SimpleNamespace
 
@@ -114,8 +144,14 @@ def compile_to_ptx(dtype):
     def compile_instead(kernel, elements, *args):
         if kernel.py_func.__name__ in counts:
             return
-        signature = numba.types.void(*map(numba.typeof, args))
-        counts[kernel.py_func.__name__] = kernels.compile_to_ptx(kernel, signature, capability).count(".f64")
+        signature, codes = kernels.parameters(*map(layout, args))
+        assert str(signature) == str(numba.types.void(*map(numba.typeof, args)))
+        ptx = kernels.compile_to_ptx(kernel, signature, capability)
+        # the parameters that the code takes are those that a launch passes, one by one
+        (entry,) = re.findall(r"[.]entry \w+\((.*?)\)", ptx, re.DOTALL)
+        sizes = [int(bits) // 8 for bits in re.findall(r"^\s*[.]param [.][a-z]+(\d+) ", entry, re.MULTILINE)]
+        assert sizes == [struct.calcsize(code) for code in codes[1:]], kernel.py_func.__name__
+        counts[kernel.py_func.__name__] = ptx.count(".f64")
 
     BACKENDS["cpu"] = RUNS_CUDA_KERNELS
     watch_launches(compile_instead)

@@ -6,20 +6,36 @@ Like CuPy's, and unlike NumPy's, its arrays
 - come C-ordered out of ufuncs and copy(), and without dimensions, but as arrays, out of reductions;
 - know only the functions that CuPy has.
 
-Every copy to the host (to_numpy, item(), tolist(), float(), int(), bool()) is counted in FakeArray.copies, so
-that a test can say how often a training step waits for the device.
+What costs time on a GPU is counted, so that a test can say what a training step costs there:
+
+- FakeArray.launches: operations for which CuPy starts a kernel, or several (a sort), and kernels of our own. Views and
+  uninitialised arrays are free;
+- FakeArray.waits: how often the host waits for the device: for every copy to the host (to_numpy, item(), tolist(),
+  float(), int(), bool(): FakeArray.copies), and where the length of a result depends on values (a mask as an index,
+  flatnonzero and its kin). FakeArray.waiting names the functions of the package that did;
+- FakeArray.uploads: arrays that are copied to the device.
 """
 
 import operator
+import sys
 import types
 
 import numpy as np
 import pytest
 
+from tinymrcnn import kernels
 from tinymrcnn.backend import BACKENDS, Backend
+from tinymrcnn.threads import spread
 
 MISSING_IN_CUPY = set("errstate seterr insert block ndenumerate ndindex nditer frompyfunc geomspace".split())
 MISSING_IN_CUPY |= set("einsum_path memmap vectorize testing random".split())  # random numbers come from the host
+MISSING_IN_CUPY |= set(
+    "nanpercentile nanquantile unstack vecdot matvec vecmat spacing histogram_bin_edges polyint".split()
+)
+MISSING_KEYWORDS = {"max": {"initial", "where"}, "min": {"initial", "where"}, "sum": {"initial", "where"}}
+MISSING_KEYWORDS |= {"clip": {"min", "max"}} | dict.fromkeys(["full", "zeros", "ones", "empty"], {"like"})
+WAITS = {"flatnonzero", "nonzero", "argwhere", "unique", "compress", "extract"}  # the length of the result is a value
+FREE = {"empty", "empty_like"}  # no kernel
 ATOMIC_ADD = ("float32", "float64", "int32", "uint32", "uint64")
 COMES_FROM_HOST = {"asarray", "array"}  # the explicit ways onto the device
 ONLY_LOOK = {"shape", "ndim"}  # np.shape(x) is harmless
@@ -48,7 +64,22 @@ def _wrap(result, inputs=()):
     if not isinstance(result, (np.ndarray, np.generic)):
         return result
     is_view = any(np.may_share_memory(result, array) for array in inputs)
+    FakeArray.launches += not is_view and result.size > 0
     return FakeArray(result if is_view else np.asarray(result, order="C"))
+
+
+def _uploaded(value):
+    """A host array on the device; anything else as it is."""
+    return FakeArray(value.copy(order="C")) if isinstance(value, np.ndarray) else value
+
+
+def _wait():
+    """Count a wait, and note which function of the package waits."""
+    FakeArray.waits += 1
+    frame = sys._getframe(1)
+    while frame and (not frame.f_globals["__name__"].startswith("tinymrcnn.") or "backend" in frame.f_globals["__name__"]):
+        frame = frame.f_back
+    FakeArray.waiting.append(frame.f_code.co_qualname if frame else "")
 
 
 def _host_arrays(values):
@@ -66,14 +97,29 @@ def _on_device(function, *first):
     def call(*args, **kwargs):
         if name == "repeat" and not isinstance((first + args)[1], int):
             raise ValueError("repeat() on the device takes an int, no array of them.")
+        if unknown := MISSING_KEYWORDS.get(name, set()) & kwargs.keys():
+            raise TypeError(f"{name}() on the device has no {' and no '.join(unknown)}.")
+        FakeArray.used.add((name, *kwargs))
         if name in COMES_FROM_HOST:
-            args = tuple(FakeArray(a.copy(order="C")) if isinstance(a, np.ndarray) else a for a in args)
+            FakeArray.uploads += 1
+            return FakeArray(function(_unwrap(_uploaded(args[0])), *args[1:], **kwargs))
+        if name in WAITS:
+            _wait()
         args, out = first + args, kwargs.get("out")
         inputs = list(_host_arrays(args))
+        if name == "sum" and args[0].dtype == np.float32:  # CuPy adds in a tree, NumPy row by row, which is less exact
+            args = (FakeArray(args[0]._host.astype(np.float64)), *args[1:])
         result = function(*_unwrap(args), **{key: _unwrap(value) for key, value in kwargs.items()})
+        if name == "sum" and inputs[0].dtype == np.float32:
+            result = result.astype(np.float32)
         if isinstance(result, bool) and inputs:
             result = np.bool_(result)  # array_equal, allclose: the answer stays on the device
-        return out if out is not None else FakeArray(result) if name == "astype" else _wrap(result, inputs)
+        if name in FREE:
+            return FakeArray(result)
+        if out is not None or result is None or name == "astype":
+            FakeArray.launches += 1
+            return out if out is not None or result is None else FakeArray(result)
+        return _wrap(result, inputs)
 
     return call
 
@@ -81,6 +127,7 @@ def _on_device(function, *first):
 def _add_at(target, index, values):
     if target.dtype.name not in ATOMIC_ADD:
         raise TypeError(f"add.at on the device knows {ATOMIC_ADD}, not {target.dtype}.")
+    FakeArray.launches += 1
     np.add.at(target._host, _unwrap(index), _unwrap(values))
 
 
@@ -89,7 +136,9 @@ class FakeArray:
 
     __array_ufunc__ = None  # NumPy's ufuncs and operators refuse it
     __hash__ = None
-    copies = 0
+    copies = waits = launches = uploads = 0
+    waiting = []
+    used = set()  # functions and methods, with their keywords
 
     def __init__(self, host):
         self._host = np.asarray(host)
@@ -113,10 +162,23 @@ class FakeArray:
     def T(self):
         return FakeArray(self._host.T)
 
+    @classmethod
+    def reset(cls):
+        """Count from 0."""
+        cls.copies = cls.waits = cls.launches = cls.uploads = 0
+        cls.waiting, cls.used = [], set()
+
     def __getitem__(self, index):
-        return _wrap(self._host[_index(index)], [self._host])
+        arrays = [part for part in (index if isinstance(index, tuple) else (index,)) if isinstance(part, FakeArray)]
+        result = self._host[_index(index)]
+        if not arrays:
+            return FakeArray(result)  # a view, of one element too
+        if any(array.dtype == bool for array in arrays):
+            _wait()
+        return _wrap(result)
 
     def __setitem__(self, index, value):
+        FakeArray.launches += 1
         self._host[_index(index)] = _unwrap(value)
 
     def __len__(self):
@@ -130,6 +192,7 @@ class FakeArray:
 
     def _to_host(self):
         FakeArray.copies += 1
+        _wait()
         return self._host.copy()
 
     def item(self):
@@ -165,6 +228,7 @@ def _reflected(function):
 
 def _in_place(function):
     def method(self, other):
+        FakeArray.launches += 1
         self._host = function(self._host, _unwrap(other))
         return self
 
@@ -206,13 +270,27 @@ class FakeModule(types.ModuleType):
         return function
 
 
-FAKE = Backend("fake", FakeArray, FakeModule(np), FakeArray._to_host, lambda array: array._host)
+def _host_view(array):
+    """The CPU kernel runs in place of the CUDA kernel."""
+    _host_view.used = True
+    return array._host
+
+
+def _spread(*args):
+    """threads.spread() as kernels.run() calls it: a launch, if the kernel takes arrays of the device."""
+    FakeArray.launches += _host_view.used
+    _host_view.used = False
+    spread(*args)
+
+
+_host_view.used = False
+FAKE = Backend("fake", FakeArray, FakeModule(np), FakeArray._to_host, _host_view)
 
 
 @pytest.fixture
-def fake_device():
-    """Registers the device "fake" for one test; gives its array type, whose `copies` counts from 0."""
-    BACKENDS["fake"] = FAKE
-    FakeArray.copies = 0
-    yield FakeArray
-    del BACKENDS["fake"]
+def fake_device(monkeypatch):
+    """Registers the device "fake" for one test; gives its array type, which counts from 0."""
+    monkeypatch.setattr(kernels, "spread", _spread)
+    monkeypatch.setitem(BACKENDS, "fake", FAKE)
+    FakeArray.reset()
+    return FakeArray

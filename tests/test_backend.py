@@ -1,5 +1,7 @@
 """Which library an array belongs to, moving arrays, memory layout; the imitation of a GPU and how strict it is."""
 
+import ctypes
+import struct
 import subprocess
 import sys
 import types
@@ -23,11 +25,13 @@ from tinymrcnn.backend import (
     memory_order,
     resolve_device,
     scatter_add,
+    tf32,
     to_device,
     to_numpy,
     zeros_like,
 )
 from tinymrcnn.roi import boxes_to_rois
+from tinymrcnn.threads import matmul
 
 NHWC = (0, 2, 3, 1)
 
@@ -270,27 +274,93 @@ def test_an_array_without_a_host_view_goes_to_the_cuda_kernel(fake_device, monke
     x = to_device(np.ones(3), "fake")
     kernels.run(None, OnCuda(), 1000, x, x, 2)
     kernels.run(None, OnCuda(), 0, x, x, 2)  # an empty launch would be an error
-    assert launches == [((*kernels.launch_size(1000), 0), 3)]
+    assert launches == [(kernels.launch_size(1000), 3)]
     blocks, threads = kernels.launch_size(1000)
     assert kernels.launch_size(10**9)[0] == kernels.MAX_BLOCKS
-    assert blocks * threads >= 1000 and blocks >= 128  # Numba warns of fewer blocks
+    assert 1000 <= blocks * threads < 1000 + threads
 
 
-def test_a_kernel_runs_on_cupys_current_stream(monkeypatch):
-    launches, streams = [], iter([7, 0])
+class Driver:
+    """What a launch needs of CuPy, and what the driver would be told.
 
-    class OnCuda:
-        def __getitem__(self, size):
-            return lambda *args: launches.append(size)
+    launches: (kernel, stream, blocks, threads, bytes of the arguments) of each. compiled: what was compiled."""
 
-    cupy = types.SimpleNamespace(
-        cuda=types.SimpleNamespace(get_current_stream=lambda: types.SimpleNamespace(ptr=next(streams)))
-    )
-    monkeypatch.setitem(BACKENDS, "cuda", BACKENDS["cpu"]._replace(device="cuda", module=cupy))
-    monkeypatch.setattr(kernels.cuda, "external_stream", lambda pointer: f"stream {pointer}")
-    kernels.launch(OnCuda(), 1000)
-    kernels.launch(OnCuda(), 1000)
-    assert launches == [(*kernels.launch_size(1000), "stream 7"), (*kernels.launch_size(1000), 0)]
+    def __init__(self, monkeypatch):
+        self.stream, self.launches, self.compiled = 0, [], []
+        gpu = types.SimpleNamespace(
+            driver=self,
+            runtime=types.SimpleNamespace(getDevice=lambda: 0, setDevice=lambda number: None),
+            get_current_stream=lambda: types.SimpleNamespace(ptr=self.stream),
+            Device=lambda number: types.SimpleNamespace(compute_capability="90"),
+            Module=lambda: types.SimpleNamespace(
+                load=lambda code: None, get_function=lambda name: types.SimpleNamespace(ptr=name)
+            ),
+        )
+        module = types.SimpleNamespace(cuda=gpu, ndarray=OnGPU)
+        monkeypatch.setitem(BACKENDS, "cuda", BACKENDS["cpu"]._replace(device="cuda", array_type=OnGPU, module=module))
+        monkeypatch.setattr(kernels, "machine_code", lambda *what: self.compiled.append(what))
+        kernels._loaded.cache_clear()
+
+    def launchKernel(self, kernel, *rest):
+        (blocks, _, _, threads, _, _, _, stream, without, options) = rest
+        first, values, second, size, end = (ctypes.c_size_t * 5).from_address(options)
+        assert (first, second, end, without) == (1, 2, 0, 0)
+        values = ctypes.string_at(values, ctypes.c_size_t.from_address(size).value)
+        self.launches.append((kernel, stream, blocks, threads, values))
+
+
+class OnGPU:
+    """An array as CuPy describes it."""
+
+    def __init__(self, host):
+        self.data = types.SimpleNamespace(ptr=host.ctypes.data)
+        for name in ("dtype", "ndim", "flags", "size", "itemsize", "shape", "strides"):
+            setattr(self, name, getattr(host, name))
+
+
+def test_a_kernel_is_launched_with_its_arguments_on_cupys_current_stream(monkeypatch):
+    def some_kernel(*args):
+        """Its code is of no interest here."""
+
+    driver, kernel = Driver(monkeypatch), kernels.cuda_kernel(some_kernel)
+    x = np.zeros((2, 3), np.float32)
+    driver.stream = 7
+    for host in (x, x.T):
+        array = OnGPU(host)
+        kernels.launch(kernel, 1000, True, array, np.float32(0.5), 3, np.float64(2))
+        name, stream, blocks, threads, passed = driver.launches.pop()
+        assert (name, stream, (blocks, threads)) == ("some_kernel", 7, kernels.launch_size(1000))
+        # each number at a multiple of its size: two pointers that Numba leaves empty, elements, their bytes, where
+        expected = struct.pack("@?9qfqd", True, 0, 0, 6, 4, host.ctypes.data, *host.shape, *host.strides, 0.5, 3, 2)
+        assert passed == expected
+    assert [str(signature) for _, signature, _ in driver.compiled] == [
+        f"(bool, Array(float32, 2, '{order}', False, aligned=True), float32, int64, float64) -> none" for order in "CA"
+    ]
+    kernels.launch(kernel, 10, True, array, np.float32(0.5), 3, np.float64(2))
+    assert len(driver.compiled) == 2 and len(driver.launches) == 1
+    kernels.launch(kernel, 0, True, array, np.float32(0.5), 3, np.float64(2))
+    assert len(driver.launches) == 1
+
+
+def test_the_imitation_counts_what_costs_time(fake_device):
+    def cost(work):
+        fake_device.reset()
+        work()
+        return fake_device.launches, fake_device.waits, fake_device.copies, fake_device.uploads
+
+    x = to_device(np.arange(6, dtype=np.float32).reshape(2, 3), "fake")
+    xp, mask = array_module(x), x > 2
+    assert cost(lambda: x + 1) == cost(lambda: x.sum(axis=0)) == cost(lambda: xp.exp(x, out=x)) == (1, 0, 0, 0)
+    assert cost(lambda: x[None, :, 1].T.reshape(-1)) == cost(lambda: xp.empty(3)) == (0, 0, 0, 0)  # views, only memory
+    assert cost(lambda: x.__setitem__(0, 1)) == cost(lambda: x.__iadd__(1)) == cost(lambda: x.fill(2)) == (1, 0, 0, 0)
+    assert cost(lambda: x[mask]) == cost(lambda: xp.flatnonzero(mask)) == (1, 1, 0, 0)
+    assert cost(lambda: float(x[0, 0])) == cost(lambda: to_numpy(x)) == (0, 1, 1, 0)
+    assert cost(lambda: to_device(np.zeros((2, 3, 4, 5)).transpose(0, 2, 1, 3), "fake")) == (0, 0, 0, 1)
+    assert cost(lambda: kernels.run(lambda thread, threads, x: None, None, 6, x)) == (1, 0, 0, 0)
+    assert cost(lambda: kernels.run(lambda thread, threads, x: None, None, 6, np.ones(3))) == (0, 0, 0, 0)
+    for mistake in (lambda: x.max(initial=0), lambda: x.sum(where=mask), lambda: xp.full((2, 3), 1, like=x)):
+        with pytest.raises(TypeError, match="on the device has no"):
+            mistake()
 
 
 # The imitation of CuPy: each of these would be a mistake on a GPU
@@ -428,6 +498,43 @@ def test_the_fake_device_leaves_nothing_behind():
     assert set(BACKENDS) <= {"cpu", "cuda"}
     with pytest.raises(TypeError, match="Expected an array"):
         Tensor(FakeArray(np.ones(3)))
+
+
+def test_tf32_is_a_switch_of_cupys(monkeypatch):
+    kinds = {"float32": 1}
+    products = types.SimpleNamespace(
+        COMPUTE_TYPE_TF32=7,
+        COMPUTE_TYPE_DEFAULT=1,
+        set_compute_type=lambda dtype, kind: kinds.update({np.dtype(dtype).name: kind}),
+        get_compute_type=lambda dtype: kinds[np.dtype(dtype).name],
+    )
+    monkeypatch.setattr(backend, "_import_cupy", lambda: None)
+    monkeypatch.setitem(sys.modules, "cupy._core._routines_linalg", products)
+    assert not tf32() and kinds == {"float32": 1}  # a question changes nothing
+    assert tf32(True) and tf32() and kinds == {"float32": 7}
+    assert not tf32(False) and not tf32() and kinds == {"float32": 1}
+
+
+def test_the_cupy_that_is_installed_has_the_switch():
+    """It can be imported without a GPU, but not asked."""
+    products = pytest.importorskip("cupy._core._routines_linalg")
+    kinds = products.COMPUTE_TYPE_TF32, products.COMPUTE_TYPE_DEFAULT
+    assert all(isinstance(kind, int) for kind in kinds) and kinds[0] != kinds[1]
+    assert callable(products.set_compute_type) and callable(products.get_compute_type)
+
+
+@pytest.mark.cuda
+def test_tf32_rounds_the_factors_of_products():
+    rng = np.random.default_rng(0)
+    a, b = (rng.normal(size=(256, 256)).astype(np.float32) for _ in range(2))
+    exact, before, errors = a.astype(np.float64) @ b, tf32(), []
+    try:
+        for allowed in (False, True):
+            tf32(allowed)
+            errors.append(abs(to_numpy(matmul(to_device(a, "cuda"), to_device(b, "cuda"))) - exact).max())
+    finally:
+        tf32(before)
+    assert errors[0] < 1e-4 < 1e-3 < errors[1] < 0.1  # TF32 needs a GPU of 2020 (sm_80) or later
 
 
 @pytest.mark.cuda

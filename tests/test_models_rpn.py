@@ -177,7 +177,26 @@ def decode(logits, deltas=None, anchors=None, level_sizes=None, size=(50, 100), 
     deltas = np.zeros((len(anchors), 4), np.float32) if deltas is None else f32(deltas)
     anchors = Anchors(anchors, level_sizes or [len(anchors)])
     settings = RPNSettings(pre_nms_test=pre, post_nms_test=post, nms=nms, min_proposal_size=small)
-    return decode_proposals(f32(logits), deltas, anchors=anchors, image_size=size, settings=settings, training=False)
+    rules = dict(anchors=anchors, image_sizes=[size], settings=settings, training=False)
+    (proposals,) = decode_proposals(f32(logits)[None], deltas[None], **rules)
+    return proposals
+
+
+def test_the_proposals_of_several_images_are_those_of_each():
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, 60, (40, 2))
+    anchors = Anchors(f32(np.concatenate([corners, corners + rng.uniform(5, 30, (40, 2))], axis=1)), [25, 15])
+    logits, deltas = f32(rng.normal(size=(3, 40))), f32(rng.normal(size=(3, 40, 4)) / 4)
+    logits[1, :36], deltas[2, 7] = -np.inf, np.nan  # one image has few proposals, one a broken one
+    sizes, settings = [(50, 100), (70, 60), (80, 90)], RPNSettings(pre_nms_test=12, post_nms_test=9, nms=0.4)
+    rules = dict(anchors=anchors, settings=settings, training=False)
+    together = decode_proposals(logits, deltas, image_sizes=sizes, **rules)
+    assert len(together[0][0]) == 9 and 0 < len(together[1][0]) <= 4
+    for i, (boxes, scores) in enumerate(together):
+        (alone,) = decode_proposals(logits[i : i + 1], deltas[i : i + 1], image_sizes=sizes[i : i + 1], **rules)
+        np.testing.assert_array_equal(boxes, alone[0])
+        np.testing.assert_array_equal(scores, alone[1])
+        assert (np.diff(scores) <= 0).all() and np.isfinite(boxes).all()
 
 
 def test_proposals_are_corrected_clipped_and_sorted():

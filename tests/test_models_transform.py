@@ -5,11 +5,9 @@ import pytest
 from tiny_models import batch_of, empty_scene, scene, tiny_model
 
 from tinymrcnn.backend import to_numpy
+from tinymrcnn.data.targets import check_images, check_target, check_targets
 from tinymrcnn.models.transform import (
     TransformSettings,
-    check_images,
-    check_target,
-    check_targets,
     make_batch,
     resized_size,
 )

@@ -7,7 +7,7 @@ import pytest
 
 from tinymrcnn.autograd import Tensor
 from tinymrcnn.backend import to_device, to_numpy
-from tinymrcnn.ops import add_relu, log_softmax, relu, sigmoid, softmax
+from tinymrcnn.ops import log_softmax, relu, sigmoid, softmax
 
 DTYPES = (np.float32, np.float64)
 
@@ -79,34 +79,6 @@ def test_empty_inputs(name, dtype, fake_device):
     assert operator(Tensor(fake_device(x.data))).shape == shape
 
 
-# The end of a residual block
-
-
-def test_add_relu_is_relu_of_the_sum(check_contract, check_gradients):
-    arrays = [normal(2, 3, 4, 5), normal(2, 3, 4, 5, seed=1)]
-    out = add_relu(*map(Tensor, arrays))
-    assert np.array_equal(out.data, np.maximum(arrays[0] + arrays[1], 0))
-    check_contract(add_relu, arrays, elementwise=True)
-
-    def make_inputs(rng):
-        return [Tensor(rng.normal(size=(2, 3, 4, 5)), requires_grad=True) for _ in range(2)]
-
-    check_gradients("add_relu", add_relu, make_inputs)
-
-
-def test_add_relu_edges(fake_device):
-    x = Tensor(np.array([1.0, -1.0, np.nan, 2.0]), requires_grad=True)
-    out = add_relu(x, Tensor(np.array([-1.0, 0.5, 1.0, 1.0])))
-    assert np.array_equal(out.data, [0, 0, np.nan, 3], equal_nan=True)
-    out.backward(np.array([5.0, 6.0, 7.0, 8.0]))
-    assert np.array_equal(x.grad, [0, 0, 7, 8])  # as if a NaN were above 0, so that it shows upstream too
-    assert add_relu(Tensor(np.zeros((0, 3))), Tensor(np.zeros((0, 3)))).shape == (0, 3)
-    with pytest.raises(ValueError, match=r"one shape, not \(2,\) and \(3,\)"):
-        add_relu(Tensor(np.zeros(2)), Tensor(np.zeros(3)))
-    with pytest.raises(TypeError):
-        add_relu(x, Tensor(fake_device(np.zeros(4))))
-
-
 def test_relu_by_hand():
     x = Tensor(np.array([-2.0, -0.0, 0.0, 3.0]), requires_grad=True)
     out = relu(x)
@@ -171,14 +143,11 @@ def test_nan_stays_nan(operator):
 def test_the_gradient_of_relu_where_something_is_not_finite(fake_device, dtype, device):
     """As torch: a NaN lets its gradient through, and what a ReLU holds back is 0, even if it is infinite."""
     x = Tensor(to_device(np.array([np.nan, 1, -1, -np.inf, np.inf, 0], dtype), device), requires_grad=True)
-    y = Tensor(to_device(np.zeros(6, dtype), device))
     upstream = np.array([5, np.inf, np.inf, np.nan, np.nan, -np.inf], dtype)
-    for fn in (relu, lambda x: add_relu(x, y)):
-        x.grad = None
-        out = fn(x)
-        out.backward(to_device(upstream, device))
-        assert np.array_equal(out.numpy(), np.array([np.nan, 1, 0, 0, np.inf, 0], dtype), equal_nan=True)
-        assert np.array_equal(to_numpy(x.grad), np.array([5, np.inf, 0, 0, np.nan, 0], dtype), equal_nan=True)
+    out = relu(x)
+    out.backward(to_device(upstream, device))
+    assert np.array_equal(out.numpy(), np.array([np.nan, 1, 0, 0, np.inf, 0], dtype), equal_nan=True)
+    assert np.array_equal(to_numpy(x.grad), np.array([5, np.inf, 0, 0, np.nan, 0], dtype), equal_nan=True)
 
 
 # Against torch

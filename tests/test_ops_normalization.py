@@ -191,6 +191,69 @@ def test_gradients_of_group_norm(name, check_gradients):
     )
 
 
+# With what follows in a residual block
+
+
+def block_end(fn, relu):
+    """fn with a fourth input that is added to its result, and perhaps a ReLU."""
+    mean, var = running(4)
+
+    def whole(x, weight, bias, residual):
+        statistics = (like(array.astype(x.dtype), x.data) for array in (mean, var))
+        return batch_norm(x, *statistics, weight, bias, fn is train, residual=residual, relu=relu)
+
+    return whole
+
+
+def block_inputs(seed=0):
+    return [*inputs_of((3, 4, 2, 5), seed), normal(3, 4, 2, 5, seed=seed + 7)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("fn", [train, evaluate])
+def test_a_residual_and_a_relu_give_the_bits_of_three_passes(fn, dtype):
+    *arrays, residual = (array.astype(dtype) for array in block_inputs())
+    arrays[0][0, 1, 1, 2] = np.nan if fn is evaluate else 0
+    alone, shortcut = block_end(fn, False)(*map(Tensor, (*arrays, 0 * residual))).data, Tensor(residual)
+    assert np.array_equal(alone, fn(*map(Tensor, arrays)).data, equal_nan=True)
+    for relu in (False, True):
+        out = block_end(fn, relu)(*map(Tensor, arrays), shortcut).data
+        expected = np.maximum(alone + residual, 0) if relu else alone + residual
+        assert out.dtype == dtype and np.array_equal(out, expected, equal_nan=True)
+
+
+@pytest.mark.gradcheck
+@pytest.mark.parametrize("fn", [train, evaluate])
+def test_gradients_with_a_residual_and_a_relu(fn, check_gradients):
+    check_gradients(
+        f"batch_norm, residual and relu, {'training' if fn is train else 'evaluation'}",
+        block_end(fn, True),
+        lambda rng: [leaf(array) for array in block_inputs(int(rng.integers(99)))],
+    )
+
+
+@pytest.mark.parametrize("fn", [train, evaluate])
+def test_contract_with_a_residual_and_a_relu(fn, check_contract):
+    check_contract(block_end(fn, True), block_inputs())
+
+
+def test_with_constants_the_input_is_not_kept():
+    x, mean_var = leaf(normal(2, 4, 3, 5)), running(4)
+    activation = x + 1
+    seen = weakref.ref(activation.data)
+    out = batch_norm(activation, *mean_var, Tensor(np.ones(4)), Tensor(np.zeros(4)), relu=True)
+    del activation
+    assert seen() is None
+    out.sum().backward()
+    assert np.allclose(x.grad, (out.data > 0) / np.sqrt(mean_var[1] + EPS)[:, None, None])
+
+
+def test_a_residual_of_another_shape_is_refused():
+    x, weight, bias = map(Tensor, inputs_of((2, 4, 3, 5)))
+    with pytest.raises(ValueError, match=r"shape of the input, \(2, 4, 3, 5\), not \(1, 4, 3, 5\)"):
+        batch_norm(x, *running(4), weight, bias, residual=x[:1])
+
+
 # The contract
 
 

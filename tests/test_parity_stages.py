@@ -109,7 +109,8 @@ def test_proposals(stages):
     anchors = Anchors(s["anchors"], s["level sizes"].tolist())
     rules = dict(anchors=anchors, settings=ours.config.rpn, training=False)
     for i, size in enumerate(s["sizes"].tolist()):
-        boxes, logits = decode_proposals(s["ranked"][i], s["deltas"][i], image_size=size, **rules)
+        one = slice(i, i + 1)
+        ((boxes, logits),) = decode_proposals(s["ranked"][one], s["deltas"][one], image_sizes=[size], **rules)
         assert len(boxes) > 10
         near(boxes, s[f"proposals {i}"], dtype)
         near(ops.sigmoid(Tensor(logits)).data, s[f"proposal scores {i}"], dtype)

@@ -288,6 +288,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--threads", type=int, metavar="N", help="of both sides (default: the cores)")
     bench.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs, not how fast")
     bench.add_argument("--profile", action="store_true", help="with train: operator by operator, as table and picture")
+    bench.add_argument("--tf32", action="store_true", help="on a GPU: products of float32 with TF32, on both sides")
     bench.add_argument("--out", metavar="FILE", help="the JSON file (default: in data/results, or here)")
 
     reproduce = command(

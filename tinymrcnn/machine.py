@@ -1,12 +1,22 @@
-"""The machine: what its CPU can do, and what is set up before NumPy is loaded. Imports nothing heavy."""
+"""The machine: what its CPU can do, what is set up before NumPy is loaded, and where compiled kernels are kept. Imports
+nothing heavy."""
 
+import contextlib
 import ctypes
+import functools
+import hashlib
+import logging
 import os
 import platform
+import stat
 import sys
-from collections.abc import MutableMapping
+import tempfile
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
 
+from tinymrcnn.files import make_folder, replacing
+
+log = logging.getLogger("tinymrcnn")
 AVX512 = {"avx512f", "avx512dq", "avx512bw", "avx512vl", "avx512cd"}  # what OpenBLAS's SkylakeX kernels need
 
 
@@ -41,3 +51,43 @@ def keep_freed_memory() -> bool:
     libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
     libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD: larger arrays still come from the system
     return True
+
+
+# Where compiled kernels are kept
+
+
+@functools.cache
+def temporary_cache() -> str:
+    """A folder for compiled kernels in the system's temporary folder, or "" if none can be used; logs this once."""
+    own = os.getuid() if hasattr(os, "getuid") else None  # None on Windows: temporary folders are per user
+    try:
+        folder = Path(tempfile.gettempdir()) / f"tinymrcnn-kernels-{own}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+        if own is not None and (found.st_uid != own or not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o077):
+            raise PermissionError(f"'{folder}' is not this user's alone")  # its files are executed
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        log.warning("Compiled kernels can be kept nowhere (%s): every process compiles them anew.", error)
+        return ""
+    log.warning("Neither the package's folder nor the home can be written: compiled kernels are kept in '%s'.", folder)
+    return str(folder)
+
+
+def kept(folder: str | None, name: str, key: str, make: Callable[[], bytes]) -> bytes:
+    """What make() returns, from a file in this folder where an earlier process has left it there.
+
+    key: what the bytes depend on, besides the source of this package, all of it: a kernel calls functions of other
+    files. Nothing is kept where the folder is None or cannot be written."""
+    if folder is None:
+        return make()
+    digest = hashlib.sha256(key.encode())
+    for source in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(source.read_bytes())
+    file = Path(folder) / f"{digest.hexdigest()[:20]}-{name}"
+    with contextlib.suppress(OSError):
+        return file.read_bytes()
+    made = make()
+    with contextlib.suppress(OSError), replacing(make_folder(folder) / file.name) as out:
+        out.write(made)
+    return made

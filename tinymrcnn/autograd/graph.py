@@ -18,9 +18,9 @@ class Node:
     """A step of the graph. It refers to other Nodes only, never to data or to a Tensor, so that an array
     lives exactly as long as a closure captures it or a Tensor shows it.
 
-    A leaf was made by no operator; it owns the accumulated gradient."""
+    A leaf was made by no operator; it owns the accumulated gradient. home: where an optimiser wants that to lie."""
 
-    __slots__ = ("backward", "parents", "name", "grad", "is_leaf")
+    __slots__ = ("backward", "parents", "name", "grad", "home", "is_leaf")
 
     def __init__(
         self, backward: Backward | None = None, parents: tuple[Optional["Node"], ...] = (), name: str = "leaf"
@@ -29,6 +29,7 @@ class Node:
         self.parents = parents
         self.name = name
         self.grad: Array | None = None
+        self.home: Array | None = None
         self.is_leaf = backward is None
 
 

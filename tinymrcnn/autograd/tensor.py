@@ -355,9 +355,11 @@ class Tensor:
         for node in outputs_first(self.node):
             gradient = gradients.pop(node, None)
             if node.backward is None:
-                if gradient is not None:  # "positive": a copy in the same memory order
-                    before = [] if node.grad is None else [node.grad]
-                    node.grad = elementwise("add" if before else "positive", *before, gradient)
+                if gradient is not None and node.grad is not None:
+                    node.grad = elementwise("add", node.grad, gradient)
+                elif gradient is not None:
+                    node.grad = empty_like(gradient) if node.home is None else node.home
+                    node.grad[...] = gradient
                 continue
             if gradient is not None:
                 needs = tuple(parent is not None for parent in node.parents)

@@ -62,14 +62,15 @@ class Timing:
     repeats: int
 
 
-def import_torch(device: str) -> ModuleType | None:
-    """torch, where it and torchvision are installed and can use the device, computing in float32 as we do (no TF32)."""
+def import_torch(device: str, tf32: bool = False) -> ModuleType | None:
+    """torch, where it and torchvision are installed and can use the device, computing in float32 as we do: without
+    TF32, or with it."""
     if any(importlib.util.find_spec(name) is None for name in ("torch", "torchvision")):
         return None
     torch = importlib.import_module("torch")
     if device == "cuda" and not torch.cuda.is_available():
         return None
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
     return torch
 
 

@@ -106,7 +106,7 @@ def timed_training(laps: Laps, model, optimizer):
         (rpn, "decode_proposals", "proposals and their suppression"),
         (model, "sample", "targets of the RoIs"),
         (mask_rcnn, "mask_targets", "targets of the masks"),
-        (trainer, "clip_grad_norm", "clipping the gradient"),
+        (optimizer, "clip_grad_norm", "clipping the gradient"),
         (optimizer, "step", "optimiser"),
     )
     with contextlib.ExitStack() as stack:

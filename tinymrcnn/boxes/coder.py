@@ -12,7 +12,9 @@ Appendix C of the R-CNN paper, equation 2 of the Faster R-CNN paper. Lessons 05 
 import math
 from collections.abc import Sequence
 
-from tinymrcnn.backend import Array, array_module
+import numpy as np
+
+from tinymrcnn.backend import Array, array_module, like
 from tinymrcnn.boxes.geometry import check_boxes, check_positive_size
 
 # No correction enlarges a box more than 1000/16 times: exp() of a wild prediction would overflow.
@@ -64,13 +66,11 @@ class BoxCoder:
             )
         xp = array_module(deltas, boxes)
         deltas = deltas.reshape(deltas.shape[0], deltas.shape[1] // 4, 4)
-        wx, wy, ww, wh = self.weights
-        px, py, pw, ph = (values[:, None] for values in _centre_and_size(boxes))  # (N, 1) against (N, K)
-        gx = deltas[..., 0] / wx * pw + px
-        gy = deltas[..., 1] / wy * ph + py
-        gw = xp.exp(xp.minimum(deltas[..., 2] / ww, self.clip)) * pw
-        gh = xp.exp(xp.minimum(deltas[..., 3] / wh, self.clip)) * ph
-        return xp.stack([gx - 0.5 * gw, gy - 0.5 * gh, gx + 0.5 * gw, gy + 0.5 * gh], axis=-1)
+        deltas = deltas / like(np.array(self.weights, deltas.dtype), boxes)
+        sizes = (boxes[:, 2:] - boxes[:, :2])[:, None]  # x and y at once, (N, 1, 2) against (N, K, 2)
+        centres = deltas[..., :2] * sizes + (boxes[:, None, :2] + 0.5 * sizes)
+        halves = 0.5 * (xp.exp(xp.minimum(deltas[..., 2:], self.clip)) * sizes)
+        return xp.concatenate([centres - halves, centres + halves], axis=-1)
 
 
 def _centre_and_size(boxes: Array) -> tuple[Array, Array, Array, Array]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tinymrcnn.backend import Array, array_module
+from tinymrcnn.backend import Array, array_module, like
 
 
 def box_area(boxes: Array) -> Array:
@@ -43,15 +43,13 @@ def box_iou(boxes1: Array, boxes2: Array) -> Array:
     return intersection / xp.where(union > 0, union, 1)
 
 
-def clip_boxes_to_image(boxes: Array, size: tuple[int, int]) -> Array:
-    """(..., 4) boxes cut at the borders of an image of `size` (height, width): a new array."""
+def clip_boxes_to_image(boxes: Array, size: Any) -> Array:
+    """(..., 4) boxes cut at the borders of an image of `size` (height, width): a new array.
+
+    For boxes of N images (N, M, 4) size may be (N, 2), or a list of such pairs."""
     _check_last_axis(boxes, "boxes")
-    height, width = size
-    xp = array_module(boxes)
-    clipped = xp.empty_like(boxes)
-    clipped[..., 0::2] = xp.clip(boxes[..., 0::2], 0.0, float(width))
-    clipped[..., 1::2] = xp.clip(boxes[..., 1::2], 0.0, float(height))
-    return clipped
+    limits = np.tile(np.asarray(size, boxes.dtype)[..., ::-1], 2)  # (width, height) twice
+    return array_module(boxes).clip(boxes, 0, like(limits if limits.ndim == 1 else limits[:, None], boxes))
 
 
 def remove_small_boxes(boxes: Array, min_size: float) -> Array:

@@ -28,21 +28,22 @@ class Matcher:
         self.high, self.low, self.allow_low_quality = float(high), float(low), allow_low_quality
 
     def __call__(self, iou: Array) -> Array:
-        """iou: (G, A), G objects and A anchors. Returns (A,) int64: the object's row, BACKGROUND -1 or IGNORED -2.
+        """iou: (G, A), G objects and A anchors, or (N, G, A) of N images. Returns (A,), or (N, A), int64: the object's
+        row, BACKGROUND -1 or IGNORED -2.
 
         A column that is positive only as some object's best keeps the object that *it* overlaps most, which
         may be another one: so do the public models. Without objects everything is background.
         """
-        if iou.ndim != 2:
+        if iou.ndim not in (2, 3):
             raise ValueError(f"iou must have the shape (objects, anchors), not {tuple(iou.shape)}.")
         xp = array_module(iou)
         if iou.size == 0:
-            return xp.full(iou.shape[1], BACKGROUND, dtype=xp.int64)
-        best, matches = iou.max(axis=0), iou.argmax(axis=0)
+            return xp.full(iou.shape[:-2] + iou.shape[-1:], BACKGROUND, dtype=xp.int64)
+        best, matches = iou.max(axis=-2), iou.argmax(axis=-2)
         positive = best >= self.high
         if self.allow_low_quality:
             # An object that no anchor touches has a best IoU of 0, and every anchor elsewhere ties with it:
             # without the second condition all of them would become positive.
-            best_of_object = iou.max(axis=1, keepdims=True)
-            positive |= ((iou == best_of_object) & (best_of_object > 0)).any(axis=0)
+            best_of_object = iou.max(axis=-1, keepdims=True)
+            positive |= ((iou == best_of_object) & (best_of_object > 0)).any(axis=-2)
         return xp.where(positive, matches, xp.where(best >= self.low, IGNORED, BACKGROUND))

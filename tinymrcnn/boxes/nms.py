@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tinymrcnn.backend import Array, array_module, backend_of
+from tinymrcnn.backend import Array, array_module, backend_of, like, to_numpy
 from tinymrcnn.kernels import THREADS_PER_BLOCK, cpu_kernel, cuda, cuda_kernel, launch, run, scalar
 
 # The arithmetic, once for every target
@@ -107,35 +107,37 @@ def batched_nms(boxes: Array, scores: Array, idxs: Array, iou_threshold: float) 
     """
     xp = array_module(boxes, scores, idxs)
     _check_arguments(xp, boxes, scores, idxs, iou_threshold)
-    if len(boxes) == 0:
-        return xp.empty(0, np.int64)
     best_first = xp.argsort(-scores, kind="stable")
     grouped = best_first[xp.argsort(idxs[best_first], kind="stable")]
-    keep = xp.empty(len(boxes), bool)
-    keep[grouped] = _survivors(xp, boxes[grouped], idxs[grouped], iou_threshold)
+    groups, keep = to_numpy(idxs[grouped]), xp.ones(len(boxes), bool)
+    starts = np.flatnonzero(np.diff(groups, prepend=groups[:1] - 1, append=groups[-1:] + 1))
+    keep[grouped] = survivors(boxes[grouped], keep, starts, iou_threshold)
     return best_first[keep[best_first]]
 
 
-def _survivors(xp: Any, boxes: Array, groups: Array, iou_threshold: float) -> Array:
-    """Which boxes stay. The boxes are sorted by group, then by descending score."""
+def survivors(boxes: Array, there: Array, starts: np.ndarray, iou_threshold: float) -> Array:
+    """NMS of sorted boxes, which waits for nothing: which of the boxes (n, 4) stay, (n,) bool.
+
+    Group g is boxes starts[g] to starts[g + 1], by descending score; starts: (groups + 1,) on the host. there: (n,)
+    bool; a box that is not there does not stay, and suppresses no other."""
+    xp, keep = array_module(boxes, there), there.copy()
+    if len(boxes) == 0:
+        return keep
     threshold = boxes.dtype.type(iou_threshold)
     if float(threshold) > iou_threshold:
         threshold = np.nextafter(threshold, boxes.dtype.type(-1))  # so `>` decides as it would in float64
-    corners = xp.ascontiguousarray(boxes.T)
-    first_of_group = xp.concatenate([xp.ones(1, bool), groups[1:] != groups[:-1]])
-    starts = xp.concatenate([xp.flatnonzero(first_of_group), xp.full(1, len(boxes), np.int64)])
-    keep = xp.ones(len(boxes), bool)
+    corners, sizes, ends = xp.ascontiguousarray(boxes.T), np.diff(starts), like(starts, boxes)
     if backend_of(boxes).host_view is not None:
-        pairs = len(boxes) ** 2 // (len(starts) - 1)
-        run(nms_cpu, None, pairs, corners, starts, threshold, keep)
+        run(nms_cpu, None, int((sizes * sizes).sum()), corners, ends, threshold, keep)
         return keep
-    group = xp.cumsum(first_of_group) - 1
-    words = -(-int((starts[1:] - starts[:-1]).max()) // 64)
+    corners = xp.where(there, corners, 0)  # an empty box overlaps no other
+    words = -(-int(sizes.max()) // 64)
+    group = xp.searchsorted(ends, xp.arange(len(boxes)), side="right")  # and one more
     overlaps = xp.empty((len(boxes), words), np.uint64)
-    removed = xp.zeros((len(starts) - 1, words), np.uint64)
-    launch(overlaps_cuda, overlaps.size, corners, starts[group], starts[group + 1], threshold, overlaps)
-    launch(walk_cuda, len(removed) * THREADS_PER_BLOCK, overlaps, starts, removed, keep)
-    return keep
+    removed = xp.zeros((len(sizes), words), np.uint64)
+    launch(overlaps_cuda, overlaps.size, corners, ends[group - 1], ends[group], threshold, overlaps)
+    launch(walk_cuda, len(removed) * THREADS_PER_BLOCK, overlaps, ends, removed, keep)
+    return keep & there
 
 
 def _check_arguments(xp: Any, boxes: Array, scores: Array, idxs: Array, iou_threshold: float) -> None:

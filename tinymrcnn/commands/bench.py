@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 from pathlib import Path
 
+from tinymrcnn import backend
 from tinymrcnn.backend import cuda_problem, resolve_device
 from tinymrcnn.bench import cases, measure, report
 from tinymrcnn.bench.coco import evaluation_cases
@@ -34,22 +35,28 @@ def run_bench(
     threads: int | None = None,
     quick: bool = False,
     profile: bool = False,
+    tf32: bool = False,
     out=None,
 ) -> int:
     """Measure a group of rows, or all, print it line by line, and write the JSON. Returns 0, whatever the numbers.
 
     group: one of OPERATORS, "model", "train" or "all". threads: of both sides, else the cores. quick: tiny sizes.
-    profile: with "train", operator by operator, and a picture next to the JSON. out: the JSON file.
+    profile: with "train", operator by operator, and a picture next to the JSON. tf32: on a GPU, both sides' products
+    of float32 numbers with TF32, which stays switched on. out: the JSON file.
     Raises RuntimeError where a GPU is asked for and there is none, ValueError for options that do not fit, OSError
     where the file cannot be written or holds something else; before the work starts."""
     if profile and group != "train":
         raise ValueError("--profile goes with the training steps: tinymrcnn bench train --profile.")
     device = resolve_device(device)
+    if tf32 and device != "cuda":
+        raise ValueError(f"--tf32 is for products on a GPU, and this run is on '{device}': name --device cuda.")
     threads = measure.available_threads() if threads is None else threads
-    path = _results_file(group, device, profile, quick, out)
-    setting = measure.Setting(device, None if profile else measure.import_torch(device), quick)
+    path = _results_file(group, device + "_tf32" * tf32, profile, quick, out)
+    setting = measure.Setting(device, None if profile else measure.import_torch(device, tf32), quick)
+    tf32 = device == "cuda" and backend.tf32(tf32)
     with measure.same_threads(threads, setting.torch):
-        head = _head(f"{group}{' --profile' * profile}{' --quick' * quick}", setting, threads)
+        head = _head(f"{group}{' --profile' * profile}{' --quick' * quick}{' --tf32' * tf32}", setting, threads)
+        head["tf32"] = tf32
         _print_head(head)
         if profile:
             profiles = _profile(setting)

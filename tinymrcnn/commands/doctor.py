@@ -148,7 +148,7 @@ def _cuda_compiler():
 
 
 def _gpu():
-    from tinymrcnn.backend import cuda_problem
+    from tinymrcnn.backend import cuda_problem, tf32
 
     names = _gpu_names()
     failure = cuda_problem()
@@ -162,6 +162,10 @@ def _gpu():
         )
         return
     yield ok(f"CuPy {_version('cupy-cuda12x') or _version('cupy-cuda13x') or ''} computes")
+    if tf32():
+        yield ok("TF32: on (CUPY_TF32). Products of float32 are computed on 10 of the 23 bits of their fractions")
+    else:
+        yield ok("TF32: off. CUPY_TF32=1 makes products of float32 faster, on 10 of the 23 bits of their fractions")
     if failure := _roi_align_problem("cuda"):
         yield problem(
             f"Numba CUDA: {failure} numba-cuda {_version('numba-cuda') or 'is not installed'}; "

@@ -11,7 +11,8 @@ import numpy as np
 from tinymrcnn import ops
 from tinymrcnn.autograd import Tensor
 from tinymrcnn.backend import Array, array_module, like, to_numpy
-from tinymrcnn.boxes import BoxCoder, Matcher, batched_nms, box_iou, clip_boxes_to_image, sample_balanced
+from tinymrcnn.boxes import BoxCoder, Matcher, box_iou, clip_boxes_to_image, sample_balanced
+from tinymrcnn.boxes.nms import survivors
 from tinymrcnn.nn import Linear, Module
 from tinymrcnn.nn.init import normal
 from tinymrcnn.settings import Count, Fraction, NotNegative, PoolSize, Positive, Settings, Width
@@ -76,8 +77,8 @@ class BoxPredictor(Module):
 class RoISamples:
     """The RoIs of one image on which the box and mask branch are trained, positives first.
 
-    boxes: (S, 4) device array. objects: (P,) the ground truth of each positive, labels: (S,) its class, 0 for the
-    rest; both int64 on the host."""
+    boxes: (S, 4). objects: (P,) the ground truth of each positive, labels: (S,) its class, 0 for the rest; both int64.
+    All are on the host, where the samples are drawn (but the boxes of MNC's second pass)."""
 
     boxes: Array
     objects: np.ndarray
@@ -95,18 +96,17 @@ def box_targets(rois: Array, gt_boxes: Array, settings: BoxSettings) -> Array:
 
 
 def sample_rois(
-    proposals: Array, target: dict[str, Array], *, settings: BoxSettings, rng: np.random.Generator
+    proposals: np.ndarray, target: dict[str, np.ndarray], *, settings: BoxSettings, rng: np.random.Generator
 ) -> RoISamples:
     """Draw the RoIs of one image from its proposals and the ground truth itself, which is appended so that there
     are positives from the first step on. The background is drawn too: the branch must learn to say no."""
-    xp = array_module(proposals)
-    candidates = xp.concatenate([proposals, target["boxes"]])
-    matches = to_numpy(box_targets(candidates, target["boxes"], settings))
+    candidates = np.concatenate([proposals, target["boxes"]])
+    matches = box_targets(candidates, target["boxes"], settings)
     positives, negatives = sample_balanced(matches, settings.samples, settings.positive_fraction, rng)
     index = np.concatenate([positives, negatives])
     classes = np.zeros(len(index), np.int64)
-    classes[: len(positives)] = to_numpy(target["labels"])[matches[positives]]
-    return RoISamples(candidates[like(index, candidates)], matches[positives], classes)
+    classes[: len(positives)] = target["labels"][matches[positives]]
+    return RoISamples(candidates[index], matches[positives], classes)
 
 
 # Loss
@@ -126,8 +126,10 @@ def box_loss(
     positives = np.flatnonzero(labels)
     column = labels[positives] if deltas.shape[1] > 4 else 0 * positives
     of_class = deltas.reshape(len(labels), deltas.shape[1] // 4, 4)[positives, column]  # (P, 4)
-    targets = [coder.encode(b[like(s.objects, b)], s.positives) for b, s in zip(gt_boxes, samples, strict=True)]
-    box = ops.smooth_l1_loss(of_class, xp.concatenate(targets), beta=settings.beta, reduction="sum")
+    objects = xp.concatenate([b[like(s.objects, b)] for b, s in zip(gt_boxes, samples, strict=True)])
+    boxes = [s.positives for s in samples]
+    targets = coder.encode(objects, like(array_module(*boxes).concatenate(boxes), objects))
+    box = ops.smooth_l1_loss(of_class, targets, beta=settings.beta, reduction="sum")
     return {"loss_classifier": (classification, len(labels)), "loss_box_reg": (box, len(labels))}
 
 
@@ -136,20 +138,37 @@ def box_loss(
 
 def decode_detections(
     logits: Array, deltas: Array, *, rois: Array, image_size: tuple[int, int], settings: BoxSettings
-) -> dict[str, Array]:
+) -> dict[str, np.ndarray]:
     """The detections of one image: every class of every RoI that scores well, without duplicates within a class.
 
     logits (R, K), deltas (R, 4K), rois (R, 4). Returns boxes (D, 4), scores (D,), labels (D,), the best
-    max_detections over all classes, best first. Whatever is not finite is dropped."""
-    xp = array_module(logits)
-    num_classes = logits.shape[1]
-    scores = ops.softmax(Tensor(logits), 1).data[:, 1:].reshape(-1)  # (R (K - 1),)
-    boxes = clip_boxes_to_image(settings.coder().decode(deltas, rois), image_size)[:, 1:].reshape(-1, 4)
-    labels = xp.tile(xp.arange(1, num_classes), len(rois))
-    sizes = boxes[:, 2:] - boxes[:, :2]
+    max_detections over all classes, best first, on the host. Whatever is not finite is dropped."""
+    best = best_detections(logits, deltas, rois=rois, image_size=image_size, settings=settings)
+    return as_detections(to_numpy(best))
+
+
+def best_detections(
+    logits: Array, deltas: Array, *, rois: Array, image_size: tuple[int, int], settings: BoxSettings
+) -> Array:
+    """The arguments of decode_detections to its result as one array where the logits are, (max_detections, 6): x1, y1,
+    x2, y2, score, label, of which it waits for nothing. Of fewer detections the rest has the score minus infinity."""
+    xp, classes = array_module(logits), logits.shape[1] - 1
+    scores = ops.softmax(Tensor(logits), 1).data[:, 1:].reshape(-1)  # (R (K - 1),), as the arrays that follow
+    boxes = clip_boxes_to_image(settings.coder().decode(deltas, like(rois, deltas)), image_size)
+    boxes = boxes[:, 1:].reshape(-1, 4)
     # comparisons with NaN are false, so what is not finite goes with the low scores
-    large = (sizes >= settings.min_box_size).all(axis=1) & xp.isfinite(sizes).all(axis=1)
-    good = xp.flatnonzero((scores > settings.score_threshold) & large)
-    boxes, scores, labels = boxes[good], scores[good], labels[good]
-    keep = batched_nms(boxes, scores, labels, settings.nms)[: settings.max_detections]
-    return {"boxes": boxes[keep], "scores": scores[keep], "labels": labels[keep]}
+    good = (scores > settings.score_threshold) & (boxes[:, 2:] - boxes[:, :2] >= settings.min_box_size).all(axis=1)
+    scores = xp.where(good, scores, -np.inf)
+    order = xp.argsort(-scores.reshape(-1, classes), axis=0, kind="stable")  # of each class, the best RoI first
+    rows = (order.T * classes + xp.arange(classes)[:, None]).reshape(-1)  # class by class
+    keep = survivors(boxes[rows], good[rows], len(rois) * np.arange(classes + 1), settings.nms)
+    scores[rows] = xp.where(keep, scores[rows], -np.inf)
+    best = xp.argsort(-scores, kind="stable")[: settings.max_detections]
+    labels = (best % classes + 1).astype(scores.dtype)
+    return xp.concatenate([boxes[best], scores[best, None], labels[:, None]], axis=1)
+
+
+def as_detections(best: np.ndarray) -> dict[str, np.ndarray]:
+    """The rows of best_detections on the host as boxes (D, 4), scores (D,) and labels (D,)."""
+    best = best[best[:, 4] > -np.inf]
+    return {"boxes": best[:, :4], "scores": best[:, 4], "labels": best[:, 5].astype(np.int64)}

@@ -115,7 +115,7 @@ def read_rois(maps: tuple[Tensor, Tensor], rois: list[Array], stride: int, setti
     The corners of RoIs are rounded to pixels, as in the authors' code, and not to the maps' cells, as ps_roi_pool would
     round them; and so are the bins, of which the authors' are rounded outwards to cells."""
     rois = [on_pixels(boxes) for boxes in rois]
-    joined = boxes_to_rois([boxes + stride for boxes in rois])  # the maps' rim is a cell
+    joined = like(boxes_to_rois([boxes + stride for boxes in rois]), maps[0].data)  # the maps' rim is a cell
     size, group = settings.pooled, settings.group
     scores, deltas = (ps_roi_pool_unchecked(each, joined, size, 1.0, group, split=stride) for each in maps)
     return Reading(rois, scores.reshape(len(joined), scores.shape[1] // 2, 2, size, size), deltas.mean((2, 3)))
@@ -138,7 +138,7 @@ def mask_logits(scores: Tensor, rows: np.ndarray, labels: np.ndarray) -> Tensor:
 def fcis_mask_targets(masks: Array, rois: Array, *, objects: np.ndarray, settings: FCISSettings) -> Array:
     """What each positive RoI should say: masks (G, H, W) of the image, rois (P, 4), objects (P,) host indices of the
     masks, to (P, m, m) floats, 0 and 1."""
-    crops = crop_masks(masks, rois, settings.pooled, index=like(objects, rois))
+    crops = crop_masks(masks, like(rois, masks), settings.pooled, index=like(objects, masks))
     targets: Array = (crops >= settings.mask_threshold).astype(crops.dtype)
     return targets
 
@@ -166,12 +166,11 @@ def refine(reading: Reading, sizes: list[tuple[int, int]], settings: BoxSettings
     """The RoIs with their corrections, clipped to the images of these (height, width): per image (R_i, 4).
 
     An RoI whose correction is not finite stays as it is."""
-    xp, coder = array_module(reading.deltas.data), settings.coder()
-    ends = np.cumsum([len(rois) for rois in reading.rois])[:-1].tolist()
+    coder, ends = settings.coder(), np.cumsum([len(rois) for rois in reading.rois])[:-1].tolist()
     refined = []
-    for rois, deltas, size in zip(reading.rois, xp.split(reading.deltas.data, ends), sizes, strict=True):
+    for rois, deltas, size in zip(reading.rois, np.split(to_numpy(reading.deltas.data), ends), sizes, strict=True):
         boxes = clip_boxes_to_image(coder.decode(deltas, rois)[:, 0], size)
-        refined.append(xp.where(xp.isfinite(boxes).all(axis=1, keepdims=True), boxes, rois))
+        refined.append(np.where(np.isfinite(boxes).all(axis=1, keepdims=True), boxes, rois))
     return refined
 
 

@@ -100,7 +100,7 @@ def mask_targets(masks: Array, rois: Array, *, objects: np.ndarray, size: int, s
 
     masks (G, H, W) of the image, rois (P, 4), objects (P,) host indices of the masks. Returns (P, size, size) floats,
     0 and 1 (soft_mask_targets: the interpolated values between)."""
-    crops = crop_masks(masks, rois, size, aligned=settings.crop_aligned, index=like(objects, rois))
+    crops = crop_masks(masks, like(rois, masks), size, aligned=settings.crop_aligned, index=like(objects, masks))
     return crops if settings.soft_mask_targets else (crops >= 0.5).astype(crops.dtype)
 
 

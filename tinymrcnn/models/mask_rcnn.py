@@ -10,7 +10,7 @@ import numpy as np
 
 from tinymrcnn.autograd import Tensor, cat
 from tinymrcnn.backend import Array, array_module, backend_of, to_numpy
-from tinymrcnn.models.box_branch import BoxHead, BoxPredictor, RoISamples, box_loss, decode_detections
+from tinymrcnn.models.box_branch import BoxHead, BoxPredictor, RoISamples, as_detections, best_detections, box_loss
 from tinymrcnn.models.mask_branch import MaskHead, MaskMLP, MaskPredictor, decode_masks, mask_loss, mask_targets
 from tinymrcnn.models.resnet import make_stage
 from tinymrcnn.models.transform import Batch
@@ -65,12 +65,14 @@ class MaskRCNN(TwoStage):
         return box_loss(logits, deltas, gt_boxes=batch.gt_boxes, samples=samples, settings=self.config.box)
 
     def box_detections(self, roi_features: Tensor, batch: Batch, proposals: list[Array]) -> list[dict[str, Array]]:
-        """Per image boxes, scores and labels in the resized image, best first."""
+        """Per image boxes, scores and labels in the resized image, best first, on the host, which waits once."""
         logits, deltas = (output.data for output in self.box_branch(roi_features))
         xp, ends = array_module(logits), np.cumsum([len(boxes) for boxes in proposals])[:-1].tolist()
         parts = zip(xp.split(logits, ends), xp.split(deltas, ends), proposals, batch.sizes, strict=True)
-        decode = functools.partial(decode_detections, settings=self.config.box)
-        return [decode(*outputs, rois=rois, image_size=size) for *outputs, rois, size in parts]
+        decode = functools.partial(best_detections, settings=self.config.box)
+        best = [decode(*outputs, rois=rois, image_size=size) for *outputs, rois, size in parts]
+        ends = np.cumsum([len(rows) for rows in best])[:-1].tolist()
+        return [as_detections(rows) for rows in np.split(to_numpy(xp.concatenate(best)), ends)]
 
     # The mask branch
 
@@ -98,7 +100,7 @@ class MaskRCNN(TwoStage):
 
     def mask_detections(self, features: list[Tensor], detections: list[dict[str, Array]]) -> list[np.ndarray]:
         """Per image the masks (D, m, m) of its detections: probabilities, on the host."""
-        labels = [to_numpy(detection["labels"]) for detection in detections]
+        labels = [detection["labels"] for detection in detections]
         logits = self.mask_branch(features, [detection["boxes"] for detection in detections])
         masks = decode_masks(logits, np.concatenate(labels), settings=self.config.mask)
         ends = np.cumsum([len(part) for part in labels])[:-1].tolist()

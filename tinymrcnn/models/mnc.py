@@ -26,7 +26,7 @@ import numpy as np
 
 from tinymrcnn import ops
 from tinymrcnn.autograd import Tensor, cat, maximum, minimum
-from tinymrcnn.backend import Array, array_module, like, to_numpy
+from tinymrcnn.backend import Array, array_module, like, to_device, to_numpy
 from tinymrcnn.boxes import BoxCoder, box_area, crop_masks
 from tinymrcnn.models.box_branch import BoxHead, BoxPredictor, BoxSettings, RoISamples, box_loss, box_targets
 from tinymrcnn.models.resnet import make_stage
@@ -122,7 +122,7 @@ def crop_objects(masks: Array, samples: RoISamples, size: int) -> tuple[Array, A
     """The objects of the positives, of masks (G, H, W): which part of each of an RoI's cells they cover, (P, size,
     size), and how many pixels they have in the whole image, (P,)."""
     index = like(samples.objects, masks)
-    crops = crop_masks(masks, samples.positives, size, index=index)
+    crops = crop_masks(masks, like(samples.positives, masks), size, index=index)
     return crops, masks.sum(axis=(1, 2), dtype=crops.dtype)[index]
 
 
@@ -166,6 +166,10 @@ class MNC(TwoStage):
             seg_cls_score=Linear(hidden, config.num_classes, init=normal(0.01)),
         )
 
+    def rois(self, boxes: list[Array]) -> Tensor:
+        """Per image (R_i, 4) boxes as RoIs (R, 5) on the model's device."""
+        return Tensor(to_device(boxes_to_rois(boxes), self.device))
+
     def warp(self, features: list[Tensor], rois: Tensor) -> Tensor:
         """RoIs (R, 5) -> (R, C, g, g): the largest of 2 x 2 samples in every cell. Gradients reach the corners."""
         samples = roi_crop_unchecked(features[0], rois, 2 * self.grid, 1 / self.config.strides[0])
@@ -190,7 +194,7 @@ class MNC(TwoStage):
 
     def branch_losses(self, features: list[Tensor], batch: Batch, samples: list[RoISamples]) -> LossSums:
         """loss_classifier, loss_box_reg, loss_mask and loss_mask_classifier; of two passes the sum of their losses."""
-        stages = self.run_stages(features, Tensor(boxes_to_rois([s.boxes for s in samples])))
+        stages = self.run_stages(features, self.rois([s.boxes for s in samples]))
         sums = self.stage_losses(stages, batch, samples)
         if not self.config.mnc.second_pass:
             return sums
@@ -216,7 +220,10 @@ class MNC(TwoStage):
         settings, box, xp = self.config.mnc, self.config.box, array_module(stages.rois.data)
         sums = box_loss(stages.box_classes, stages.deltas, gt_boxes=batch.gt_boxes, samples=samples, settings=box)
         targets = zip(batch.targets or (), samples, strict=True)
-        parts = [(s.positives, *crop_objects(target["masks"], s, settings.size)) for target, s in targets]
+        parts = [
+            (like(s.positives, target["masks"]), *crop_objects(target["masks"], s, settings.size))
+            for target, s in targets
+        ]
         rois, crops, areas = (xp.concatenate(of_images) for of_images in zip(*parts, strict=True))
         labels = np.concatenate([s.labels for s in samples])
         rows = np.flatnonzero(labels)
@@ -232,7 +239,7 @@ class MNC(TwoStage):
     def branch_detections(self, features: list[Tensor], batch: Batch, proposals: list[Array]) -> list[dict[str, Array]]:
         """Boxes, labels, scores and masks from the proposals and, in the second pass, from the proposals corrected."""
         settings, ends = self.config.mnc, np.cumsum([len(boxes) for boxes in proposals])[:-1].tolist()
-        passes, rois = [], Tensor(boxes_to_rois(proposals))
+        passes, rois = [], self.rois(proposals)
         for _ in range(1 + settings.second_pass):
             stages = self.run_stages(features, rois)
             boxes = array_module(rois.data).split(rois.data[:, 1:], ends)
@@ -247,7 +254,7 @@ class MNC(TwoStage):
         """Per image the masks (D, 2m, 2m) of given detections, with their boxes (the labels make no difference), as
         stage 2 has them, without votes: probabilities, cut at 0.5, on the host."""
         boxes = [each["boxes"] for each in detections]
-        masks = to_numpy(ops.sigmoid(self.roi_heads.mask(self.warp(features, Tensor(boxes_to_rois(boxes))))).data)
+        masks = to_numpy(ops.sigmoid(self.roi_heads.mask(self.warp(features, self.rois(boxes)))).data)
         parts = np.split(masks, np.cumsum([len(part) for part in boxes])[:-1])
         lying = (masks_over(to_numpy(b), m, to_numpy(b)) for b, m in zip(boxes, parts, strict=True))
         return [cut_at_half(each, self.config.mnc.mask_threshold) for each in lying]

@@ -8,8 +8,10 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+import numpy as np
+
 from tinymrcnn.autograd import Tensor
-from tinymrcnn.backend import Array, array_module
+from tinymrcnn.backend import Array, array_module, backend_of, to_device, to_numpy
 from tinymrcnn.roi.roi_align import roi_align_unchecked
 from tinymrcnn.roi.roi_pool import roi_pool_unchecked
 from tinymrcnn.roi.roi_warp import roi_warp_unchecked
@@ -59,16 +61,17 @@ def pool_rois(
 ) -> Tensor:
     """Cut every RoI out of the level that suits it.
 
-    features: the maps (N, C, H_l, W_l), finest first. boxes: per image (R_i, 4) in pixels of the padded images.
-    scales: cells per pixel of every level. Returns (R, C, output_size, output_size), image by image."""
-    xp = array_module(features[0].data)
-    rois = boxes_to_rois(boxes)  # (R, 5)
+    features: the maps (N, C, H_l, W_l), finest first. boxes: per image (R_i, 4) in pixels of the padded images, on the
+    host (on a GPU, a map's level is waited for). scales: cells per pixel of every level.
+    Returns (R, C, output_size, output_size), image by image."""
+    rois, device = boxes_to_rois(boxes), backend_of(features[0].data).device  # (R, 5)
     if len(features) == 1:
-        return cut_rois(features[0], rois, output_size, scales[0], settings)
+        return cut_rois(features[0], to_device(rois, device), output_size, scales[0], settings)
+    rois = to_numpy(rois)
     levels = assign_levels(rois[:, 1:], scales, settings)
-    rows = [xp.flatnonzero(levels == level) for level in range(len(features))]
+    rows = [np.flatnonzero(levels == level) for level in range(len(features))]
     parts = [
-        cut_rois(feature, rois[of_level], output_size, scale, settings)
+        cut_rois(feature, to_device(rois[of_level], device), output_size, scale, settings)
         for feature, of_level, scale in zip(features, rows, scales, strict=True)
     ]
-    return interleave(parts, rows)
+    return interleave(parts, [to_device(of_level, device) for of_level in rows])

@@ -11,6 +11,8 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+import numpy as np
+
 from tinymrcnn import ops
 from tinymrcnn.autograd import Tensor
 from tinymrcnn.nn import BatchNorm2d, Conv2d, FrozenBatchNorm2d, GroupNorm, MaxPool2d, Module, ReLU, Sequential
@@ -64,17 +66,18 @@ def make_norm(channels: int, settings: ResNetSettings) -> Module:
     return BatchNorm2d(channels, settings.norm_eps)
 
 
-def conv_norm(x: Tensor, conv: Conv2d, norm: Module, relu: ReLU | None = None) -> Tensor:
-    """relu(norm(conv(x))), or without the ReLU.
+def conv_norm(x: Tensor, conv: Conv2d, norm: Module, residual: Tensor | None = None, relu: bool = False) -> Tensor:
+    """relu(norm(conv(x)) + residual), or without the residual or the ReLU: one pass over the memory, after the conv.
 
-    A frozen normalisation only scales and shifts the channels, so it moves into the filters and the bias."""
-    if isinstance(norm, FrozenBatchNorm2d):
-        scale, shift = norm.scale_and_shift()
-        filters = conv.weight * scale.reshape(-1, 1, 1, 1)
-        sizes = conv.stride, conv.padding, conv.dilation
-        return ops.conv2d(x, filters, Tensor(shift), *sizes, relu=relu is not None, groups=conv.groups)
-    out: Tensor = norm(conv(x))
-    return out if relu is None else relu(out)
+    A frozen normalisation only scales and shifts channels: on the CPU it moves into the filters and the bias, and a
+    ReLU follows there; what has a residual needs the pass anyway."""
+    if residual is not None or not isinstance(norm, FrozenBatchNorm2d) or not isinstance(x.data, np.ndarray):
+        out: Tensor = norm(conv(x), residual, relu)
+        return out
+    scale, shift = norm.scale_and_shift()
+    filters = conv.weight * scale.reshape(-1, 1, 1, 1)
+    sizes = conv.stride, conv.padding, conv.dilation
+    return ops.conv2d(x, filters, Tensor(shift), *sizes, relu=relu, groups=conv.groups)
 
 
 class BasicBlock(Module):
@@ -86,13 +89,13 @@ class BasicBlock(Module):
         self.bn1 = make_norm(width, settings)
         self.conv2 = Conv2d(width, width, 3, padding=dilation, dilation=dilation, bias=False)
         self.bn2 = make_norm(width, settings)
-        self.relu = ReLU()
+        self.relu = ReLU()  # conv_norm computes it; it has a number among the modules, by which weights are drawn
         self.downsample = make_shortcut(in_channels, width, stride, settings)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = conv_norm(x, self.conv1, self.bn1, self.relu)
-        out = conv_norm(out, self.conv2, self.bn2)
-        return ops.add_relu(out, x if self.downsample is None else conv_norm(x, *self.downsample))
+        out = conv_norm(x, self.conv1, self.bn1, relu=True)
+        shortcut = x if self.downsample is None else conv_norm(x, *self.downsample)
+        return conv_norm(out, self.conv2, self.bn2, shortcut, relu=True)
 
 
 class Bottleneck(Module):
@@ -114,10 +117,10 @@ class Bottleneck(Module):
         self.downsample = make_shortcut(in_channels, out_channels, stride, settings)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = conv_norm(x, self.conv1, self.bn1, self.relu)
-        out = conv_norm(out, self.conv2, self.bn2, self.relu)
-        out = conv_norm(out, self.conv3, self.bn3)
-        return ops.add_relu(out, x if self.downsample is None else conv_norm(x, *self.downsample))
+        out = conv_norm(x, self.conv1, self.bn1, relu=True)
+        out = conv_norm(out, self.conv2, self.bn2, relu=True)
+        shortcut = x if self.downsample is None else conv_norm(x, *self.downsample)
+        return conv_norm(out, self.conv3, self.bn3, shortcut, relu=True)
 
 
 BLOCKS: dict[str, type[BasicBlock] | type[Bottleneck]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
@@ -159,7 +162,7 @@ class ResNet(Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         """(N, 3, H, W) images to the map of every stage, finest first: (N, C_i, H / s_i, W / s_i), s_i the settings'
         map_stride, with the usual strides 4, 8, 16, 32."""
-        x = self.maxpool(conv_norm(images, self.conv1, self.bn1, self.relu))
+        x = self.maxpool(conv_norm(images, self.conv1, self.bn1, relu=True))
         maps = []
         for i in range(len(self.out_channels)):
             x = getattr(self, f"layer{i + 1}")(x)

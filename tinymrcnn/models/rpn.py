@@ -5,17 +5,19 @@ Ren et al., Faster R-CNN (2015), section 3.1; on a pyramid as in section 4.1 of 
 and inference, in this order. Lesson 05 steps through them.
 """
 
+import functools
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from tinymrcnn import ops
 from tinymrcnn.autograd import Tensor, cat
-from tinymrcnn.backend import Array, array_module, like, to_numpy
-from tinymrcnn.boxes import BoxCoder, batched_nms, box_iou, clip_boxes_to_image, remove_small_boxes, sample_balanced
+from tinymrcnn.backend import Array, array_module, like, to_device, to_numpy
+from tinymrcnn.boxes import BoxCoder, box_iou, clip_boxes_to_image, sample_balanced
 from tinymrcnn.boxes.anchors import AnchorGenerator
 from tinymrcnn.boxes.matching import Matcher
+from tinymrcnn.boxes.nms import survivors
 from tinymrcnn.nn import Conv2d, Module, Sequential
 from tinymrcnn.nn.init import normal
 from tinymrcnn.settings import Count, Fraction, NotNegative, Positive, Settings, Width
@@ -62,6 +64,9 @@ class RPNSettings(Settings):
                 f"RPNSettings: anchor_sizes is {self.anchor_sizes}; every level must have as many sizes as the "
                 "others, because one head predicts for all of them."
             )
+
+    def matcher(self) -> Matcher:
+        return Matcher(self.fg_iou, self.bg_iou, allow_low_quality=True)
 
     def anchor_generator(self) -> AnchorGenerator:
         return AnchorGenerator(self.anchor_sizes, self.aspect_ratios, self.anchor_rounded, self.anchor_order)
@@ -111,6 +116,13 @@ class Anchors(NamedTuple):
     level_sizes: list[int]
 
 
+@functools.lru_cache(maxsize=8)
+def anchors_on(device: str, dtype: Any, generator: AnchorGenerator, *grids: Any) -> Anchors:
+    """The Anchors generator(*grids), of all levels, on a device, where they stay: do not change them."""
+    levels = generator(*grids)
+    return Anchors(to_device(np.concatenate(levels).astype(dtype), device), [len(level) for level in levels])
+
+
 class RPNOutputs(NamedTuple):
     """The RPN's outputs for every anchor: logits (N, A) and deltas (N, A, 4)."""
 
@@ -123,7 +135,7 @@ def rpn_targets(anchors: Array, gt_boxes: Array, settings: RPNSettings) -> Array
     """The object of every anchor: (A, 4) anchors and (G, 4) ground truth to (A,) int64, -1 background, -2 ignored.
 
     Positive from fg_iou on, or as the best anchor of some object; background below bg_iou; ignored between."""
-    return Matcher(settings.fg_iou, settings.bg_iou, allow_low_quality=True)(box_iou(gt_boxes, anchors))
+    return settings.matcher()(box_iou(gt_boxes, anchors))
 
 
 def sample_anchors(matches: Array, settings: RPNSettings, rng: np.random.Generator) -> AnchorSamples:
@@ -151,9 +163,9 @@ def rpn_loss(
     labels = (np.arange(len(index)) < len(positives)).astype(np.dtype(outputs.logits.dtype))
     logits, deltas = outputs.logits.reshape(-1)[index], outputs.deltas.reshape(-1, 4)[positives]
     objectness = ops.binary_cross_entropy_with_logits(logits, like(labels, anchors), reduction="sum")
-    pairs = [(b[like(s.objects, b)], anchors[like(s.positives, b)]) for b, s in zip(gt_boxes, samples, strict=True)]
-    targets = [CODER.encode(objects, chosen) for objects, chosen in pairs]
-    box = ops.smooth_l1_loss(deltas, xp.concatenate(targets), beta=settings.box_beta, reduction="sum")
+    objects = xp.concatenate([b[like(s.objects, b)] for b, s in zip(gt_boxes, samples, strict=True)])
+    targets = CODER.encode(objects, anchors[like(np.concatenate([s.positives for s in samples]), anchors)])
+    box = ops.smooth_l1_loss(deltas, targets, beta=settings.box_beta, reduction="sum")
     count = settings.samples * len(samples) if settings.fixed_count else len(index)
     return {"loss_objectness": (objectness, count), "loss_rpn_box_reg": (box, count)}
 
@@ -162,27 +174,32 @@ def rpn_loss(
 
 
 def decode_proposals(
-    logits: Array, deltas: Array, *, anchors: Anchors, image_size: tuple[int, int], settings: RPNSettings,
+    logits: Array, deltas: Array, *, anchors: Anchors, image_sizes: list[tuple[int, int]], settings: RPNSettings,
     training: bool,
-) -> tuple[Array, Array]:  # fmt: skip
-    """The proposals of one image: the best anchors of every level, corrected, clipped, without duplicates.
+) -> list[tuple[Array, Array]]:  # fmt: skip
+    """The proposals of all images: the best anchors of every level, corrected, clipped, without duplicates.
 
-    logits (A,), deltas (A, 4). training: which of the settings' numbers of proposals hold.
-    Returns (boxes (P, 4), logits (P,)), best first. Proposals that are not finite are dropped."""
-    xp = array_module(logits)
-    pre_nms = settings.pre_nms_train if training else settings.pre_nms_test
+    logits (N, A), deltas (N, A, 4). training: which of the settings' numbers of proposals hold.
+    Returns (boxes (P, 4), logits (P,)) of every image, best first, on the host: a GPU works on as many candidates of
+    every image and level as may be left, and what is left of them is copied, in one piece. Proposals that are not
+    finite are dropped."""
+    xp, pre_nms = array_module(logits), settings.pre_nms_train if training else settings.pre_nms_test
     post_nms = settings.post_nms_train if training else settings.post_nms_test
-    chosen, start = [], 0
-    for size in anchors.level_sizes:
-        chosen.append(xp.argsort(-logits[start : start + size], kind="stable")[:pre_nms] + start)
-        start += size
-    index = xp.concatenate(chosen)
-    levels = xp.concatenate([xp.full(len(best), level, xp.int64) for level, best in enumerate(chosen)])
-    boxes, scores = CODER.decode(deltas[index], anchors.boxes[index])[:, 0], logits[index]
-    finite = xp.isfinite(boxes).all(axis=1) & xp.isfinite(scores)
-    boxes, scores, levels = boxes[finite], scores[finite], levels[finite]
-    boxes = clip_boxes_to_image(boxes, image_size)
-    keep = remove_small_boxes(boxes, settings.min_proposal_size)
-    boxes, scores, levels = boxes[keep], scores[keep], levels[keep]
-    keep = batched_nms(boxes, scores, levels, settings.nms)[:post_nms]
-    return boxes[keep], scores[keep]
+    offsets = np.cumsum([0, *anchors.level_sizes])
+    levels = xp.split(-logits, offsets[1:-1].tolist(), axis=1)
+    chosen = [xp.argsort(level, axis=1, kind="stable")[:, :pre_nms] for level in levels]
+    counts, images = [best.shape[1] for best in chosen], np.arange(len(logits))[:, None]
+    index = xp.concatenate(chosen, axis=1) + like(np.repeat(offsets[:-1], counts), logits)  # (N, K) anchors
+    rows = (index + like(images * logits.shape[1], logits)).reshape(-1)
+    scores = logits.reshape(-1)[rows].reshape(index.shape)
+    boxes = CODER.decode(deltas.reshape(-1, 4)[rows], anchors.boxes[index.reshape(-1)]).reshape(*index.shape, 4)
+    finite = xp.isfinite(boxes).all(axis=2) & xp.isfinite(scores)
+    boxes = clip_boxes_to_image(boxes, image_sizes)
+    good = finite & (boxes[..., 2:] - boxes[..., :2] >= settings.min_proposal_size).all(axis=2)
+    starts = np.append(np.cumsum([0, *counts])[:-1] + images * sum(counts), index.size)  # of every image's levels
+    keep = survivors(boxes.reshape(-1, 4), good.reshape(-1), starts, settings.nms).reshape(index.shape)
+    ranked = xp.where(keep, scores, -np.inf)
+    best = xp.argsort(-ranked, axis=1, kind="stable")[:, :post_nms] + like(images * sum(counts), logits)
+    found = xp.concatenate([boxes, ranked[..., None]], axis=2).reshape(-1, 5)[best.reshape(-1)]
+    of_images = to_numpy(found).reshape(*best.shape, 5)  # the wait
+    return [(rows[:, :4], rows[:, 4]) for rows in (image[image[:, 4] > -np.inf] for image in of_images)]

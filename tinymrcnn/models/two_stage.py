@@ -6,21 +6,21 @@ Ren et al., Faster R-CNN (2015), section 3. mask_rcnn.py, fcis.py and mnc.py add
 one after the other by loss_sums() and detect(), and by the lessons 10 and 11.
 """
 
-import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tinymrcnn.autograd import Tensor, no_grad
-from tinymrcnn.backend import Array, backend_of, to_device, to_numpy
-from tinymrcnn.boxes import clip_boxes_to_image, paste_masks
+from tinymrcnn.backend import Array, array_module, backend_of, like, to_numpy
+from tinymrcnn.boxes import box_iou, clip_boxes_to_image, paste_masks
+from tinymrcnn.data.targets import check_images, check_targets
 from tinymrcnn.models import rpn
 from tinymrcnn.models.box_branch import RoISamples, sample_rois
 from tinymrcnn.models.fpn import FPN
 from tinymrcnn.models.pooler import pool_rois
 from tinymrcnn.models.resnet import ResNet
-from tinymrcnn.models.transform import Batch, Images, Targets, check_images, check_targets, image_ids_of, make_batch
+from tinymrcnn.models.transform import Batch, Images, Targets, image_ids_of, make_batch
 from tinymrcnn.nn import Module
 from tinymrcnn.nn.init import without_drawing
 from tinymrcnn.randomness import Purpose, generator
@@ -120,40 +120,45 @@ class TwoStage(Module):
 
     def all_anchors(self, features: list[Tensor], batch: Batch) -> rpn.Anchors:
         """The anchors of all levels, on the model's device."""
-        strides = self.config.strides if self.config.rpn.nominal_strides else None
-        sizes: Any = [feature.shape[2:] for feature in features]
-        image_size: Any = batch.images.shape[2:]  # of the padded batch
-        anchors = self.anchor_generator(sizes, image_size, strides)
-        joined = np.concatenate(anchors).astype(np.dtype(features[0].dtype))
-        return rpn.Anchors(to_device(joined, self.device), [len(level) for level in anchors])
+        strides = tuple(self.config.strides) if self.config.rpn.nominal_strides else None
+        grids = tuple(feature.shape[2:] for feature in features), batch.images.shape[2:], strides
+        return rpn.anchors_on(self.device, np.dtype(features[0].dtype), self.anchor_generator, *grids)
 
     def sample_anchors(self, anchors: rpn.Anchors, batch: Batch) -> list[rpn.AnchorSamples]:
-        """Draw the anchors that the RPN's loss looks at, image by image."""
+        """Draw the anchors that the RPN's loss looks at, on the host, which waits for all images' matches at once."""
+        boxes = [objects["boxes"] for objects in batch.objects or ()]
+        counts = np.array([len(of_image) for of_image in boxes])
+        there = np.arange(counts.max()) < counts[:, None]  # (N, G): every image has room for as many objects
+        padded = np.zeros((*there.shape, 4), boxes[0].dtype)
+        padded[there] = np.concatenate(boxes)
+        xp, ious = array_module(anchors.boxes), box_iou(like(padded.reshape(-1, 4), anchors.boxes), anchors.boxes)
+        ious = xp.where(like(there[..., None], ious), ious.reshape(*there.shape, len(anchors.boxes)), -1)
+        matches = to_numpy(self.config.rpn.matcher()(ious))  # (N, A); the host waits
         samples = []
-        for gt_boxes, image_id in zip(batch.gt_boxes, batch.image_ids, strict=True):
-            matches = rpn.rpn_targets(anchors.boxes, gt_boxes, self.config.rpn)
+        for of_image, image_id in zip(matches, batch.image_ids, strict=True):
             rng = generator(self.seed, Purpose.RPN_SAMPLE, batch.step, image_id)
-            samples.append(rpn.sample_anchors(matches, self.config.rpn, rng))
+            samples.append(rpn.sample_anchors(of_image, self.config.rpn, rng))
         return samples
 
     def propose(self, outputs: rpn.RPNOutputs, batch: Batch) -> list[Array]:
-        """The proposals of every image: a list of (P_i, 4) arrays, detached.
+        """The proposals of every image: a list of (P_i, 4) arrays, detached, on the host.
 
         Raises FloatingPointError in training when the RPN's outputs are not finite."""
         logits, deltas = outputs.logits.data, outputs.deltas.data
         if self.training and not bool((abs(logits) < np.inf).all() & (abs(deltas) < np.inf).all()):
             raise FloatingPointError(f"The RPN's outputs are not finite for the images {batch.image_ids}.")
-        decode = functools.partial(
-            rpn.decode_proposals, anchors=outputs.anchors, settings=self.config.rpn, training=self.training
-        )
-        return [decode(logits[i], deltas[i], image_size=size)[0] for i, size in enumerate(batch.sizes)]
+        found = rpn.decode_proposals(
+            logits, deltas, anchors=outputs.anchors, image_sizes=batch.sizes, settings=self.config.rpn,
+            training=self.training,
+        )  # fmt: skip
+        return [boxes for boxes, _ in found]
 
     def sample(self, proposals: list[Array], batch: Batch) -> list[RoISamples]:
-        """Draw the RoIs on which the branches are trained from the proposals and the ground truth."""
+        """Draw the RoIs on which the branches are trained from the proposals and the ground truth, on the host."""
         samples = []
-        for boxes, target, image_id in zip(proposals, batch.targets or (), batch.image_ids, strict=True):
+        for boxes, objects, image_id in zip(proposals, batch.objects or (), batch.image_ids, strict=True):
             rng = generator(self.seed, Purpose.ROI_SAMPLE, batch.step, image_id)
-            samples.append(sample_rois(boxes, target, settings=self.config.box, rng=rng))
+            samples.append(sample_rois(to_numpy(boxes), objects, settings=self.config.box, rng=rng))
         return samples
 
     def pool(self, features: list[Tensor], rois: list[Array], size: int) -> Tensor:
@@ -216,10 +221,7 @@ class TwoStage(Module):
         """The anchors and RoIs that losses(images, targets, step=step) would draw. This is a normal forward
         pass: in train mode it updates the running statistics of batch normalisation."""
         with no_grad():
-            batch = self.transform(images, targets, step=step)
-            outputs = self.run_rpn(self.features(batch), batch)
-            rois = self.sample(self.propose(outputs, batch), batch)
-            return Samples(self.sample_anchors(outputs.anchors, batch), rois)
+            return self.loss_sums(images, targets, step=step)[1]
 
     @no_grad()
     @np.errstate(invalid="ignore", over="ignore")  # what is not finite is dropped

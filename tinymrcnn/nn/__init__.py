@@ -13,9 +13,9 @@ from tinymrcnn.nn.layers import (
     Sequential,
 )
 from tinymrcnn.nn.module import Module, Parameter
-from tinymrcnn.nn.optim import SGD, AdamW, clip_grad_norm
+from tinymrcnn.nn.optim import SGD, AdamW
 
 __all__ = [
     "SGD", "AdamW", "BatchNorm2d", "Conv2d", "ConvTranspose2d", "FrozenBatchNorm2d", "GroupNorm", "Linear",
-    "MaxPool2d", "Module", "Parameter", "ReLU", "Sequential", "clip_grad_norm", "init",
+    "MaxPool2d", "Module", "Parameter", "ReLU", "Sequential", "init",
 ]  # fmt: skip

@@ -128,10 +128,11 @@ class BatchNorm2d(Module):
         for ones in (self.weight.data, self.running_var):
             ones.fill(1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> the same."""
-        statistics = self.running_mean, self.running_var
-        return ops.batch_norm(x, *statistics, self.weight, self.bias, self.training, self.momentum, self.eps)
+    def forward(self, x: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
+        """(N, C, H, W) -> the same; see ops.batch_norm for a residual and a ReLU."""
+        constants = self.running_mean, self.running_var, self.weight, self.bias
+        rule = self.training, self.momentum, self.eps
+        return ops.batch_norm(x, *constants, *rule, residual=residual, relu=relu)
 
 
 class FrozenBatchNorm2d(Module):
@@ -154,11 +155,10 @@ class FrozenBatchNorm2d(Module):
         scale = self.weight / (self.running_var + self.eps) ** 0.5
         return scale, self.bias - self.running_mean * scale
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> the same."""
-        scale, shift = (constant.reshape(1, -1, 1, 1) for constant in self.scale_and_shift())
-        out: Tensor = x * scale + shift
-        return out
+    def forward(self, x: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
+        """(N, C, H, W) -> the same; see ops.batch_norm for a residual and a ReLU."""
+        constants = self.running_mean, self.running_var, Tensor(self.weight), Tensor(self.bias)
+        return ops.batch_norm(x, *constants, eps=self.eps, residual=residual, relu=relu)
 
 
 class GroupNorm(Module):
@@ -174,9 +174,11 @@ class GroupNorm(Module):
         self.weight.data.fill(1)
         self.bias.data.fill(0)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> the same."""
-        return ops.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+    def forward(self, x: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
+        """(N, C, H, W) -> the same, as the others."""
+        out = ops.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+        out = out if residual is None else out + residual
+        return ops.relu(out) if relu else out
 
 
 class ReLU(Module):

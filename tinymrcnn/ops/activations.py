@@ -1,83 +1,78 @@
 """ReLU, sigmoid and softmax."""
 
-from collections.abc import Callable
-
 import numpy as np
 
 from tinymrcnn.autograd import Tensor, record
-from tinymrcnn.backend import Array, array_module, elementwise, empty_like, memory_order, select
-from tinymrcnn.kernels import piece_kernel
-from tinymrcnn.threads import slices, spread
+from tinymrcnn.backend import Array, array_module, elementwise, empty_like, memory_order
+from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, run
 
 
 def relu(x: Tensor) -> Tensor:
     """max(x, 0), elementwise. The gradient at 0 is 0."""
-    if isinstance(x.data, np.ndarray):
-        out = _one_pass(_relu_cpu, x.data)
-    else:
-        out = elementwise("maximum", x.data, 0)
+    out = relu_grad(x.data, x.data)  # it lets through what its gradient would
     return record(out, (x,), lambda grad, needs: (relu_grad(grad, out),), "relu")
 
 
-def add_relu(x: Tensor, y: Tensor) -> Tensor:
-    """relu(x + y) of two Tensors of one shape, in one pass over the memory: the end of a residual block.
-
-    Raises ValueError when the shapes differ."""
-    if x.shape != y.shape:
-        raise ValueError(f"add_relu takes two Tensors of one shape, not {x.shape} and {y.shape}.")
-    array_module(x.data, y.data)
-    if isinstance(x.data, np.ndarray) and x.dtype == y.dtype:
-        out = _one_pass(_add_relu_cpu, x.data, y.data)
-    else:
-        out = elementwise("maximum", elementwise("add", x.data, y.data), 0)
-
-    def backward(grad: Array, needs: tuple[bool, ...]) -> tuple[Array | None, ...]:
-        grad = relu_grad(grad, out)
-        return tuple(grad if need else None for need in needs)
-
-    return record(out, (x, y), backward, "add_relu")
-
-
 def relu_grad(grad: Array, out: Array) -> Array:
-    """The gradient of a ReLU's input, from the gradient of its result and the result."""
-    if isinstance(out, np.ndarray):
-        return _one_pass(_relu_grad_cpu, out, grad)
-    return select(out <= 0, 0, grad)
+    """The gradient of a ReLU's input, from the gradient of its result and the result, in the memory order of that."""
+    order, result = memory_order(out), empty_like(out)
+    lines = [array.transpose(order).reshape(-1) for array in (out, grad, result)]
+    run(_relu_grad_cpu, _relu_grad_cuda, result.size, *lines)
+    return result
 
 
-def _one_pass(kernel: Callable[..., None], first: Array, *others: Array) -> Array:
-    """kernel(operands, result) on arrays of one shape and dtype, each flattened in the memory order of the first.
-    NumPy would need one pass over the memory, on one core, for every operation."""
-    order = memory_order(first)
-    out = empty_like(first)
-    lines = [array.transpose(order).reshape(-1) for array in (first, *others, out)]
-    parts = slices(out.size)
-    spread(lambda part: kernel(*(line[parts[part]] for line in lines)), len(parts), out, 0, len(lines) * out.nbytes)
+def combine(
+    x: Array, scale: Array | None, shift: Array, y: Array | None = None, factor: Array | None = None, *,
+    lowest: float = -np.inf, out: Array | None = None,
+) -> Array:  # fmt: skip
+    """x scale + shift + y factor, or `lowest` where it is less. x, y, out: (n, C). scale, shift, factor: (C,)."""
+    out = array_module(x).empty_like(x) if out is None else out
+    none = shift[:0]  # kernels know no None
+    arrays = x, none if scale is None else scale, shift, x[:0] if y is None else y, none if factor is None else factor
+    run(_combine_cpu, _combine_cuda, x.size, *arrays, x.dtype.type(lowest), out)
     return out
 
 
-# A NaN is not less than 0: it stays, and lets its gradient through.
+# Each is one pass over the memory, where NumPy would need several, on one core, and CuPy several kernels. A NaN is not
+# less than anything: it stays, and lets its gradient through
 
 
-@piece_kernel
-def _relu_cpu(x: Array, out: Array) -> None:
-    """out = relu(x), both (n,)."""
-    for i in range(x.size):
-        out[i] = 0 if x[i] < 0 else x[i]
+@cpu_kernel
+def _relu_grad_cpu(thread: int, threads: int, out: Array, grad: Array, result: Array) -> None:
+    some = slice(thread * out.size // threads, (thread + 1) * out.size // threads)
+    out, grad, result = out[some], grad[some], result[some]  # indices from 0 on, so that the loop becomes vectors
+    for i in range(out.size):
+        result[i] = 0 if out[i] <= 0 else grad[i]
 
 
-@piece_kernel
-def _add_relu_cpu(x: Array, y: Array, out: Array) -> None:
-    """out = relu(x + y), all (n,)."""
-    for i in range(x.size):
-        out[i] = 0 if x[i] + y[i] < 0 else x[i] + y[i]
+@cuda_kernel
+def _relu_grad_cuda(out: Array, grad: Array, result: Array) -> None:
+    zero = grad.dtype.type(0)
+    for i in range(cuda.grid(1), out.size, cuda.gridsize(1)):
+        result[i] = zero if out[i] <= zero else grad[i]
 
 
-@piece_kernel
-def _relu_grad_cpu(result: Array, grad: Array, out: Array) -> None:
-    """out = grad where a ReLU with this result let it through, else 0; all (n,)."""
-    for i in range(result.size):
-        out[i] = 0 if result[i] <= 0 else grad[i]
+@cpu_kernel
+def _combine_cpu(
+    thread: int, threads: int, x: Array, scale: Array, shift: Array, y: Array, factor: Array, lowest: float, out: Array
+) -> None:
+    """scale and y may be empty."""
+    for i in range(thread, x.shape[0], threads):
+        for c in range(x.shape[1]):
+            value = (x[i, c] * scale[c] if scale.size > 0 else x[i, c]) + shift[c]
+            if y.size > 0:
+                value += y[i, c] * factor[c]
+            out[i, c] = lowest if value < lowest else value
+
+
+@cuda_kernel
+def _combine_cuda(x: Array, scale: Array, shift: Array, y: Array, factor: Array, lowest: float, out: Array) -> None:
+    for element in range(cuda.grid(1), x.size, cuda.gridsize(1)):
+        i, c = divmod(element, x.shape[1])
+        value = (x[i, c] * scale[c] if scale.size > 0 else x[i, c]) + shift[c]
+        if y.size > 0:
+            value += y[i, c] * factor[c]
+        out[i, c] = lowest if value < lowest else value
 
 
 def stable_sigmoid(x: Array) -> Array:

@@ -6,15 +6,13 @@ bank stored channels-last is that second matrix without a copy. Lesson 02 explai
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import numpy as np
 
 from tinymrcnn.autograd import Tensor, record
 from tinymrcnn.backend import Array, array_module, channels_first, channels_last
-from tinymrcnn.kernels import piece_kernel
 from tinymrcnn.ops import winograd
-from tinymrcnn.ops.activations import relu_grad
+from tinymrcnn.ops.activations import combine, relu_grad
 from tinymrcnn.ops.im2col import Window, check_whole_numbers, col2im, im2col
 from tinymrcnn.threads import PARTS, column_sums, get_num_threads, matmul, slices, spread, workspace
 
@@ -48,7 +46,7 @@ def conv2d(
 
     def backward(grad: Array, needs: tuple[bool, ...]) -> tuple[Array | None, ...]:
         grad = channels_last(relu_grad(grad, result) if relu else grad)
-        if groups == 1 and window.is_pointwise:
+        if groups == 1 and window.is_pointwise and isinstance(grad, np.ndarray):
             return _pointwise_grads(grad, image, filters, needs)
         images = (correlate_input_grad(_cut(grad, o), filters[o], size, window) for _, o in parts)
         banks = (correlate_weight_grad(_cut(grad, o), _cut(image, c), window) for c, o in parts)
@@ -152,36 +150,18 @@ def correlate(image: Array, filters: Array, window: Window, bias: Array | None =
         return winograd.correlate(image, filters, window.padding, bias, relu)
     matrix, size = _as_matrix(filters).T, window.out_size(image.shape[1:3])
     out = xp.empty((len(image), *size, len(filters)), image.dtype)
-    flat = out.reshape(-1, len(filters))
+    flat, lowest = out.reshape(-1, len(filters)), 0 if relu else -np.inf
+    shift = xp.zeros(len(filters), image.dtype) if bias is None else bias
     pieces, windows = _windows(image, size, window, len(filters))
 
     def work(index: int) -> None:
         rows, columns = windows(index)
         xp.matmul(columns, matrix, out=flat[rows])
         if bias is not None or relu:
-            _finish(flat[rows], xp.zeros(len(filters), image.dtype) if bias is None else bias, relu)
+            combine(flat[rows], None, shift, lowest=lowest, out=flat[rows])
 
     spread(work, pieces, image, 2 * out.size * matrix.shape[0], out.nbytes)
     return out
-
-
-def _finish(rows: Array, bias: Array, relu: bool) -> None:
-    """rows += bias and, if relu, max(rows, 0), in place."""
-    if isinstance(rows, np.ndarray):
-        _finish_cpu(rows, bias, rows.dtype.type(0 if relu else -np.inf))
-    else:
-        rows += bias
-        if relu:
-            array_module(rows).maximum(rows, 0, out=rows)
-
-
-@piece_kernel
-def _finish_cpu(rows: Array, bias: Array, lowest: Any) -> None:
-    """rows: (count, O), changed in place. bias: (O,). lowest: 0 for a ReLU, else minus infinity."""
-    for i in range(rows.shape[0]):
-        for c in range(rows.shape[1]):
-            value = rows[i, c] + bias[c]
-            rows[i, c] = lowest if value < lowest else value  # a NaN stays
 
 
 def correlate_input_grad(grad: Array, filters: Array, shape: tuple[int, ...], window: Window) -> Array:
@@ -208,32 +188,32 @@ def correlate_weight_grad(grad: Array, image: Array, window: Window) -> Array:
     if winograd.fits(image, out, window):
         return winograd.correlate_weight_grad(grad, image, window.padding)
     flat = grad.reshape(-1, out)
-    total = xp.zeros((out, window.kernel[0] * window.kernel[1] * channels), image.dtype)
     pieces, windows = _windows(image, grad.shape[1:3], window, out, together=True)
+    total: Array = None if pieces else xp.zeros((out, window.kernel[0] * window.kernel[1] * channels), image.dtype)
     for index in range(pieces):
         rows, columns = windows(index)
-        matmul(flat[rows].T, columns, total, accumulate=True)
+        total = matmul(flat[rows].T, columns, total, accumulate=index > 0)
     return channels_first(total.reshape(out, *window.kernel, channels))
 
 
 def _pointwise_grads(grad: Array, image: Array, filters: Array, needs: tuple[bool, ...]) -> tuple[Array | None, ...]:
-    """The gradients of image, filters and bias of a 1x1 convolution. Each piece of the output's gradient contributes to
-    all of them while it lies in the cache."""
-    xp, matrix = array_module(grad, filters), _as_matrix(filters)
-    (out, channels), size = matrix.shape, grad.shape[:3]
+    """The gradients of image, filters and bias of a 1x1 convolution on the CPU. Each piece of the output's gradient
+    contributes to all of them while it lies in the cache."""
+    matrix, size = _as_matrix(filters), grad.shape[:3]
+    out, channels = matrix.shape
     grad = grad.reshape(-1, out)
-    parts, step = (slices(len(grad)), ROWS) if xp is np else ([slice(0, len(grad))], max(1, len(grad)))
-    grad_image = xp.empty((len(grad), channels), grad.dtype) if needs[0] else None
-    grad_matrix = xp.zeros((len(parts), out, channels), grad.dtype) if needs[1] else None
-    grad_bias = xp.zeros((len(parts), out), grad.dtype) if any(needs[2:]) else None
-    ones = xp.ones(step, grad.dtype)
+    parts = slices(len(grad))
+    grad_image = np.empty((len(grad), channels), grad.dtype) if needs[0] else None
+    grad_matrix = np.zeros((len(parts), out, channels), grad.dtype) if needs[1] else None
+    grad_bias = np.zeros((len(parts), out), grad.dtype) if any(needs[2:]) else None
+    ones = np.ones(ROWS, grad.dtype)
 
     def work(part: int) -> None:
-        for first in range(parts[part].start, parts[part].stop, step):
-            rows = slice(first, min(first + step, parts[part].stop))
+        for first in range(parts[part].start, parts[part].stop, ROWS):
+            rows = slice(first, min(first + ROWS, parts[part].stop))
             some = grad[rows]
             if grad_image is not None:
-                xp.matmul(some, matrix, out=grad_image[rows])
+                np.matmul(some, matrix, out=grad_image[rows])
             if grad_matrix is not None:
                 grad_matrix[part] += some.T @ image.reshape(-1, channels)[rows]
             if grad_bias is not None:
@@ -269,9 +249,9 @@ def conv_transpose2d(
     shape = n, (h - 1) * stride + kernel[0], (w - 1) * stride + kernel[1], channels
     out = correlate_input_grad(image, filters, shape, window)
     if bias is not None or relu:
-        rows, lines = out.reshape(-1, shape[3]), slices(out.size // shape[3])
-        constants = array_module(out).zeros(shape[3], out.dtype) if bias is None else bias.data
-        spread(lambda part: _finish(rows[lines[part]], constants, relu), len(lines), out, 0, 2 * out.nbytes)
+        rows, lowest = out.reshape(-1, channels), 0 if relu else -np.inf
+        shift = array_module(out).zeros(channels, out.dtype) if bias is None else bias.data
+        combine(rows, None, shift, lowest=lowest, out=rows)
     out = channels_first(out)
     image = image if weight.requires_grad else None
     result = out if relu else None

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tinymrcnn.backend import Array
-from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, run
+from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, run, unravel
 
 
 class Window(NamedTuple):
@@ -35,11 +35,9 @@ class Window(NamedTuple):
 
 
 @cpu_kernel
-def _im2col_cpu(
-    thread: int, threads: int, x: Array, columns: Array, first_row: int, height: int, width: int, kernel_h: int,
-    kernel_w: int, stride: int, padding: int, dilation: int,
-) -> None:  # fmt: skip
+def _im2col_cpu(thread: int, threads: int, x: Array, columns: Array, first_row: int, *numbers: int) -> None:
     """im2col for the lines of output pixels from first_row on that `columns` has room for."""
+    height, width, kernel_h, kernel_w, stride, padding, dilation = numbers
     _, x_height, x_width, channels = x.shape
     lines = x.reshape(len(x), x_height, x_width * channels)
     run = kernel_w if dilation == 1 else 1  # so many pixels of a window lie side by side in memory
@@ -61,25 +59,17 @@ def _im2col_cpu(
 
 
 @cuda_kernel
-def _im2col_cuda(
-    x: Array, columns: Array, first_row: int, height: int, width: int, kernel_h: int, kernel_w: int, stride: int,
-    padding: int, dilation: int,
-) -> None:  # fmt: skip
+def _im2col_cuda(x: Array, columns: Array, first_row: int, *numbers: int) -> None:
     """The same; a thread makes one element of `columns`."""
-    channels = x.shape[3]
-    per_row = kernel_h * kernel_w * channels
-    for index in range(cuda.grid(1), columns.shape[0] * per_row, cuda.gridsize(1)):
-        row, rest = divmod(index, per_row)
-        window, c = divmod(rest, channels)
-        u, v = divmod(window, kernel_w)
+    height, width, kernel_h, kernel_w, stride, padding, dilation = numbers
+    for index in range(cuda.grid(1), columns.size, cuda.gridsize(1)):
+        row, u, v, c = unravel(index, kernel_h, kernel_w, x.shape[3])
         line, j = divmod(row, width)
         n, i = divmod(first_row + line, height)
         y = i * stride - padding + u * dilation
         z = j * stride - padding + v * dilation
-        if 0 <= y < x.shape[1] and 0 <= z < x.shape[2]:
-            columns[row, rest] = x[n, y, z, c]
-        else:
-            columns[row, rest] = 0
+        inside = 0 <= y < x.shape[1] and 0 <= z < x.shape[2]
+        columns[row, (u * kernel_w + v) * x.shape[3] + c] = x[n, y, z, c] if inside else x.dtype.type(0)
 
 
 def check_whole_numbers(**sizes: int | None) -> None:
@@ -99,11 +89,9 @@ def im2col(x: Array, columns: Array, first_row: int, size: tuple[int, int], wind
 
 
 @cpu_kernel
-def _col2im_cpu(
-    thread: int, threads: int, columns: Array, x: Array, height: int, width: int, kernel_h: int, kernel_w: int,
-    stride: int, padding: int, dilation: int,
-) -> None:  # fmt: skip
+def _col2im_cpu(thread: int, threads: int, columns: Array, x: Array, *numbers: int) -> None:
     """col2im; a thread adds to one line of x, so that no two add to the same pixel."""
+    height, width, kernel_h, kernel_w, stride, padding, dilation = numbers
     channels = x.shape[3]
     for line in range(thread, x.shape[0] * x.shape[1], threads):
         n, y = divmod(np.int64(line), x.shape[1])
@@ -121,16 +109,12 @@ def _col2im_cpu(
 
 
 @cuda_kernel
-def _col2im_cuda(
-    columns: Array, x: Array, height: int, width: int, kernel_h: int, kernel_w: int, stride: int, padding: int,
-    dilation: int,
-) -> None:  # fmt: skip
+def _col2im_cuda(columns: Array, x: Array, *numbers: int) -> None:
     """The same; a thread gathers all that belongs to one element of x."""
+    height, width, kernel_h, kernel_w, stride, padding, dilation = numbers
     channels = x.shape[3]
     for index in range(cuda.grid(1), x.size, cuda.gridsize(1)):
-        pixel, c = divmod(index, channels)
-        line, z = divmod(pixel, x.shape[2])
-        n, y = divmod(line, x.shape[1])
+        n, y, z, c = unravel(index, x.shape[1], x.shape[2], channels)
         for u in range(kernel_h):
             i, rest = divmod(y + padding - u * dilation, stride)
             if rest == 0 and 0 <= i < height:

@@ -10,55 +10,60 @@ import numpy as np
 
 from tinymrcnn.autograd import Tensor, record
 from tinymrcnn.backend import Array, array_module, channels_first, channels_last
-from tinymrcnn.kernels import piece_kernel
-from tinymrcnn.threads import column_sums, slices, spread
+from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, each, run
+from tinymrcnn.ops.activations import combine, relu_grad
+from tinymrcnn.threads import PARTS, column_sums
 
 
 def batch_norm(
     x: Tensor, running_mean: Array, running_var: Array, weight: Tensor, bias: Tensor, training: bool = False,
-    momentum: float = 0.1, eps: float = 1e-5,
+    momentum: float = 0.1, eps: float = 1e-5, *, residual: Tensor | None = None, relu: bool = False,
 ) -> Tensor:  # fmt: skip
     """(x - mean) / sqrt(var + eps) * weight + bias per channel, as torch.nn.functional.batch_norm.
 
     x: (N, C, H, W). weight, bias: (C,). running_mean, running_var: (C,) arrays. In training the statistics are
     those of the batch, and the running ones are updated in place (with the unbiased variance); else the running
-    ones are used. Returns (N, C, H, W), channels-last.
+    ones are used. residual: (N, C, H, W), added to the result; relu: max(result, 0), last. Neither takes another pass
+    over the memory. Returns (N, C, H, W), channels-last.
 
     Raises ValueError when the shapes do not fit, and in training when there is only one value per channel: it has
     no variance."""
     _check_shapes(x, running_mean, running_var, weight, bias)
+    if residual is not None and residual.shape != x.shape:
+        raise ValueError(f"The residual must have the shape of the input, {x.shape}, not {residual.shape}.")
     image = channels_last(x.data)
-    xp, rows = array_module(image), image.reshape(-1, image.shape[3])
-    count = len(rows)
+    xp, number, shape, channels = array_module(image), image.dtype.type, image.shape, image.shape[3]
+    rows = image.reshape(-1, channels)
+    count, mean, var, follow = len(rows), running_mean, running_var, training and len(rows) > 0
     if training:
         if count == 1:
             raise ValueError(f"Batch normalisation in training needs more than one value per channel, got {x.shape}.")
         mean = column_sums(rows) / max(1, count)
         var = _sums_of_products(rows, mean, rows, mean) / max(1, count)
-        if count:
-            running_mean += momentum * (mean - running_mean)
-            running_var += momentum * (var * (count / (count - 1)) - running_var)
-    else:
-        mean, var = running_mean, running_var
-    inverse = 1 / xp.sqrt(var + eps)
-    scale = inverse * weight.data
-    out = _combine(rows, scale, bias.data - mean * scale)
+    inverse, scale, shift = xp.empty((3, channels), image.dtype)
+    numbers = map(number, (eps, momentum * follow, count / max(1, count - 1)))
+    _constants(mean, var, weight.data, bias.data, *numbers, running_mean, running_var, inverse, scale, shift)
+    more = [] if residual is None else [channels_last(residual.data).reshape(rows.shape), xp.ones_like(mean)]
+    out = combine(rows, scale, shift, *more, lowest=0 if relu else -np.inf)
+    out = channels_first(out.reshape(shape))
+    result, learning = out if relu else None, training or weight.requires_grad or bias.requires_grad
+    rows = rows if learning else None
+    del image, more
 
     def backward(grad: Array, needs: tuple[bool, ...]) -> tuple[Array | None, ...]:
-        grad = channels_last(grad).reshape(rows.shape)
-        grad_bias = column_sums(grad)
-        grad_weight = _sums_of_products(grad, xp.zeros_like(mean), rows, mean) * inverse
-        of_parameters = grad_weight if needs[1] else None, grad_bias if needs[2] else None
-        if not needs[0]:
-            return None, *of_parameters
-        if training and count:  # the mean and the variance depend on x too
-            slope = scale * inverse * grad_weight / count
-            grad_x = _combine(grad, scale, mean * slope - scale * grad_bias / count, rows, -slope)
-        else:
-            grad_x = _combine(grad, scale, xp.zeros_like(scale))
-        return channels_first(grad_x.reshape(image.shape)), *of_parameters
+        grad = channels_last(relu_grad(grad, result) if relu else grad).reshape(-1, channels)
+        grad_weight, grad_bias, shift, slope = xp.zeros((4, channels), grad.dtype)
+        if learning:
+            grad_weight, grad_bias = _sums_of_products(grad, shift, rows, mean), column_sums(grad)
+            _slopes(mean, inverse, scale, number(max(1, count)), grad_bias, grad_weight, shift, slope)
+        # in training the mean and the variance depend on x too
+        grad_x = combine(grad, scale, shift, rows, slope) if follow and needs[0] else grad * scale if needs[0] else None
+        maps = [None if g is None else channels_first(g.reshape(shape)) for g in (grad_x, grad)]
+        gradients = maps[0], grad_weight, grad_bias, maps[1]
+        return tuple(g if need else None for g, need in zip(gradients, needs, strict=False))
 
-    return record(channels_first(out.reshape(image.shape)), (x, weight, bias), backward, "batch_norm")
+    parents = (x, weight, bias) if residual is None else (x, weight, bias, residual)
+    return record(out, parents, backward, "batch_norm")
 
 
 def _check_shapes(x: Tensor, *per_channel: Any) -> None:
@@ -69,73 +74,72 @@ def _check_shapes(x: Tensor, *per_channel: Any) -> None:
             raise ValueError(f"The input has {x.shape[1]} channels, a weight, bias or statistic is {array.shape}.")
 
 
-# The passes over the memory: each one kernel on the CPU, for (count, C) matrices and constants (C,)
+# The constants of every channel, all (C,)
+
+
+@each
+def _constants(
+    c: Any, mean: Array, var: Array, weight: Array, bias: Array, eps: Any, momentum: Any, unbias: Any,
+    running_mean: Array, running_var: Array, inverse: Array, scale: Array, shift: Array,
+) -> None:  # fmt: skip
+    """The result is x scale + shift; inverse is 1 / the standard deviation. The running statistics move by momentum."""
+    inverse[c] = type(eps)(1) / (var[c] + eps) ** type(eps)(0.5)
+    scale[c] = inverse[c] * weight[c]
+    shift[c] = bias[c] - mean[c] * scale[c]
+    if momentum > 0:
+        running_mean[c] += momentum * (mean[c] - running_mean[c])
+        running_var[c] += momentum * (var[c] * unbias - running_var[c])
+
+
+@each
+def _slopes(
+    c: Any, mean: Array, inverse: Array, scale: Array, count: Any, grad_bias: Array, grad_weight: Array, shift: Array,
+    slope: Array,
+) -> None:  # fmt: skip
+    """The gradient of x is grad scale + shift + x slope. grad_weight is still to be divided by the deviation."""
+    grad_weight[c] *= inverse[c]
+    slope[c] = -scale[c] * inverse[c] * grad_weight[c] / count
+    shift[c] = -mean[c] * slope[c] - scale[c] * grad_bias[c] / count
+
 
 BLOCK = 64  # for precision, this many rows are summed before their sum is added to the total
 
 
-def _combine(x: Array, scale: Array, shift: Array, y: Array | None = None, factor: Array | None = None) -> Array:
-    """x scale + shift + y factor."""
-    xp = array_module(x)
-    if xp is np:
-        out, parts = np.empty_like(x), slices(len(x))
-
-        def work(part: int) -> None:
-            rows = parts[part]
-            if y is None:
-                _scale_and_shift_cpu(x[rows], scale, shift, out[rows])
-            else:
-                _combine_cpu(x[rows], scale, shift, y[rows], factor, out[rows])
-
-        spread(work, len(parts), x, 0, (2 if y is None else 3) * x.nbytes)
-        return out
-    out = x * scale
-    out += shift
-    return out if y is None else out + y * factor
-
-
-@piece_kernel
-def _scale_and_shift_cpu(x: Array, scale: Array, shift: Array, out: Array) -> None:
-    """x, out: (count, C). scale, shift: (C,)."""
-    for i in range(x.shape[0]):
-        for c in range(x.shape[1]):
-            out[i, c] = x[i, c] * scale[c] + shift[c]
-
-
-@piece_kernel
-def _combine_cpu(x: Array, scale: Array, shift: Array, y: Array, factor: Array, out: Array) -> None:
-    """x, y, out: (count, C). scale, shift, factor: (C,)."""
-    for i in range(x.shape[0]):
-        for c in range(x.shape[1]):
-            out[i, c] = x[i, c] * scale[c] + shift[c] + y[i, c] * factor[c]
-
-
 def _sums_of_products(x: Array, x_centre: Array, y: Array, y_centre: Array) -> Array:
     """The sum over every column of (x - x_centre) (y - y_centre)."""
-    if array_module(x) is not np:
-        return column_sums((x - x_centre) * (y - y_centre))
-    parts = slices(len(x))
-    sums = np.zeros((len(parts), x.shape[1]), x.dtype)
-
-    def work(part: int) -> None:
-        _sums_of_products_cpu(x[parts[part]], x_centre, y[parts[part]], y_centre, sums[part])
-
-    spread(work, len(parts), x, 0, 2 * x.nbytes)
+    xp, on_cpu = array_module(x), isinstance(x, np.ndarray)
+    sums = xp.zeros((PARTS if on_cpu else -(-len(x) // BLOCK), x.shape[1]), x.dtype)
+    work = x.size if on_cpu else sums.size
+    run(_sums_of_products_cpu, _sums_of_products_cuda, work, x, x_centre, y, y_centre, sums)
     return sums.sum(axis=0)
 
 
-@piece_kernel
-def _sums_of_products_cpu(x: Array, x_centre: Array, y: Array, y_centre: Array, sums: Array) -> None:
-    """x, y: (count, C). x_centre, y_centre, sums: (C,); sums is added to."""
-    count, channels = x.shape
-    block = np.empty(channels, x.dtype)
-    for first in range(0, count, BLOCK):
-        block[:] = 0
-        for i in range(first, min(first + BLOCK, count)):
+@cpu_kernel
+def _sums_of_products_cpu(
+    thread: int, threads: int, x: Array, x_centre: Array, y: Array, y_centre: Array, sums: Array
+) -> None:
+    """sums: (PARTS, C), zeros at first."""
+    parts, (count, channels) = len(sums), x.shape
+    for part in range(thread, parts, threads):
+        end = count * (part + 1) // parts
+        for first in range(count * part // parts, end, BLOCK):
+            block = np.zeros(channels, x.dtype)
+            for i in range(first, min(first + BLOCK, end)):
+                for c in range(channels):
+                    block[c] += (x[i, c] - x_centre[c]) * (y[i, c] - y_centre[c])
             for c in range(channels):
-                block[c] += (x[i, c] - x_centre[c]) * (y[i, c] - y_centre[c])
-        for c in range(channels):
-            sums[c] += block[c]
+                sums[part, c] += block[c]
+
+
+@cuda_kernel
+def _sums_of_products_cuda(x: Array, x_centre: Array, y: Array, y_centre: Array, sums: Array) -> None:
+    """A thread sums a block of one column. sums: (blocks, C)."""
+    for element in range(cuda.grid(1), sums.size, cuda.gridsize(1)):
+        block, c = divmod(element, sums.shape[1])
+        total = x.dtype.type(0)
+        for i in range(block * BLOCK, min((block + 1) * BLOCK, x.shape[0])):
+            total += (x[i, c] - x_centre[c]) * (y[i, c] - y_centre[c])
+        sums[block, c] = total
 
 
 def group_norm(x: Tensor, num_groups: int, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:

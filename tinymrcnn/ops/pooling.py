@@ -4,8 +4,8 @@ import numpy as np
 
 from tinymrcnn.autograd import Tensor, record
 from tinymrcnn.backend import Array, array_module, channels_first, channels_last
-from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, run, scalar
-from tinymrcnn.ops.im2col import check_whole_numbers
+from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, run, scalar, unravel
+from tinymrcnn.ops.im2col import Window, check_whole_numbers, col2im, im2col
 
 
 @scalar
@@ -41,9 +41,7 @@ def _forward_cpu(
 def _forward_cuda(x: Array, out: Array, taken: Array, kernel: int, stride: int, padding: int) -> None:
     """The same; a thread makes one maximum."""
     for index in range(cuda.grid(1), out.size, cuda.gridsize(1)):
-        pixel, c = divmod(index, out.shape[3])
-        line, j = divmod(pixel, out.shape[2])
-        n, i = divmod(line, out.shape[1])
+        n, i, j, c = unravel(index, out.shape[1], out.shape[2], out.shape[3])
         best, found = x[n, 0, 0, c], -1
         for u in range(max(0, padding - i * stride), min(kernel, x.shape[1] + padding - i * stride)):
             for v in range(max(0, padding - j * stride), min(kernel, x.shape[2] + padding - j * stride)):
@@ -73,9 +71,7 @@ def _backward_cpu(
 def _backward_cuda(grad: Array, taken: Array, out: Array, kernel: int, stride: int, padding: int) -> None:
     """The same; a thread gathers the gradient of one pixel."""
     for index in range(cuda.grid(1), out.size, cuda.gridsize(1)):
-        pixel, c = divmod(index, out.shape[3])
-        line, z = divmod(pixel, out.shape[2])
-        n, y = divmod(line, out.shape[1])
+        n, y, z, c = unravel(index, out.shape[1], out.shape[2], out.shape[3])
         total = grad.dtype.type(0)
         for u in range(kernel):
             i, rest = divmod(y + padding - u, stride)
@@ -116,23 +112,16 @@ def avg_pool2d(x: Tensor, kernel_size: int, stride: int | None = None, padding: 
 
     Arguments, result and errors as those of max_pool2d."""
     stride, (height, width) = _check_pooling("avg_pool2d", x, kernel_size, stride, padding)
-    image = channels_last(x.data)
-    xp, (n, h, w, channels), border = array_module(image), image.shape, (padding, padding)
-    image = xp.pad(image, ((0, 0), border, border, (0, 0)))
-    shape, dtype = image.shape, image.dtype
-    rows, columns = ([slice(u, u + stride * n, stride) for u in range(kernel_size)] for n in (height, width))
-    # the pixels under the same place of all windows
-    places = [(slice(None), row, column) for row in rows for column in columns]
-    out = xp.zeros((n, height, width, channels), dtype)
-    for place in places:
-        out += image[place]
-    out *= 1 / kernel_size**2
+    image, window, places = channels_last(x.data), Window((kernel_size, kernel_size), stride, padding), kernel_size**2
+    xp, shape, channels = array_module(image), image.shape, image.shape[3]
+    columns = xp.empty((len(image) * height * width, places * channels), image.dtype)
+    im2col(image, columns, 0, (height, width), window)
+    out = columns.reshape(len(image), height, width, places, channels).sum(axis=3) * (1 / places)
 
     def backward(grad: Array, needs: tuple[bool, ...]) -> tuple[Array]:
-        share, full = channels_last(grad) * (1 / kernel_size**2), xp.zeros(shape, dtype)
-        for place in places:
-            full[place] += share
-        return (channels_first(xp.ascontiguousarray(full[:, padding : padding + h, padding : padding + w])),)
+        shares, result = channels_last(grad).reshape(-1, channels) * (1 / places), xp.zeros(shape, grad.dtype)
+        col2im(xp.tile(shares, (1, places)), result, (height, width), window)
+        return (channels_first(result),)
 
     return record(channels_first(out), (x,), backward, "avg_pool2d")
 

@@ -4,12 +4,13 @@ Both are linear and separable: out = A_h x A_w^T with two small matrices of weig
 pass is the product with the transposed matrices.
 """
 
+import functools
 from typing import Any
 
 import numpy as np
 
 from tinymrcnn.autograd import Tensor, record
-from tinymrcnn.backend import Array, array_module, channels_first, channels_last, like
+from tinymrcnn.backend import Array, array_module, backend_of, channels_first, channels_last, like, to_device
 from tinymrcnn.threads import one_blas_thread
 
 Step = tuple[float, float]
@@ -40,33 +41,39 @@ def interpolate(
     # One step in the output is h / out_h steps in the input, or 1 / scale_factor if that is given; the latter can be
     # smaller, since out_h is rounded down.
     steps = ((h, out_h), (w, out_w)) if scale_factor is None else ((1, scale_factor), (1, scale_factor))
-    rows = like(_WEIGHTS[mode](h, out_h, steps[0], x.dtype), image)
-    columns = like(_WEIGHTS[mode](w, out_w, steps[1], x.dtype), image)
-
+    sides, device = ((h, out_h, steps[0]), (w, out_w, steps[1])), backend_of(image).device
     if mode == "nearest":  # every output is one of the inputs
-        out = image.take(rows.argmax(axis=1), axis=1).take(columns.argmax(axis=1), axis=2)
+        rows, columns = (_sources(device, *side[1:]) for side in sides)
+        out = image.take(rows, axis=1).take(columns, axis=2)
     else:
-        out = _resize(image, rows, columns)
+        out = _resize(image, *(_WEIGHTS[mode](*side, x.dtype) for side in sides))
 
     def backward(grad: Array, needs: tuple[bool, ...]) -> tuple[Array]:
-        return (channels_first(_resize(channels_last(grad), rows.T, columns.T)),)
+        return (channels_first(_resize(channels_last(grad), *(_WEIGHTS[mode](*side, grad.dtype).T for side in sides))),)
 
     return record(channels_first(out), (x,), backward, "interpolate")
 
 
-def _resize(image: Array, rows: Array, columns: Array) -> Array:
+def _resize(image: Array, rows: np.ndarray, columns: np.ndarray) -> Array:
     """rows: (out_h, H), columns: (out_w, W) applied to (N, H, W, C)."""
-    xp = array_module(image)
+    xp, rows, columns = array_module(image), like(rows, image), like(columns, image)
     n, h, w, c = image.shape
     with one_blas_thread:
         tall = xp.matmul(rows, image.reshape(n, h, w * c))
         return xp.matmul(columns, tall.reshape(-1, w, c)).reshape(n, len(rows), len(columns), c)
 
 
+@functools.lru_cache(maxsize=64)
+def _sources(device: str, out: int, step: Step) -> Array:
+    """(out,) on the device, where it stays: output i of the nearest neighbour is input floor(i step), the step as
+    (numerator, denominator)."""
+    return to_device(np.floor(np.arange(out) * step[0] / step[1]).astype(int), device)
+
+
 def _nearest(n: int, out: int, step: Step, dtype: np.dtype[Any]) -> np.ndarray:
-    """(out, n): output i reads input floor(i step), the step as (numerator, denominator)."""
+    """(out, n): output i reads its source."""
     weights = np.zeros((out, n), dtype)
-    weights[np.arange(out), np.floor(np.arange(out) * step[0] / step[1]).astype(int)] = 1
+    weights[np.arange(out), _sources("cpu", out, step)] = 1
     return weights
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from tinymrcnn.backend import Array
-from tinymrcnn.kernels import piece_kernel, scalar
+from tinymrcnn.kernels import cpu_kernel, scalar
 from tinymrcnn.ops.im2col import Window
 from tinymrcnn.threads import get_num_threads, matmul, one_blas_thread, slices, spread, workspace
 
@@ -165,7 +165,7 @@ def _apply_a_transposed(g: Array, at: int, out: Array, to: int, step: int) -> No
         out[to + 5 * step, c] = g[at + 3, c]
 
 
-@piece_kernel
+@cpu_kernel
 def _transform_input(image: Array, tiles: Array, first: int, tiles_h: int, tiles_w: int, padding: int) -> None:
     """B^T d B of every tile: first along the columns, for a whole row of tiles at once, then along the rows."""
     _, height, width, channels = image.shape
@@ -187,7 +187,7 @@ def _transform_input(image: Array, tiles: Array, first: int, tiles_h: int, tiles
                 _apply_b(columns[i], 4 * tx, tiles[row * tiles_w + tx], 6 * i, 1)
 
 
-@piece_kernel
+@cpu_kernel
 def _transform_output(
     products: Array, out: Array, first: int, tiles_h: int, tiles_w: int, bias: Array, lowest: Any
 ) -> None:
@@ -209,7 +209,7 @@ def _transform_output(
                         out[n, 4 * ty + i, 4 * tx + j, c] = lowest if value < lowest else value  # a NaN stays
 
 
-@piece_kernel
+@cpu_kernel
 def _transform_grad(grad: Array, products: Array, first: int, tiles_h: int, tiles_w: int) -> None:
     """A g A^T of every tile of the output's gradient, the transpose of _transform_output."""
     _, height, width, filters = grad.shape

@@ -13,9 +13,9 @@ from typing import Any
 
 from tinymrcnn.autograd import Tensor, record
 from tinymrcnn.backend import Array, array_module, channels_first, channels_last
-from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, run, scalar
+from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, run, scalar, unravel
 from tinymrcnn.roi.roi_pool import bin_cells, round_half_away
-from tinymrcnn.roi.rois import OutputSize, check_arguments, check_size, output_shape, unravel
+from tinymrcnn.roi.rois import OutputSize, check_arguments, check_size, output_shape
 
 # The arithmetic, once for every target
 

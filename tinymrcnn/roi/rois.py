@@ -12,7 +12,7 @@ import numpy as np
 
 from tinymrcnn.autograd import Tensor, record
 from tinymrcnn.backend import Array, array_module, channels_first, channels_last, to_numpy
-from tinymrcnn.kernels import EACH, LANES, lanes_of, scalar
+from tinymrcnn.kernels import EACH, LANES, lanes_of, scalar, unravel
 
 OutputSize = int | tuple[int, int]
 Reduction = Literal["mean", "max"]
@@ -121,15 +121,6 @@ def interleave(parts: list[Tensor], rows: list[Array]) -> Tensor:
 
 
 # How the threads of a CUDA kernel share out the work
-
-
-@scalar
-def unravel(element: int, height: int, width: int, channels: int) -> tuple[int, int, int, int]:
-    """The indices (r, y, x, c) of an element of an (R, height, width, channels) array of fewer than 2^32 elements."""
-    h, w = np.uint32(height), np.uint32(width)  # a GPU divides numbers of 32 bits much faster than those of 64
-    pixel, c = np.uint32(element) // np.uint32(channels), np.uint32(element) % np.uint32(channels)
-    row, x = pixel // w, pixel % w
-    return int(row // h), int(row % h), int(x), int(c)
 
 
 @scalar

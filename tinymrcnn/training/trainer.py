@@ -25,13 +25,14 @@ from pathlib import Path
 
 import numpy as np
 
+from tinymrcnn.backend import array_module, to_numpy
 from tinymrcnn.data import batches, map_categories
 from tinymrcnn.draw import draw_curves, draw_grid, draw_instances, write_picture
 from tinymrcnn.evaluation import evaluate
 from tinymrcnn.files import locked, make_folder, printable, quoted, replacing, told
 from tinymrcnn.models import TrainConfig
 from tinymrcnn.models.two_stage import mean_losses
-from tinymrcnn.nn import SGD, AdamW, BatchNorm2d, clip_grad_norm
+from tinymrcnn.nn import SGD, AdamW, BatchNorm2d
 from tinymrcnn.stopping import Interrupted, RunStopped, handling
 from tinymrcnn.training.log import keep_log, open_log, progress_bar, read_log, summary, write_line
 from tinymrcnn.training.run import CHECKPOINT, Run, load_run, resume_run
@@ -62,10 +63,11 @@ def training_step(model, optimizer, step: int, images: list, targets: list, conf
     sums, samples = model.loss_sums(images, targets, step=step)
     losses = mean_losses(sums)
     total = functools.reduce(operator.add, losses.values())
-    values = {"loss": total.item(), **{name: loss.item() for name, loss in losses.items()}}
+    numbers = array_module(total.data).stack([total.data, *(loss.data for loss in losses.values())])
+    values = dict(zip(["loss", *losses], to_numpy(numbers).tolist(), strict=True))  # the host waits for the losses
     if all(math.isfinite(value) for value in values.values()):
         total.backward()
-        values["gradient_norm"] = clip_grad_norm(optimizer.parameters, config.clip_norm or math.inf)
+        values["gradient_norm"] = optimizer.clip_grad_norm(config.clip_norm or math.inf)
     broken = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
     if broken:
         raise FloatingPointError(f"{', '.join(broken)} on the images {[target['image_id'] for target in targets]}.")
