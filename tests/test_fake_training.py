@@ -133,10 +133,10 @@ def test_how_often_a_training_step_waits_for_the_device(fake_device, images):
     batch = BATCH[0][:images], BATCH[1][:images]
     fake_device.reset()
     losses = model(*batch)
-    # Whether the RPN's outputs are finite; which proposals are valid, three in NMS (is everything finite, its groups,
-    # what stays), and whose they are; the proposals, to draw from; the anchors' matches; the levels of both branches'
-    # RoIs. On a GPU NMS waits for the size of its largest group, too.
-    assert fake_device.waits == 10
+    # Whether the RPN's outputs are finite; which proposals are valid, four in NMS (is everything finite, its groups, the
+    # largest one, what stays), and whose they are; the proposals, to draw from; the anchors' matches; the levels of both
+    # branches' RoIs.
+    assert fake_device.waits == 11
     fake_device.reset()
     functools.reduce(operator.add, losses.values()).backward()
     assert fake_device.waits == 0
@@ -151,10 +151,10 @@ def test_how_often_inference_waits_for_the_device(fake_device, images):
     model = tiny_model().to("fake").eval()
     fake_device.reset()
     model.detect(BATCH[0][:images])
-    # Once: which proposals are valid, NMS's three, whose they are, the levels of both branches' RoIs, all masks. For
-    # each image: which detections are valid, NMS's three, its labels for the choice of the masks, and its boxes, scores
+    # Once: which proposals are valid, NMS's four, whose they are, the levels of both branches' RoIs, all masks. For
+    # each image: which detections are valid, NMS's four, its labels for the choice of the masks, and its boxes, scores
     # and labels as results.
-    assert fake_device.waits == 8 + 8 * images
+    assert fake_device.waits == 9 + 9 * images
 
 
 def test_what_a_training_step_launches(fake_device):
