@@ -429,8 +429,8 @@ def x(fake_device):
         lambda x, xp: xp.clip(x, min=0),
         lambda x, xp: xp.full((2, 3), 1, like=x),
         lambda x, xp: xp.add.at(xp.zeros(3, np.int8), xp.zeros(2, int), 1),  # CuPy has no atomic add of int8
-        lambda x, xp: xp.exp(xp.zeros(2, np.longdouble)),
-        lambda x, xp: x.astype(np.longdouble) + 1,
+        lambda x, xp: xp.negative(xp.zeros(2, "m8[s]")),
+        lambda x, xp: x.astype("m8[s]") + x.astype("m8[s]"),
         lambda x, xp: hash(x),
     ],
 )
