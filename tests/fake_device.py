@@ -7,8 +7,8 @@ Like CuPy's, and unlike NumPy's, its arrays
 - know only the functions, keywords and dtypes that CuPy has (cupy_api.py).
 
 Kernels of our own take the way that they take with CuPy, through kernels.launch(): fake_driver.py runs what is passed.
-It is stricter than CuPy where CuPy would copy silently: NumPy's own functions refuse its arrays, and an index is no list
-and no NumPy array. Memory that nobody has written holds NaN, and there is as much of it as FakeArray.largest says.
+It is stricter than CuPy where CuPy would copy silently: NumPy's own functions refuse its arrays, and an index is no
+list and no NumPy array. Memory that nobody has written holds NaN, and FakeArray.largest says how much there is.
 
 What costs time on a GPU is counted, so that a test can say what a training step costs there:
 
@@ -374,8 +374,8 @@ def fake_device(monkeypatch):
 
 @pytest.fixture(params=["imitation", pytest.param("cuda", marks=pytest.mark.cuda)])
 def gpu(request, monkeypatch):
-    """The test runs on the device "cuda", which is the imitation here, and with `-m cuda` the GPU. Gives the module that
-    is CuPy there; gpu.cuda.imitated tells the imitation."""
+    """The test runs on the device "cuda": on the imitation, and on the GPU where there is one. Gives its CuPy, whose
+    `cuda.imitated` tells the imitation."""
     if request.param == "imitation":
         install("cuda", monkeypatch.setitem, monkeypatch.setattr)
     yield BACKENDS["cuda"].module

@@ -1,8 +1,8 @@
 """The driver of the fake device: what kernels.launch() asks CuPy for, and the kernels that it passes on.
 
-A launch comes as on a GPU: a pointer to a function, and the arguments packed into bytes, arrays as addresses, shapes and
-strides. They are unpacked again, as the signature that Numba would compile says, and the CPU's kernel of the same name
-(_cpu instead of _cuda) computes on what is found at these addresses.
+A launch comes as on a GPU: a pointer to a function, and the arguments packed into bytes, arrays as addresses, shapes
+and strides. They are unpacked again, as the signature that Numba would compile says, and the CPU's kernel of the same
+name (_cpu instead of _cuda) computes on what is found at these addresses.
 """
 
 import ctypes

@@ -133,9 +133,9 @@ def test_how_often_a_training_step_waits_for_the_device(fake_device, images):
     batch = BATCH[0][:images], BATCH[1][:images]
     fake_device.reset()
     losses = model(*batch)
-    # Whether the RPN's outputs are finite; which proposals are valid, four in NMS (is everything finite, its groups, the
-    # largest one, what stays), and whose they are; the proposals, to draw from; the anchors' matches; the levels of both
-    # branches' RoIs.
+    # Whether the RPN's outputs are finite; which proposals are valid, four in NMS (is everything finite, its groups,
+    # the largest one, what stays), and whose they are; the proposals, to draw from; the anchors' matches; the levels of
+    # both branches' RoIs.
     assert fake_device.waits == 11
     fake_device.reset()
     functools.reduce(operator.add, losses.values()).backward()
