@@ -170,6 +170,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("checkpoint", nargs="?", default=SHIPPED_MODEL, help="(default: the toy model)")
     evaluate.add_argument("--data", **pair, help="a COCO data set (default: toy shapes, seed 1)")
     evaluate.add_argument("--images", type=int, default=500, metavar="N", help="shapes only (default: 500)")
+    evaluate.add_argument("--batch-size", type=int, default=8, metavar="N", help="images at once (default: 8)")
     _add_device(evaluate)
     evaluate.add_argument("--out", metavar="FILE", help="write the metrics as JSON, too (replaces only such a file)")
 

@@ -9,19 +9,23 @@ from tinymrcnn.weights import load_model
 
 
 def evaluate_command(
-    checkpoint=SHIPPED_MODEL, *, data: tuple[str, str] | None = None, images: int = 500, device: str = "auto", out=None
-) -> int:
+    checkpoint=SHIPPED_MODEL, *, data: tuple[str, str] | None = None, images: int = 500, batch_size: int = 8,
+    device: str = "auto", out=None,
+) -> int:  # fmt: skip
     """Print the metrics of a checkpoint, and write them to the file `out`. Returns the exit code, 0.
 
     data: (image folder, annotation file) of a COCO data set; without it, so many toy shapes (seed 1).
+    batch_size: how many images at once.
     Raises ValueError or OSError where the files do not fit each other, or `out` cannot be written or holds something
     else than metrics; before the work starts."""
+    if batch_size < 1:
+        raise ValueError(f"--batch-size is {batch_size}; it must be a whole number from 1 on.")
     if out:
         check_output(out, is_metrics, "metrics")
     model = load_model(checkpoint, device)
     dataset = CocoDataset(data[0], data[1], masks=model.config.masks) if data else ShapesDataset(images, seed=1)
     map_categories(model.categories, dataset.categories)
-    metrics = evaluate(model, dataset)
+    metrics = evaluate(model, dataset, batch_size)
     print_metrics(metrics, len(dataset), model.config.box.max_detections)
     if out:
         with replacing(out) as file:

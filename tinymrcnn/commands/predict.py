@@ -23,6 +23,7 @@ from tinymrcnn.draw import check_font, draw_instances, shrunk, write_picture
 from tinymrcnn.evaluation import coco_results
 from tinymrcnn.files import SHIPPED_MODEL, check_output, locked, printable, replacing, told
 from tinymrcnn.models.presets import get_config
+from tinymrcnn.stopping import out_of_memory
 from tinymrcnn.weights import load_model, load_public_model
 
 RESULTS = "detections.json"
@@ -138,7 +139,7 @@ def _predict(model, files: list[str], known: Annotations | None, options: Predic
                 found, results = detect(model, image, known.image_id(name) if known else None)
                 picture = draw_found(model, image, found, options.threshold, options.font)
             except Exception as error:  # an error in one image does not stop the others
-                say(f"tinymrcnn: skipped: {_reason(name, error)}")
+                say(f"tinymrcnn: skipped: {_reason(name, error)}{_advice(model, error)}")
                 skipped += 1
                 continue
             records += [{**result, "file_name": name} for result in (known.renumbered(results) if known else results)]
@@ -162,6 +163,15 @@ def _reason(name: str, error: Exception) -> str:
     """Why an image was skipped, with its name."""
     text = told(error) or type(error).__name__
     return text if printable(name) in text else f"'{printable(name)}': {text}"
+
+
+def _advice(model, error: Exception) -> str:
+    """What to do where the memory does not suffice for an image."""
+    if not out_of_memory(error):
+        return ""
+    smaller = "" if model.config.transform.min_size else "make it smaller, or "  # else it is resized anyway
+    on_cpu = ", or --device cpu" if model.device != "cpu" else ""
+    return f" It is looked at alone: {smaller}use a machine with more memory{on_cpu}."
 
 
 def _picture_name(name: str, number: int, taken: set[str]) -> str:

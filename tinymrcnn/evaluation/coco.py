@@ -22,6 +22,7 @@ from tqdm import tqdm
 from tinymrcnn.boxes import paste_masks
 from tinymrcnn.data import map_categories
 from tinymrcnn.data.coco import annotations_of, corners_to_sides, encode_mask
+from tinymrcnn.stopping import out_of_memory
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 AREAS = {"AP": "all", "AP50": "all", "AP75": "all", "APs": "small", "APm": "medium", "APl": "large"}
@@ -39,7 +40,8 @@ def evaluate(model, dataset, batch_size: int = 8, progress: bool = True) -> dict
     a progress bar.
     Classes are compared by name: the data set may have them in another order, or some of the model's only, and then
     what the model finds of the others does not count (see map_categories, which raises ValueError for other classes).
-    Raises ValueError for an empty data set."""
+    Raises ValueError for an empty data set, and MemoryError, which names the batch size to try, where batch_size
+    images at once are too many."""
     labels = map_categories(getattr(model, "categories", None), dataset.categories)
     training = model.training
     model.eval()
@@ -103,7 +105,13 @@ def _detect(model, dataset, batch_size: int, progress: bool) -> Iterator[tuple[d
     with tqdm(total=len(dataset), desc="evaluate", unit="image", disable=not progress) as bar:
         for start in range(0, len(dataset), batch_size):
             batch = [dataset[index] for index in range(start, min(start + batch_size, len(dataset)))]
-            detections = model.detect([image for image, _ in batch])
+            try:
+                detections = model.detect([image for image, _ in batch])
+            except Exception as error:
+                if len(batch) > 1 and out_of_memory(error):
+                    fewer = f"{batch_size} images at once are too many: try --batch-size {batch_size // 2}."
+                    raise MemoryError(f"{error} {fewer}") from error
+                raise
             yield from zip((target for _, target in batch), detections, strict=True)
             bar.update(len(batch))
 
