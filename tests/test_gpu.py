@@ -10,14 +10,13 @@ import operator
 
 import numpy as np
 import pytest
+from gpu_cases import NMS_SIZES, REAL, SMALL, boxes_with_ties, cases, relative, result_and_gradients
 from test_fake_training import BATCH, assert_same, train_and_detect
 from test_models_presets import few_channels
-from test_roi_align import align_and_gradient
 from test_training import CONFIG, shapes
 from tiny_models import scene, tiny_model
 
-from tinymrcnn.autograd import Tensor
-from tinymrcnn.backend import channels_first, like, to_device, to_numpy
+from tinymrcnn.backend import to_device, to_numpy
 from tinymrcnn.bench.networks import Network, build_ours
 from tinymrcnn.boxes import batched_nms
 from tinymrcnn.cli import main
@@ -27,8 +26,7 @@ from tinymrcnn.data.images import write_image
 from tinymrcnn.evaluation import evaluate
 from tinymrcnn.models.presets import get_config
 from tinymrcnn.nn import SGD, AdamW
-from tinymrcnn.ops import batch_norm, conv2d, conv_transpose2d, group_norm, interpolate, linear, max_pool2d, winograd
-from tinymrcnn.roi import roi_align, roi_pool
+from tinymrcnn.ops import winograd
 from tinymrcnn.settings import replace
 from tinymrcnn.stopping import RunStopped
 from tinymrcnn.training import make_optimizer, read_log, train, trainer, training_step
@@ -43,13 +41,6 @@ def same_convolutions(monkeypatch):
 
 def imitated(gpu) -> bool:
     return hasattr(gpu.cuda, "imitated")
-
-
-def relative(a, b) -> float:
-    """The norm of the difference, as a part of the norm of b."""
-    a, b = (to_numpy(array).astype(np.float64) for array in (a, b))
-    assert a.shape == b.shape and np.isfinite(a).all()
-    return float(np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-30))
 
 
 # The commands
@@ -111,14 +102,14 @@ def test_a_step_with_momentum(gpu):
     assert_same(on_gpu, on_cpu, 1e-9, 1e-9)
 
 
-SMALL = (few_channels("resnet"), (60, 90))
+TINY_NETWORK = (few_channels("resnet"), (60, 90))
 
 
 @pytest.mark.parametrize("preset", ["torchvision_resnet50_fpn", "paper_resnet50_c4"])
 def test_full_size_presets(gpu, preset):
     """With random weights, damped as in the benchmarks, so that the numbers are those of a trained network. A detector
     is no continuous function of its weights: its maps are compared, and the losses on the same samples."""
-    overrides, size = SMALL if imitated(gpu) else ({"num_classes": 6}, (480, 640))
+    overrides, size = TINY_NETWORK if imitated(gpu) else ({"num_classes": 6}, (480, 640))
     overrides = {**overrides, "train_min_sizes": ()}
     config = replace(get_config(preset), **overrides)
     images, targets = [scene(1, size)[0]], [scene(1, size)[1]]
@@ -173,81 +164,24 @@ def test_another_stream(gpu):
 # Operators at the sizes of a full-size network
 
 
-def operators_at(channels, height, width, rois):
-    """name -> (operator on Tensors, its float32 arrays)."""
-    rng, f = np.random.default_rng(0), np.float32
-
-    def maps(n, c, h, w):
-        return channels_first(rng.standard_normal((n, h, w, c), f))
-
-    def boxes(count):
-        corners = rng.uniform(0, 8 * min(height, width), (count, 2))
-        return np.concatenate([np.zeros((count, 1)), corners, corners + rng.uniform(8, 300, (count, 2))], axis=1)
-
-    x, bias, regions = maps(1, channels, height, width), rng.standard_normal(channels, f), boxes(rois).astype(f)
-    square, point = (maps(channels, channels, k, k) / f(k * channels**0.5) for k in (3, 1))
-    small = maps(rois, channels, 14, 14)
-
-    def zeros(x):
-        return like(np.zeros(channels, f), x.data)
-
-    def on_device(operator, *settings):
-        return lambda x: operator(x, like(regions, x.data), *settings)
-
-    return {
-        "conv 3x3": (lambda x, w, b: conv2d(x, w, b, padding=1, relu=True), x, square, bias),
-        "conv 3x3, stride 2": (lambda x, w: conv2d(x, w, None, 2, 1), x, square),
-        "conv 1x1": (conv2d, x, point, bias),
-        "conv_transpose": (lambda x, w, b: conv_transpose2d(x, w, b, 2), small, maps(channels, channels, 2, 2), bias),
-        "linear": (linear, small.reshape(rois, -1), rng.standard_normal((64, channels * 196), f) / 100),
-        "max_pool": (lambda x: max_pool2d(x, 3, 2, 1), x),
-        "interpolate": (lambda x: interpolate(x, (2 * height, 2 * width)), x),
-        "batch_norm": (lambda x, w, b: batch_norm(x, zeros(w), zeros(w), w, b, True), x, bias, bias[::-1].copy()),
-        "group_norm": (lambda x, w, b: group_norm(x, 4, w, b), x, bias, bias[::-1].copy()),
-        "roi_align": (on_device(roi_align, 7, 1 / 8, 2, True), x),
-        "roi_align, 14x14": (on_device(roi_align, 14, 1 / 8, 2), x),
-        "roi_pool": (on_device(roi_pool, 7, 1 / 8), x),
-    }
-
-
-@pytest.mark.parametrize("name", operators_at(4, 4, 4, 1))
-def test_operators_in_float32_at_real_sizes(gpu, name):
-    """256 channels of 200x272 cells and 512 RoIs; on the imitation fewer."""
-    function, *arrays = operators_at(*((8, 20, 27, 5) if imitated(gpu) else (256, 200, 272, 512)))[name]
-    results = []
-    for device in ("cpu", "cuda"):
-        leaves = [Tensor(to_device(array, device), requires_grad=True) for array in arrays]
-        out = function(*leaves)
-        upstream = np.cos(np.arange(out.size, dtype=np.float32)).reshape(out.shape)
-        out.backward(to_device(upstream, device))
-        results.append([out.data, *(leaf.grad for leaf in leaves)])
-        assert all(array.dtype == np.float32 for array in results[-1])
-    for here, there in zip(results[1], results[0], strict=True):
-        assert relative(here, there) < 1e-5
+@pytest.mark.parametrize("dtype, rtol", [(np.float32, 1e-5), (np.float64, 1e-12)])
+@pytest.mark.parametrize("name", cases(*SMALL))
+def test_operators_at_real_sizes(gpu, name, dtype, rtol):
+    """256 channels of 200x272 cells and 512 RoIs; on the imitation, and in float64, fewer."""
+    case = cases(*(REAL if dtype == np.float32 and not imitated(gpu) else SMALL))[name]
+    expected, found = (result_and_gradients(case, device, dtype) for device in ("cpu", "cuda"))
+    assert all(array.dtype == dtype for array in found)
+    assert max(map(relative, found, expected)) < rtol
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_nms_with_ties(gpu, dtype):
     """Of equal scores the smaller index is the better one: within a block of 64 boxes, across blocks and groups."""
-    rng = np.random.default_rng(0)
-    for count, groups in ((1, 1), (63, 1), (64, 1), (65, 1), (300, 2), (1000, 1), (1000, 40)):
-        corners = rng.integers(0, 60, (count, 2))  # whole numbers: areas are rounded nowhere
-        boxes = np.concatenate([corners, corners + rng.integers(1, 30, (count, 2))], axis=1).astype(dtype)
-        arrays = boxes, rng.integers(0, 4, count).astype(dtype), rng.integers(0, groups, count)
+    for count, groups in NMS_SIZES:
+        arrays = boxes_with_ties(count, groups, dtype)
         kept = batched_nms(*(to_device(array, "cuda") for array in arrays), 0.5)
         np.testing.assert_array_equal(to_numpy(kept), batched_nms(*arrays, 0.5))
         assert len(kept) < count or count == 1
-
-
-def test_roi_align_of_each_dtype(gpu):
-    rng = np.random.default_rng(1)
-    for dtype, rtol in ((np.float32, 1e-5), (np.float64, 1e-12)):
-        x, upstream = rng.standard_normal((1, 3, 9, 11)).astype(dtype), rng.standard_normal((2, 3, 4, 4)).astype(dtype)
-        rois = np.array([[0, 1, 2, 9, 8], [0, 0, 0, 20, 18]], dtype)
-        expected = align_and_gradient(x, rois, upstream, 4, 0.5, 2, True)
-        found = align_and_gradient(to_device(x, "cuda"), to_device(rois, "cuda"), upstream, 4, 0.5, 2, True)
-        for here, there in zip(found, expected, strict=True):
-            assert relative(here, there) < rtol
 
 
 # Runs that move
