@@ -9,7 +9,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")  # no test opens a window
 
 import numpy as np
 import pytest
-from fake_device import fake_device  # noqa: F401  (a fixture, as is the next)
+from fake_device import fake_device, gpu  # noqa: F401  (fixtures, as is the next)
 from operator_contract import check_contract  # noqa: F401
 
 from tinymrcnn.autograd import NondifferentiableError, Tensor

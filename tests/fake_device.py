@@ -2,48 +2,67 @@
 
 Like CuPy's, and unlike NumPy's, its arrays
 
-- refuse to mix with NumPy arrays (in arithmetic, in functions, as an index) and refuse np.asarray();
+- refuse to mix with NumPy arrays and lists (in arithmetic, in functions, as values to set) and refuse np.asarray();
 - come C-ordered out of ufuncs and copy(), and without dimensions, but as arrays, out of reductions;
-- know only the functions that CuPy has.
+- know only the functions, keywords and dtypes that CuPy has (cupy_api.py).
+
+Kernels of our own take the way that they take with CuPy, through kernels.launch(): fake_driver.py runs what is passed.
+It is stricter than CuPy where CuPy would copy silently: NumPy's own functions refuse its arrays, and an index is no
+list and no NumPy array. Memory that nobody has written holds NaN, and FakeArray.largest says how much there is.
 
 What costs time on a GPU is counted, so that a test can say what a training step costs there:
 
 - FakeArray.launches: operations for which CuPy starts a kernel, or several (a sort), and kernels of our own. Views and
   uninitialised arrays are free;
 - FakeArray.waits: how often the host waits for the device: for every copy to the host (to_numpy, item(), tolist(),
-  float(), int(), bool(): FakeArray.copies), and where the length of a result depends on values (a mask as an index,
-  flatnonzero and its kin). FakeArray.waiting names the functions of the package that did;
+  float(), int(), bool(): FakeArray.copies), and where what is done depends on values (a mask as an index, flatnonzero
+  and its kin). FakeArray.waiting names the functions of the package that did;
 - FakeArray.uploads: arrays that are copied to the device.
 """
 
+import math
 import operator
 import sys
 import types
 
+import cupy_api
 import numpy as np
 import pytest
 
-from tinymrcnn import kernels
-from tinymrcnn.backend import BACKENDS, Backend
-from tinymrcnn.threads import spread
+from tinymrcnn import backend, kernels
+from tinymrcnn.backend import BACKENDS, Backend, cuda_problem
 
-MISSING_IN_CUPY = set("errstate seterr insert block ndenumerate ndindex nditer frompyfunc geomspace".split())
-MISSING_IN_CUPY |= set("einsum_path memmap vectorize testing random".split())  # random numbers come from the host
-MISSING_IN_CUPY |= set(
-    "nanpercentile nanquantile unstack vecdot matvec vecmat spacing histogram_bin_edges polyint".split()
-)
-MISSING_KEYWORDS = {"max": {"initial", "where"}, "min": {"initial", "where"}, "sum": {"initial", "where"}}
-MISSING_KEYWORDS |= {"clip": {"min", "max"}} | dict.fromkeys(["full", "zeros", "ones", "empty"], {"like"})
-WAITS = {"flatnonzero", "nonzero", "argwhere", "unique", "compress", "extract"}  # the length of the result is a value
+VERSION, CUPY = cupy_api.read()
+# How often each waits. The length of its result is a value, or it looks at values first
+WAITS = dict.fromkeys("flatnonzero nonzero argwhere unique compress extract delete".split(), 1)
+WAITS |= dict.fromkeys("bincount setdiff1d trim_zeros argpartition sliding_window_view".split(), 2)
+MODULES = {"linalg.", "lib.", "lib.stride_tricks."}  # no random numbers: these come from the host
 FREE = {"empty", "empty_like"}  # no kernel
-ATOMIC_ADD = ("float32", "float64", "int32", "uint32", "uint64")
+SORTS = {"argsort", "sort"}
+ATOMIC_ADD = ("int32", "int64", "float16", "float32", "float64", "uint32", "uint64")
 COMES_FROM_HOST = {"asarray", "array"}  # the explicit ways onto the device
+KEEPS_ORDER = {"astype", "empty_like", "zeros_like", "ones_like", "full_like", "asarray", "array"}
+JOINS = {"concatenate", "stack", "vstack", "hstack", "column_stack"}
 ONLY_LOOK = {"shape", "ndim"}  # np.shape(x) is harmless
 ATTRIBUTES = {"shape", "dtype", "ndim", "size", "strides", "nbytes", "itemsize", "flags"}
-METHODS = set(
-    "all any argmax argmin argsort astype clip copy cumsum cumprod diagonal dot fill flatten max mean min nonzero prod "
-    "ravel repeat reshape round sort squeeze std sum swapaxes take trace transpose var view".split()
-)
+COPY_TO_HOST = set("dump dumps get mdspan put set tobytes tofile toDlpack".split())  # CuPy's arrays have these
+NUMBERS = (bool, int, float, complex, np.generic)
+# The operators, and what CuPy computes for them
+BINARY = {
+    "add": "add", "sub": "subtract", "mul": "multiply", "truediv": "true_divide", "floordiv": "floor_divide",
+    "mod": "remainder", "pow": "power", "matmul": "matmul", "and": "bitwise_and", "or": "bitwise_or",
+    "xor": "bitwise_xor",
+}  # fmt: skip
+COMPARISONS = {"lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal", "eq": "equal",
+               "ne": "not_equal"}  # fmt: skip
+UNARY = {"neg": "negative", "pos": "positive", "abs": "absolute", "invert": "invert"}
+
+
+class OutOfMemoryError(MemoryError):
+    """As CuPy's, which is made of two numbers and a limit."""
+
+    def __init__(self, size, total, limit=0):
+        super().__init__(f"Out of memory allocating {size:,} bytes (allocated so far: {total:,} bytes).")
 
 
 def _unwrap(value):
@@ -56,7 +75,14 @@ def _unwrap(value):
     return value
 
 
-def _wrap(result, inputs=()):
+def _operand(value):
+    """What an elementwise function takes: an array of the device, or a number."""
+    if not isinstance(value, (FakeArray, *NUMBERS, type(None))):
+        raise TypeError(f"Unsupported type {type(value).__name__}: an operand on the device is an array or a number.")
+    return _unwrap(value)
+
+
+def _wrap(result, inputs=(), keep_order=False):
     """A NumPy result on the device: a view of an input as it is, a new array C-ordered."""
     if isinstance(result, (tuple, list)):
         parts = [_wrap(part, inputs) for part in result]
@@ -65,21 +91,18 @@ def _wrap(result, inputs=()):
         return result
     is_view = any(np.may_share_memory(result, array) for array in inputs)
     FakeArray.launches += not is_view and result.size > 0
-    return FakeArray(result if is_view else np.asarray(result, order="C"))
+    return FakeArray(result if is_view or keep_order else np.asarray(result, order="C"))
 
 
-def _uploaded(value):
-    """A host array on the device; anything else as it is."""
-    return FakeArray(value.copy(order="C")) if isinstance(value, np.ndarray) else value
-
-
-def _wait():
-    """Count a wait, and note which function of the package waits."""
-    FakeArray.waits += 1
+def _wait(times=1):
+    """Count waits, and note which function of the package waits."""
+    if not times:
+        return
+    FakeArray.waits += times
     frame = sys._getframe(1)
     while frame and frame.f_globals["__name__"].partition(".")[::2] in (("tinymrcnn", "backend"), (__name__, "")):
         frame = frame.f_back
-    FakeArray.waiting.append(frame.f_code.co_qualname)
+    FakeArray.waiting += [frame.f_code.co_qualname] * times
 
 
 def _host_arrays(values):
@@ -90,36 +113,68 @@ def _host_arrays(values):
             yield value._host
 
 
-def _on_device(function, *first):
-    """A NumPy function (or a method of the array `first`) as the device offers it."""
-    name = function.__name__
+def _noted(name, keywords, result):
+    """Check that CuPy has this function with these keywords and, if it is elementwise, for the dtype of its result."""
+    if not (loops := CUPY[name].loops):
+        FakeArray.used.add((name, *sorted(keywords), ""))
+        return
+    for part in result if isinstance(result, tuple) else (result,):
+        dtype = np.asarray(part).dtype
+        FakeArray.used.add((name, *sorted(keywords), dtype.name))
+        if not cupy_api.computes(loops, dtype):
+            raise TypeError(f"{name}() on the device does not compute {dtype}.")
+
+
+def _check_call(name, args, keywords):
+    """Raise what CuPy would raise for such a call."""
+    known = CUPY[name].keywords
+    if "*" not in known and (unknown := keywords.keys() - known):
+        raise TypeError(f"{name}() on the device has no {' and no '.join(sorted(unknown))}.")
+    short = name.rpartition(".")[2]
+    if short in SORTS and keywords.get("kind") not in (None, "stable"):
+        raise ValueError(f"{name}() on the device sorts stably or as it likes, not by {keywords['kind']!r}.")
+    if short in JOINS and not all(isinstance(part, FakeArray) for part in args[0]):
+        raise TypeError(f"{name}() on the device joins arrays of the device only.")
+
+
+def _waits_of(name, args):
+    if name == "where":
+        return len(args) == 1
+    if name in ("repeat", "fill"):  # the values of an array, or a list, decide
+        return 2 * isinstance(args[1], (FakeArray, list)) if name == "repeat" else isinstance(args[1], FakeArray)
+    return WAITS.get(name, 0)
+
+
+def _on_device(function, name, *first):
+    """A NumPy function (or a method of the array `first`) as the device offers it. name: CuPy's."""
+    short = name.rpartition(".")[2]
 
     def call(*args, **kwargs):
-        if name == "repeat" and not isinstance((first + args)[1], int):
-            raise ValueError("repeat() on the device takes an int, no array of them.")
-        if unknown := MISSING_KEYWORDS.get(name, set()) & kwargs.keys():
-            raise TypeError(f"{name}() on the device has no {' and no '.join(unknown)}.")
-        FakeArray.used.add((name, *kwargs))
-        if name in COMES_FROM_HOST:
-            FakeArray.uploads += 1
-            return FakeArray(function(_unwrap(_uploaded(args[0])), *args[1:], **kwargs))
-        if name in WAITS:
-            _wait()
         args, out = first + args, kwargs.get("out")
+        _check_call(name, args, kwargs)
+        if short in COMES_FROM_HOST and isinstance(args[0], np.ndarray):
+            _noted(name, kwargs, None)
+            FakeArray.uploads += 1
+            return FakeArray(function(args[0].copy(order="C"), *args[1:], **kwargs))
+        _wait(_waits_of(short, args))
+        FakeArray.uploads += short in COMES_FROM_HOST and not list(_host_arrays(args[:1]))
         inputs = list(_host_arrays(args))
-        if name == "sum" and args[0].dtype == np.float32:  # CuPy adds in a tree, NumPy row by row, which is less exact
-            args = (FakeArray(args[0]._host.astype(np.float64)), *args[1:])
-        result = function(*_unwrap(args), **{key: _unwrap(value) for key, value in kwargs.items()})
-        if name == "sum" and inputs[0].dtype == np.float32:
+        unwrap = _operand if CUPY[name].loops or short in ("where", "clip") else _unwrap
+        given = [unwrap(arg) for arg in args]
+        if short == "sum" and inputs[0].dtype == np.float32:  # CuPy adds in a tree, NumPy row by row, less exactly
+            given[0] = given[0].astype(np.float64)
+        result = function(*given, **{key: _unwrap(value) for key, value in kwargs.items()})
+        if short == "sum" and inputs[0].dtype == np.float32 and out is None:
             result = result.astype(np.float32)
+        _noted(name, kwargs, result)
         if isinstance(result, bool) and inputs:
             result = np.bool_(result)  # array_equal, allclose: the answer stays on the device
-        if name in FREE:
-            return FakeArray(result)
-        if out is not None or result is None or name == "astype":
+        if short in FREE:
+            return FakeArray.unwritten(result)
+        if out is not None or result is None:
             FakeArray.launches += 1
-            return out if out is not None or result is None else FakeArray(result)
-        return _wrap(result, inputs)
+            return out
+        return _wrap(result, () if short == "astype" else inputs, short in KEEPS_ORDER)
 
     return call
 
@@ -128,20 +183,32 @@ def _add_at(target, index, values):
     if target.dtype.name not in ATOMIC_ADD:
         raise TypeError(f"add.at on the device knows {ATOMIC_ADD}, not {target.dtype}.")
     FakeArray.launches += 1
-    np.add.at(target._host, _unwrap(index), _unwrap(values))
+    np.add.at(target._host, _index(index), _operand(values))
 
 
 class FakeArray:
-    """An array on the fake device."""
+    """An array on the fake device.
+
+    largest: from how many bytes on there is no memory for an array."""
 
     __array_ufunc__ = None  # NumPy's ufuncs and operators refuse it
     __hash__ = None
     copies = waits = launches = uploads = 0
-    waiting = []
-    used = set()  # functions and methods, with their keywords
+    waiting: list[str] = []
+    used = set()  # (function or method, *its keywords, the dtype of its result where CuPy computes some only)
+    largest = math.inf
 
     def __init__(self, host):
         self._host = np.asarray(host)
+        if self._host.nbytes > FakeArray.largest:
+            raise OutOfMemoryError(self._host.nbytes, 0)
+
+    @classmethod
+    def unwritten(cls, host):
+        """An array that nobody has written yet: of NaN, where its dtype has that."""
+        if host.dtype.kind in "fc":
+            host.fill(np.nan)
+        return cls(host)
 
     def __array__(self, *args, **kwargs):
         raise TypeError("Implicit conversion to a NumPy array is not allowed. Use to_numpy().")
@@ -154,32 +221,37 @@ class FakeArray:
     def __getattr__(self, name):
         if name in ATTRIBUTES:
             return getattr(self._host, name)
-        if name in METHODS:
-            return _on_device(getattr(np.ndarray, name), self)
+        if f"ndarray.{name}" in CUPY and name not in COPY_TO_HOST and hasattr(np.ndarray, name):
+            return _on_device(getattr(np.ndarray, name), f"ndarray.{name}", self)
         raise AttributeError(f"An array of the fake device has no attribute {name!r}.")
 
     @property
     def T(self):
         return FakeArray(self._host.T)
 
+    @property
+    def data(self):
+        """Where it is, as CuPy tells it."""
+        return types.SimpleNamespace(ptr=self._host.ctypes.data)
+
     @classmethod
     def reset(cls):
-        """Count from 0."""
+        """Count from 0, with all the memory that one wants."""
         cls.copies = cls.waits = cls.launches = cls.uploads = 0
-        cls.waiting, cls.used = [], set()
+        cls.waiting, cls.used, cls.largest = [], set(), math.inf
 
     def __getitem__(self, index):
-        arrays = [part for part in (index if isinstance(index, tuple) else (index,)) if isinstance(part, FakeArray)]
         result = self._host[_index(index)]
+        arrays = _arrays_in(index)
         if not arrays:
             return FakeArray(result)  # a view, of one element too
-        if any(array.dtype == bool for array in arrays):
-            _wait()
+        _wait(_has_mask(arrays))
         return _wrap(result)
 
     def __setitem__(self, index, value):
         FakeArray.launches += 1
-        self._host[_index(index)] = _unwrap(value)
+        _wait(_has_mask(_arrays_in(index)))
+        self._host[_index(index)] = _operand(value)
 
     def __len__(self):
         return len(self._host)
@@ -218,79 +290,106 @@ def _index(index):
     return _unwrap(index)
 
 
-def _binary(function):
-    return lambda self, other: _wrap(function(self._host, _unwrap(other)))
+def _arrays_in(index):
+    return [part for part in (index if isinstance(index, tuple) else (index,)) if isinstance(part, FakeArray)]
 
 
-def _reflected(function):
-    return lambda self, other: _wrap(function(_unwrap(other), self._host))
+def _has_mask(arrays):
+    return any(array.dtype == bool for array in arrays)
 
 
-def _in_place(function):
+def _computed(name, result):
+    _noted(name, {}, result)
+    return _wrap(result)
+
+
+def _binary(function, name):
+    return lambda self, other: _computed(name, function(self._host, _operand(other)))
+
+
+def _reflected(function, name):
+    return lambda self, other: _computed(name, function(_operand(other), self._host))
+
+
+def _in_place(function, name):
     def method(self, other):
         FakeArray.launches += 1
-        self._host = function(self._host, _unwrap(other))
+        self._host = function(self._host, _operand(other))
+        _noted(name, {}, self._host)
         return self
 
     return method
 
 
-def _unary(function):
-    return lambda self: _wrap(function(self._host))
+def _unary(function, name):
+    return lambda self: _computed(name, function(self._host))
 
 
-for _name in "add sub mul truediv floordiv mod pow matmul and or xor".split():
-    setattr(FakeArray, f"__{_name}__", _binary(getattr(operator, f"__{_name}__")))
-    setattr(FakeArray, f"__r{_name}__", _reflected(getattr(operator, f"__{_name}__")))
-    setattr(FakeArray, f"__i{_name}__", _in_place(getattr(operator, f"__i{_name}__")))
-for _name in "lt le gt ge eq ne".split():
-    setattr(FakeArray, f"__{_name}__", _binary(getattr(operator, _name)))
-for _name in "neg pos abs invert".split():
-    setattr(FakeArray, f"__{_name}__", _unary(getattr(operator, _name)))
+for _name, _cupy in BINARY.items():
+    setattr(FakeArray, f"__{_name}__", _binary(getattr(operator, f"__{_name}__"), _cupy))
+    setattr(FakeArray, f"__r{_name}__", _reflected(getattr(operator, f"__{_name}__"), _cupy))
+    setattr(FakeArray, f"__i{_name}__", _in_place(getattr(operator, f"__i{_name}__"), _cupy))
+for _name, _cupy in COMPARISONS.items():
+    setattr(FakeArray, f"__{_name}__", _binary(getattr(operator, _name), _cupy))
+for _name, _cupy in UNARY.items():
+    setattr(FakeArray, f"__{_name}__", _unary(getattr(operator, _name), _cupy))
 
 
 class FakeModule(types.ModuleType):
-    """What `xp` is on the fake device: NumPy's functions, as far as CuPy has them too."""
+    """What `xp` is on the fake device: NumPy's functions, as far as CuPy has them too. part: "", or that of a module
+    within it, such as "linalg."."""
 
-    def __init__(self, imitated):
+    def __init__(self, imitated, part=""):
         super().__init__(imitated.__name__.replace("numpy", "fake"))
-        self._imitated = imitated
+        self._imitated, self._part = imitated, part
 
     def __getattr__(self, name):
-        if name in MISSING_IN_CUPY:
-            raise AttributeError(f"CuPy has no {name}.")
         attribute = FakeArray if name == "ndarray" else getattr(self._imitated, name)
-        if isinstance(attribute, types.ModuleType):
-            return FakeModule(attribute)
+        if isinstance(attribute, types.ModuleType) and f"{self._part}{name}." in MODULES:
+            return FakeModule(attribute, f"{self._part}{name}.")
+        if isinstance(attribute, types.ModuleType) or callable(attribute) and self._part + name not in CUPY:
+            raise AttributeError(f"CuPy {VERSION} has no {self._part}{name}, or no array of the package needs it.")
         if isinstance(attribute, type) or not callable(attribute):
             return attribute
-        function = _on_device(attribute)
+        function = _on_device(attribute, self._part + name)
         if name == "add":
             function.at = _add_at
         return function
 
 
-def _host_view(array):
-    """The CPU kernel runs in place of the CUDA kernel."""
-    _host_view.used = True
-    return array._host
+MODULE = FakeModule(np)
+FAKE = Backend("fake", FakeArray, MODULE, FakeArray._to_host, None)
 
 
-def _spread(*args):
-    """threads.spread() as kernels.run() calls it: a launch, if the kernel takes arrays of the device."""
-    FakeArray.launches += _host_view.used
-    _host_view.used = False
-    spread(*args)
+def install(name="fake", setitem=operator.setitem, setattr=setattr):
+    """Make `name` a fake device: "fake", or "cuda", which is then what "auto" means, too. Returns its driver."""
+    from fake_driver import Driver  # after this file: it makes arrays
 
-
-_host_view.used = False
-FAKE = Backend("fake", FakeArray, FakeModule(np), FakeArray._to_host, _host_view)
+    cuda_problem()  # before its place is taken, a CuPy that is installed takes it
+    device, MODULE.cuda = FAKE._replace(device=name), Driver()
+    MODULE.get_default_memory_pool = lambda: types.SimpleNamespace(total_bytes=lambda: 0, free_all_blocks=lambda: None)
+    setitem(BACKENDS, name, device)
+    setitem(BACKENDS, "cuda", device)  # where kernels.launch() looks for CuPy
+    setattr(kernels, "machine_code", MODULE.cuda.machine_code)
+    if name == "cuda":
+        setattr(backend, "cuda_problem", lambda: None)
+    FakeArray.reset()
+    return MODULE.cuda
 
 
 @pytest.fixture
 def fake_device(monkeypatch):
     """Registers the device "fake" for one test; gives its array type, which counts from 0."""
-    monkeypatch.setattr(kernels, "spread", _spread)
-    monkeypatch.setitem(BACKENDS, "fake", FAKE)
+    install("fake", monkeypatch.setitem, monkeypatch.setattr)
+    yield FakeArray
     FakeArray.reset()
-    return FakeArray
+
+
+@pytest.fixture(params=["imitation", pytest.param("cuda", marks=pytest.mark.cuda)])
+def gpu(request, monkeypatch):
+    """The test runs on the device "cuda": on the imitation, and on the GPU where there is one. Gives its CuPy, whose
+    `cuda.imitated` tells the imitation."""
+    if request.param == "imitation":
+        install("cuda", monkeypatch.setitem, monkeypatch.setattr)
+    yield BACKENDS["cuda"].module
+    FakeArray.reset()

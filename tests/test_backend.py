@@ -246,32 +246,54 @@ def test_nothing_belongs_to_no_library():
 # Kernels
 
 
-def test_the_cpu_kernel_runs_on_host_arrays_and_on_the_fake_device(fake_device):
-    def on_cpu(thread, threads, source, target, factor):
-        target[thread::threads] += factor * source[thread::threads]
+@kernels.cpu_kernel
+def add_scaled_cpu(thread, threads, source, target, factor):
+    for i in range(thread, target.size, threads):
+        target[i] += factor * source[i]
 
+
+@kernels.cuda_kernel
+def add_scaled_cuda(source, target, factor):
+    """The imitation runs the one above."""
+
+
+def test_the_cpu_kernel_runs_on_host_arrays():
     def on_cuda(*args):
         raise AssertionError("no CUDA kernel runs here")
 
-    for move in (lambda array: array, lambda array: to_device(array, "fake")):
-        source, target = move(np.arange(3.0)), move(np.ones(3))
-        kernels.run(on_cpu, on_cuda, 3, source, target, 2)
-        assert np.array_equal(to_numpy(target), [1, 3, 5])
-        kernels.run(on_cpu, on_cuda, 10**9, source, target, 2)  # worth all threads
-        assert np.array_equal(to_numpy(target), [1, 5, 9])
+    source, target = np.arange(3.0), np.ones(3)
+    kernels.run(add_scaled_cpu, on_cuda, 3, source, target, 2)
+    assert np.array_equal(target, [1, 3, 5])
+    kernels.run(add_scaled_cpu, on_cuda, 10**9, source, target, 2)  # worth all threads
+    assert np.array_equal(target, [1, 5, 9])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_launch_reaches_the_arrays_of_the_device(fake_device, dtype):
+    """Through all that it passes: where they are, their shapes, and their strides."""
+    source, target = (to_device(array.astype(dtype), "fake") for array in (np.arange(3), np.ones(6)))
+    for part in (target[::2], target[::-2]):
+        kernels.run(add_scaled_cpu, add_scaled_cuda, 3, source, part, dtype(2))
+    assert np.array_equal(to_numpy(target), [1, 5, 3, 3, 5, 1])
+    cuda = BACKENDS["cuda"].module.cuda
+    with cuda.Stream(non_blocking=True) as stream:
+        kernels.run(add_scaled_cpu, add_scaled_cuda, 3, source[:0], target[:0], dtype(2))
+        kernels.launch(add_scaled_cuda, 0, source, target, dtype(2))  # nothing to do
+    assert cuda.launched == [("add_scaled_cuda", number) for number in (0, 0, stream.ptr)]
+    assert fake_device.launches == 3
     with pytest.raises(TypeError, match="mixes"):
-        kernels.run(on_cpu, on_cuda, 3, np.ones(3), to_device(np.ones(3), "fake"), 2)
+        kernels.run(add_scaled_cpu, add_scaled_cuda, 3, np.ones(3), source, 2)
 
 
-def test_an_array_without_a_host_view_goes_to_the_cuda_kernel(fake_device, monkeypatch):
+def test_an_array_without_a_host_view_goes_to_the_cuda_kernel(monkeypatch):
     launches = []
 
     class OnCuda:
         def __getitem__(self, size):
             return lambda *args: launches.append((size, len(args)))
 
-    monkeypatch.setitem(BACKENDS, "fake", BACKENDS["fake"]._replace(host_view=None))
-    x = to_device(np.ones(3), "fake")
+    monkeypatch.setitem(BACKENDS, "cpu", BACKENDS["cpu"]._replace(host_view=None))
+    x = np.ones(3)
     kernels.run(None, OnCuda(), 1000, x, x, 2)
     kernels.run(None, OnCuda(), 0, x, x, 2)  # an empty launch would be an error
     assert launches == [(kernels.launch_size(1000), 3)]
@@ -356,11 +378,12 @@ def test_the_imitation_counts_what_costs_time(fake_device):
     assert cost(lambda: x[mask]) == cost(lambda: xp.flatnonzero(mask)) == (1, 1, 0, 0)
     assert cost(lambda: float(x[0, 0])) == cost(lambda: to_numpy(x)) == (0, 1, 1, 0)
     assert cost(lambda: to_device(np.zeros((2, 3, 4, 5)).transpose(0, 2, 1, 3), "fake")) == (0, 0, 0, 1)
-    assert cost(lambda: kernels.run(lambda thread, threads, x: None, None, 6, x)) == (1, 0, 0, 0)
-    assert cost(lambda: kernels.run(lambda thread, threads, x: None, None, 6, np.ones(3))) == (0, 0, 0, 0)
-    for mistake in (lambda: x.max(initial=0), lambda: x.sum(where=mask), lambda: xp.full((2, 3), 1, like=x)):
-        with pytest.raises(TypeError, match="on the device has no"):
-            mistake()
+    assert cost(lambda: x.__setitem__(mask, 1)) == cost(lambda: x.fill(x[0, 0])) == (1, 1, 0, 0)
+    row, kernel = x[0], (add_scaled_cpu, add_scaled_cuda)
+    assert cost(lambda: kernels.run(*kernel, 3, row, row, 2)) == (1, 0, 0, 0)
+    assert cost(lambda: kernels.run(*kernel, 3, np.ones(3), np.ones(3), 2)) == (0, 0, 0, 0)
+    assert cost(lambda: xp.bincount(xp.asarray(np.ones(3, int)))) == (1, 2, 0, 1)
+    assert cost(lambda: xp.where(mask, x, 0)) == (1, 0, 0, 0) and cost(lambda: xp.where(mask))[1] == 1
 
 
 # The imitation of CuPy: each of these would be a mistake on a GPU
@@ -397,7 +420,19 @@ def x(fake_device):
         lambda x, xp: x.__setitem__(np.array([0]), 1),
         lambda x, xp: x.sum(axis=0).dot(np.ones(3)),
         lambda x, xp: range(x[0, 0]),
-        lambda x, xp: xp.add.at(xp.zeros(3, int), xp.zeros(2, int), 1),  # CuPy has no atomic add of int64
+        lambda x, xp: x.__setitem__(0, [1, 2, 3]),
+        lambda x, xp: x + [1, 2, 3],
+        lambda x, xp: xp.maximum(x, [1, 2, 3]),
+        lambda x, xp: xp.where(x > 0, x, [1, 2, 3]),
+        lambda x, xp: xp.stack([x[0], [1, 2, 3]]),
+        lambda x, xp: xp.add(x, x, where=x > 0),
+        lambda x, xp: x.max(initial=0),
+        lambda x, xp: x.sum(where=x > 0),
+        lambda x, xp: xp.clip(x, min=0),
+        lambda x, xp: xp.full((2, 3), 1, like=x),
+        lambda x, xp: xp.add.at(xp.zeros(3, np.int8), xp.zeros(2, int), 1),  # CuPy has no atomic add of int8
+        lambda x, xp: xp.negative(xp.zeros(2, "m8[s]")),
+        lambda x, xp: x.astype("m8[s]") + x.astype("m8[s]"),
         lambda x, xp: hash(x),
     ],
 )
@@ -407,24 +442,41 @@ def test_mistakes_that_raise_a_type_error(mistake, x, fake_device):
     assert fake_device.copies == 0
 
 
-@pytest.mark.parametrize("name", ["errstate", "insert", "block", "random", "nditer", "ndenumerate", "no_such_function"])
+@pytest.mark.parametrize(
+    "name",
+    "errstate insert block random nditer ndenumerate nanpercentile vecdot histogram_bin_edges no_such_function".split(),
+)
 def test_functions_that_cupy_lacks(name, x):
     with pytest.raises(AttributeError):
         getattr(array_module(x), name)
 
 
-@pytest.mark.parametrize("name", ["tofile", "__array_interface__", "base", "ctypes", "partition"])
+@pytest.mark.parametrize("name", ["tofile", "__array_interface__", "base", "ctypes", "tobytes"])
 def test_attributes_that_the_device_does_not_offer(name, x):
     with pytest.raises(AttributeError):
         getattr(x, name)
 
 
-def test_repeats_are_no_arrays(x):
+def test_numbers_of_repeats_are_looked_at(x, fake_device):
     xp = array_module(x)
-    for mistake in (lambda: xp.repeat(x, xp.array([1, 2])), lambda: x.repeat(xp.array([1, 2]))):
-        with pytest.raises(ValueError, match="repeat"):
-            mistake()
-    assert x.repeat(2).shape == (12,) and xp.repeat(x, 2, axis=0).shape == (4, 3)
+    assert x.repeat(2).shape == (12,) and xp.repeat(x, 2, axis=0).shape == (4, 3) and fake_device.waits == 0
+    assert xp.repeat(x, xp.array([1, 2]), axis=0).shape == (3, 3) and fake_device.waits == 2
+
+
+@pytest.mark.parametrize("kind", ["quicksort", "mergesort", "heapsort"])
+def test_ways_of_sorting_that_cupy_lacks(x, kind):
+    for sort in (array_module(x).argsort, lambda x, kind: x.argsort(kind=kind)):
+        with pytest.raises(ValueError, match="sorts stably"):
+            sort(x, kind=kind)
+
+
+def test_memory_that_nobody_has_written(x, fake_device):
+    xp = array_module(x)
+    assert np.isnan(to_numpy(xp.empty((2, 3), np.float32))).all() and np.isnan(to_numpy(xp.empty_like(x))).all()
+    fake_device.largest = 100
+    assert (x + x).nbytes == 24
+    with pytest.raises(MemoryError, match=r"Out of memory allocating 120 bytes \(allocated so far: "):
+        xp.zeros((5, 3))
 
 
 def test_copies_to_the_host_are_counted(x, fake_device):
@@ -442,6 +494,8 @@ def test_results_come_c_ordered_and_views_stay_views(fake_device):
     assert memory_order(x) == NHWC
     for result in (x + 1, -x, x > 0, xp.exp(x), xp.add(x, x), x.copy(), xp.where(x > 0, x, 0), x.clip(0, 1)):
         assert memory_order(result) == (0, 1, 2, 3) and result.flags.c_contiguous
+    for result in (x.astype(np.float64), xp.zeros_like(x), xp.full_like(x, 2), xp.array(x)):
+        assert memory_order(result) == NHWC
     out = empty_like(x)
     assert xp.add(x, x, out=out) is out and memory_order(out) == NHWC
     view = x.transpose(NHWC)[0]

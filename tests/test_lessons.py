@@ -234,8 +234,8 @@ ON_THE_FAKE_DEVICE = """
 import sys
 sys.path.append("../tests")
 import fake_device
+fake_device.install("fake")
 from tinymrcnn import backend
-backend.BACKENDS["fake"] = fake_device.FAKE
 backend.resolve_device = lambda device, resolve=backend.resolve_device: "fake" if device == "auto" else resolve(device)
 """
 

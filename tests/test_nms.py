@@ -149,7 +149,7 @@ def test_off_the_host(fake_device):
     rng = np.random.default_rng(6)
     arrays = random_boxes(rng, 150), rng.random(150), rng.integers(0, 4, 150)
     kept = batched_nms(*(to_device(array, "fake") for array in arrays), 0.4)
-    assert isinstance(kept, fake_device) and fake_device.copies == 2  # are all values finite? and the groups
+    assert isinstance(kept, fake_device) and fake_device.copies == 2  # are all values finite? how large is a group?
     np.testing.assert_array_equal(to_numpy(kept), batched_nms(*arrays, 0.4))
 
 

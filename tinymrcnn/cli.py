@@ -190,6 +190,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("checkpoint", nargs="?", default=SHIPPED_MODEL, help="(default: the toy model)")
     _add_data(evaluate, "evaluate on these, or on their split for that", " (default: toy shapes, seed 1)")
     evaluate.add_argument("--images", type=int, default=500, metavar="N", help="shapes only (default: 500)")
+    evaluate.add_argument("--batch-size", type=int, default=8, metavar="N", help="images at once (default: 8)")
     _add_device(evaluate)
     _add_test_time(evaluate)
     evaluate.add_argument(

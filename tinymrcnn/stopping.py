@@ -23,6 +23,13 @@ class RunStopped(RuntimeError):
     saved, and how to go on."""
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether the memory of the host or of the GPU did not suffice. CuPy's own allocator raises a MemoryError; CUDA and
+    its libraries have words of their own."""
+    words = ("cudaErrorMemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY", "STATUS_ALLOC_FAILED")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
+
+
 @contextlib.contextmanager
 def handling(handler: Callable, signals=tuple(ENDING)) -> Iterator[None]:
     """Have handler(signum, frame) called on these signals while the block lasts.

@@ -24,13 +24,15 @@ TITLES = {"bbox": "boxes", "segm": "masks"}
 @dataclass(frozen=True)
 class EvaluateOptions:
     """data: one path, of which is found out what it is unless `format` says it, or two, a folder of images and a COCO
-    annotation file; None: so many toy `images` (seed 1). settings: texts "FIELD=VALUE" of what may change after
-    training. tile, mirrored: see TestTime. interval: with intervals by the bootstrap over images. errors: with their
-    kinds, and a picture of them next to `out`. reference: let pycocotools count. out: a JSON file."""
+    annotation file; None: so many toy `images` (seed 1). batch_size: how many images at once. settings: texts
+    "FIELD=VALUE" of what may change after training. tile, mirrored: see TestTime. interval: with intervals by the
+    bootstrap over images. errors: with their kinds, and a picture of them next to `out`. reference: let pycocotools
+    count. out: a JSON file."""
 
     data: Sequence[str] | None = None
     format: str | None = None
     images: int = 500
+    batch_size: int = 8
     device: str = "auto"
     settings: Sequence[str] | None = None
     tile: int | None = None
@@ -41,6 +43,8 @@ class EvaluateOptions:
     out: str | None = None
 
     def __post_init__(self):
+        if self.batch_size < 1:
+            raise ValueError(f"--batch-size is {self.batch_size}; it must be a whole number from 1 on.")
         checked_paths("--data", self.data)
         if self.reference and (self.interval or self.errors):
             raise ValueError("--reference counts the metrics alone: leave out --interval and --errors.")
@@ -63,12 +67,12 @@ def evaluate_command(checkpoint=SHIPPED_MODEL, options: EvaluateOptions | None =
     intervals: dict[str, tuple[float, float]] = {}
     kinds: dict[str, dict[str, tuple[int, float]]] = {}
     if options.interval or options.errors:
-        comparison = compare(finder, dataset, errors=options.errors)
+        comparison = compare(finder, dataset, options.batch_size, errors=options.errors)
         metrics = comparison.metrics()
         intervals = comparison.intervals() if options.interval else {}
         kinds = comparison.errors() if options.errors else {}
     else:
-        metrics = evaluate(finder, dataset, reference=options.reference)
+        metrics = evaluate(finder, dataset, options.batch_size, reference=options.reference)
     print_metrics(metrics, len(dataset), model.config.box.max_detections, intervals)
     if kinds:
         print_errors(kinds)

@@ -28,6 +28,7 @@ from tinymrcnn.files import FULL_DISK, SHIPPED_MODEL, check_output, locked, make
 from tinymrcnn.models.presets import get_config
 from tinymrcnn.models.test_time import TestTime, set_free_settings
 from tinymrcnn.settings import parse_setting
+from tinymrcnn.stopping import out_of_memory
 from tinymrcnn.weights import load_model, load_public_model
 
 RESULTS = "detections.json"
@@ -188,7 +189,7 @@ def _predict(model, files: list[str], known: Annotations | None, options: Predic
             except Exception as error:  # an error in one image does not stop the others
                 if isinstance(error, OSError) and error.errno in FULL_DISK:
                     raise
-                say(f"tinymrcnn: skipped: {_reason(name, error)}")
+                say(f"tinymrcnn: skipped: {_reason(name, error)}{_advice(model, error)}")
                 skipped += 1
                 continue
             taken.add(stem)
@@ -253,6 +254,15 @@ def _reason(name: str, error: Exception) -> str:
     """Why an image was skipped, with its name."""
     text = told(error) or type(error).__name__
     return text if printable(name) in text else f"'{printable(name)}': {text}"
+
+
+def _advice(model, error: Exception) -> str:
+    """What to do where the memory does not suffice for an image."""
+    if not out_of_memory(error):
+        return ""
+    smaller = "" if model.config.transform.min_size else "make it smaller, or "  # else it is resized anyway
+    on_cpu = ", or --device cpu" if model.device != "cpu" else ""
+    return f" It is looked at alone: {smaller}use a machine with more memory{on_cpu}."
 
 
 def _free_name(stem: str, number: int, taken: set[str]) -> str:

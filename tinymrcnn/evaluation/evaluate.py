@@ -20,6 +20,7 @@ from tqdm import tqdm
 from tinymrcnn.data import map_categories
 from tinymrcnn.evaluation.coco import Reference, is_our_own_equal
 from tinymrcnn.evaluation.comparison import Comparison
+from tinymrcnn.stopping import out_of_memory
 
 
 def evaluate(model, dataset, batch_size: int = 8, progress: bool = True, reference: bool = False) -> dict[str, float]:
@@ -33,7 +34,8 @@ def evaluate(model, dataset, batch_size: int = 8, progress: bool = True, referen
     progress bar. reference: whether pycocotools counts, which keeps everything.
     Classes are compared by name: the data set may have them in another order, or some of the model's only, and then
     what the model finds of the others does not count (see map_categories, which raises ValueError for other classes).
-    Raises ValueError for an empty data set, and where two images have one id."""
+    Raises ValueError for an empty data set, and where two images have one id, and MemoryError, which names the batch
+    size to try, where batch_size images at once are too many."""
     judge = _judge(*_settings(model, dataset), reference)
     return _compared(model, dataset, judge, batch_size, progress).metrics()
 
@@ -95,7 +97,13 @@ def _detect(model, dataset, batch_size: int, progress: bool) -> Iterator[tuple[d
     with tqdm(total=len(dataset), desc="evaluate", unit="image", disable=not progress) as bar:
         for start in range(0, len(dataset), batch_size):
             batch = [dataset[index] for index in range(start, min(start + batch_size, len(dataset)))]
-            detections = model.detect([image for image, _ in batch])
+            try:
+                detections = model.detect([image for image, _ in batch])
+            except Exception as error:
+                if len(batch) > 1 and out_of_memory(error):
+                    fewer = f"{batch_size} images at once are too many: try --batch-size {batch_size // 2}."
+                    raise MemoryError(f"{error} {fewer}") from error
+                raise
             yield from zip((target for _, target in batch), detections, strict=True)
             bar.update(len(batch))
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from tinymrcnn.evaluation.average_precision import AREAS, IOU_THRESHOLDS, RECALLS
 from tinymrcnn.evaluation.spans import Spans, shared_pixels
-from tinymrcnn.kernels import piece_kernel
+from tinymrcnn.kernels import cpu_kernel
 
 RANGES = np.array(list(AREAS.values()), np.float64)  # of areas: all, small, medium, large
 THRESHOLDS = np.minimum(IOU_THRESHOLDS, 1 - 1e-10)
@@ -47,7 +47,7 @@ def overlaps_of(found: Objects, objects: Objects, wanted: np.ndarray) -> np.ndar
     return np.divide(shared, whole, out=np.zeros(shared.shape), where=shared > 0)
 
 
-@piece_kernel
+@cpu_kernel
 def _box_overlaps(found, boxes, crowd, wanted):
     overlaps = np.zeros(wanted.shape)
     for d in range(len(found)):
@@ -60,7 +60,7 @@ def _box_overlaps(found, boxes, crowd, wanted):
     return overlaps
 
 
-@piece_kernel
+@cpu_kernel
 def match(overlaps, found_areas, areas, crowd):
     """Which detections of an image are right. overlaps: (D, G), the detection with the highest score first; 0 where the
     classes differ.
@@ -100,7 +100,7 @@ def match(overlaps, found_areas, areas, crowd):
     return right, ignored, chosen
 
 
-@piece_kernel
+@cpu_kernel
 def _places(labels, num_labels):
     """The place of each detection among those of its class, from 0."""
     count, places = np.zeros(num_labels, np.int32), np.empty(len(labels), np.int32)
@@ -196,7 +196,7 @@ def curves(ranking: Ranking, limits=(1, 10, 100), weights=None) -> tuple[np.ndar
     return precision, recall
 
 
-@piece_kernel
+@cpu_kernel
 def _curves(first, right, ignored, place, times, objects, limits, precision, recall):
     best, reached = np.empty(len(place)), np.empty(len(place))  # precision and recall at each right detection
     for k in range(len(first) - 1):

@@ -11,7 +11,7 @@ import numpy as np
 
 from tinymrcnn.boxes import paste_masks
 from tinymrcnn.boxes.masks import first_pixel, over_whole_pixels, paste_kernel
-from tinymrcnn.kernels import piece_kernel
+from tinymrcnn.kernels import cpu_kernel
 
 
 class Spans(NamedTuple):
@@ -50,7 +50,7 @@ def spans_of_findings(masks: np.ndarray, boxes: np.ndarray, size, whole_pixels: 
     return Spans(*_pasted(np.pad(masks, rim), boxes.astype(np.float64), np.empty((1, *size), masks.dtype)))
 
 
-@piece_kernel
+@cpu_kernel
 def _pasted(masks, boxes, image):
     """The masks have a rim, as paste_kernel wants them. image: (1, h, w), in which they are pasted one
     after the other."""
@@ -90,7 +90,7 @@ def spans_of_strings(strings: list[str]) -> Spans:
     return Spans(*_unpacked(np.frombuffer(text.encode("ascii"), np.uint8), np.cumsum([0, *map(len, strings)])))
 
 
-@piece_kernel
+@cpu_kernel
 def _unpacked(codes, first_code):
     """How a string is written: see unpack_counts in data/coco_masks.py."""
     count, first = 0, np.zeros(len(first_code), np.int64)
@@ -122,7 +122,7 @@ def _unpacked(codes, first_code):
 # Comparing -----------------------------------------------------------------------------------------------
 
 
-@piece_kernel
+@cpu_kernel
 def shared_pixels(start, end, first, other_start, other_end, other_first, wanted):
     """How many pixels each of N masks shares with each of M others, (N, M) int64; 0 where `wanted` (N, M) is False."""
     shared = np.zeros(wanted.shape, np.int64)

@@ -11,7 +11,7 @@ from tinymrcnn.files import printable, quoted, told
 from tinymrcnn.models import TrainConfig
 from tinymrcnn.nn import SGD, AdamW
 from tinymrcnn.settings import flatten
-from tinymrcnn.stopping import Stop
+from tinymrcnn.stopping import Stop, out_of_memory
 from tinymrcnn.weights import Checkpoint, environment, load_checkpoint, load_weights, save_checkpoint
 
 CHECKPOINT = "checkpoint.npz"
@@ -43,12 +43,27 @@ class Run:
         where = f"in step {self.done}" if self.done < self.config.steps else "after the last step"
         expected = isinstance(error, ValueError | OSError | RuntimeError | MemoryError)
         what = told(error) if expected else f"{type(error).__name__}: {told(error)}"
+        if out_of_memory(error):
+            what += f" {self._how_to_need_less()}"
+            traceback.clear_frames(error.__traceback__)  # what the step held is free for the saving
         if self.saved < self.done and not _came_through(error, type(self.optimizer).step):
             try:
                 self.save()
-            except OSError as second:
+            except (OSError, MemoryError) as second:
                 what += f" The rest cannot be saved: {told(second)}" * (told(second) not in what)
         return f"Training stopped {where}: {what}\n{self.how_to_go_on()}"
+
+    def _how_to_need_less(self) -> str:
+        """What to change where the memory does not suffice."""
+        batch, size = self.config.batch_size, self.model.config.transform.min_size
+        if self.done == self.config.steps:
+            return f"The model is trained: tinymrcnn evaluate {quoted(self.out / 'model.npz')} --batch-size 1"
+        start = f", from what this one has learned: --weights {quoted(self.out / CHECKPOINT)}" if self.done else ""
+        if batch > 1:
+            return f"{batch} images are too many for a step: start a new run with --batch-size {batch // 2}{start}"
+        if size:
+            return f"One image is too large: start a new run with --set min_size={size * 3 // 4}{start}"
+        return "One image is too large: give a new run smaller ones, or --device cpu, whose memory may be larger."
 
     def how_to_go_on(self) -> str:
         """How much is saved, and the line that resumes the run."""
