@@ -3,6 +3,7 @@ does is compared with what is enough; and where there is a compiler, its PTX is 
 
 import inspect
 from collections import Counter, namedtuple
+from types import SimpleNamespace
 
 import numpy as np
 import ptx
@@ -49,7 +50,7 @@ def whole(array):
 
 def instructions_of(kernel, case):
     """How many PTX instructions the threads of a case execute, all together."""
-    arguments = _copies(case.arguments)
+    arguments, kernel = _copies(case.arguments), SimpleNamespace(py_func=getattr(kernel, "py_func", kernel))
     program = ptx.parse(ptx.compiled(kernel, *arguments))
     blocks = range(case.blocks)
     return sum(sum(ptx.run_block(program, arguments, case.threads, block, case.blocks)[0]) for block in blocks)
@@ -76,8 +77,8 @@ def _judged(kernel, cases, mistakes):
         others = (launched(kernel, case, seed) for seed in ORDERS[1:])
         good = all([_right(arrays, case) for arrays, _ in others])
         if races := trace.races():
-            result = "the numbers are right only in some of them" if not good else "no order of them is promised"
-            return f"two threads work on one element, and {result}: {races[0]}."
+            luck = "It was right by luck." if good else "Only in some orders it is right."
+            return f"two threads work on one element. {races[0]}. {luck}"
         if not good:
             return "in another order of the threads the numbers are wrong."
     for case, (_, trace) in zip(cases, results, strict=True):
@@ -89,12 +90,12 @@ def _judged(kernel, cases, mistakes):
 
 
 TOO_MANY = {
-    ("count", "read"): "the threads read from `{}` {} times; {} are enough.",
-    ("count", "write"): "the threads write to `{}` {} times; {} are enough.",
-    ("count", "add"): "the threads add to `{}` {} times; {} are enough.",
-    ("most", "add"): "one thread alone adds to `{}` {} times; if all share the work, {} are enough.",
-    ("most", "write"): "one thread alone writes to `{}` {} times; if all share the work, {} are enough.",
-    ("sectors", "read"): "the warps fetch {1} sectors of `{0}`; {2} are enough, if neighbouring threads read neighbours.",
+    ("count", "read"): "the threads read from `{}` {} times; {} would do.",
+    ("count", "write"): "the threads write to `{}` {} times; {} would do.",
+    ("count", "add"): "the threads add to `{}` {} times; {} would do.",
+    ("most", "add"): "one thread alone adds to `{}` {} times; if all shared the work, {} would do.",
+    ("most", "write"): "one thread alone writes to `{}` {} times; if all shared the work, {} would do.",
+    ("sectors", "read"): "the warps fetch {1} sectors of `{0}`; {2} would do, if neighbouring threads read neighbours.",
 }
 
 
@@ -102,8 +103,8 @@ def _counted(kernel, case, most):
     """What is wrong with the compiled kernel, or None; and a remark on what it does for each number."""
     size = sum(np.size(array) for array in case.expected.values())
     steps = Counter((s.kind, s.array) for s in launched(kernel, case)[1].steps)
-    words = {"read": "reads from", "write": "writes to", "add": "atomic additions to"}
-    remark = ", ".join(f"{n / size:.3g} {words[kind]} {array}" for (kind, array), n in steps.items())
+    words = {"read": "reads of", "write": "writes of", "add": "atomic additions to"}
+    remark = ", ".join(f"{words[kind]} {array} {n / size:.3g}" for (kind, array), n in sorted(steps.items()))
     if ptx.problem() is None:
         try:
             count = instructions_of(kernel, case) / size
@@ -111,9 +112,9 @@ def _counted(kernel, case, most):
             reason = [line for line in str(error).splitlines() if line.strip()] or [""]
             return f"plain Python runs it, but not as PTX ({type(error).__name__}: {reason[0]:.120}).", ""
         if most and count > most:
-            return f"the numbers are right, but each takes {count:.0f} PTX instructions; {most} are enough.", ""
-        remark += f", {count:.0f} PTX instructions"
-    return None, f"for each number {remark}"
+            return f"the numbers are right, but each takes {count:.0f} PTX instructions; {most} would do.", ""
+        remark += f", PTX instructions {count:.0f}"
+    return None, f"for each number: {remark}"
 
 
 def _right(arrays, case):

@@ -58,8 +58,8 @@ def problem():
 
 
 def assembled(ptx):
-    """What ptxas makes of it for compute capability 8.0: registers of a thread, bytes that did not fit in them, bytes of
-    shared memory of a block, machine instructions in the text. None where there is no ptxas."""
+    """What ptxas makes of it for compute capability 8.0: registers of a thread, bytes that did not fit in them, bytes
+    of shared memory of a block, machine instructions in the text. None where there is no ptxas."""
     places = getattr(importlib.util.find_spec("nvidia"), "submodule_search_locations", None) or ()
     found = [str(path) for place in places for path in Path(place).glob("*/bin/ptxas*")] + [shutil.which("ptxas")]
     if found[0] is None:

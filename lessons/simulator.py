@@ -22,8 +22,8 @@ import numpy as np
 MOST_STEPS = 100_000
 SECTOR, WARP = 32, 32  # bytes; threads
 
-# One read, write or atomic addition ("read", "write", "add"). phase: how many barriers the thread had passed. offset: in
-# bytes, from the array's first element. value: what was read, written or added.
+# One read, write or atomic addition ("read", "write", "add"). phase: how many barriers the thread had passed. offset:
+# in bytes, from the array's first element. value: what was read, written or added.
 Step = namedtuple("Step", "block thread phase kind array index offset value")
 
 
@@ -59,8 +59,8 @@ class Trace:
         return sum(map(len, taken.values()))
 
     def races(self):
-        """A sentence for every element of an array on which two threads act, one of them at least to write, with nothing
-        that says who comes first: no barrier between them, not both atomic."""
+        """A sentence for every element of an array on which two threads act, one of them at least to write, with
+        nothing that says who comes first: no barrier between them, not both atomic."""
         touched, found = {}, []
         for step in self.steps:
             touched.setdefault((step.array, step.offset), {}).setdefault(step[:4], step)
@@ -91,6 +91,8 @@ def run(kernel, blocks, threads, *args, seed=None, barriers=True):
     function = getattr(kernel, "py_func", kernel)
     launch = _Launch(function, blocks, threads, seed, barriers)
     names = inspect.signature(function).parameters
+    if len(names) != len(args):
+        raise TypeError(f"{function.__name__}() has {len(names)} parameters and is given {len(args)}")
     arrays = [_Watched(a, n, launch) if isinstance(a, np.ndarray) else a for n, a in zip(names, args, strict=True)]
     launch.run(arrays)
     return launch.trace
@@ -157,8 +159,8 @@ class _Launch:
                 thread.state, thread.phase = "ready", thread.phase + 1
         elif states == {"waits", "ended"}:
             self.error = KernelError(
-                f"In block {block[0].block} some threads wait at cuda.syncthreads() and others have ended: every thread "
-                "of a block must come to it, equally often."
+                f"in block {block[0].block} some threads wait at cuda.syncthreads() and others have ended; every "
+                "thread of a block must come to it, equally often"
             )
             for thread in block:
                 thread.turn.release()
@@ -230,7 +232,8 @@ def _told(error, thread, function):
         if frame.tb_frame.f_code.co_filename == function.__code__.co_filename:
             place = f", line {frame.tb_lineno}"
         frame = frame.tb_next
-    return f"thread {thread.number} of block {thread.block} raised {type(error).__name__}: {error}{place}"
+    told = f"thread {thread.number} of block {thread.block} raised {type(error).__name__}: {error}{place}"
+    return told + (" (on a GPU nothing stops it)" if isinstance(error, IndexError) else "")
 
 
 class _Watched:

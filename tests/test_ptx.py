@@ -1,5 +1,5 @@
-"""What the CUDA kernels of the RoI operators and of NMS execute, on the PTX machine of lessons/ptx.py: how many instructions,
-and with which results.
+"""What the CUDA kernels of the RoI operators and of NMS execute, on the PTX machine of lessons/ptx.py: how many
+instructions, and with which results.
 
 The threads of one bin run, with 256 channels, and the bins have 2 x 2 samples, or the cells of an RoI of 12 x 10.
 """

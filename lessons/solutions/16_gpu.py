@@ -67,7 +67,7 @@ def pool(cells, rois, out):
 
 # %% exercise-5
 @numba.extending.register_jitable
-def taps_of(position, size):
+def cells_around(position, size):
     """The two cells around a position with their weights: low, weight, high, weight."""
     position = min(max(position, np.float32(0)), np.float32(size - 1))
     low = int(position)
@@ -82,8 +82,8 @@ def bilinear_backward(points, grad, grad_cells):
     for i in range(cuda.grid(1), grad.size, cuda.gridsize(1)):
         y, x, g = points[i, 0], points[i, 1], grad[i]
         if -1 <= y <= height and -1 <= x <= width:
-            y0, b0, y1, b1 = taps_of(y, height)
-            x0, a0, x1, a1 = taps_of(x, width)
+            y0, b0, y1, b1 = cells_around(y, height)
+            x0, a0, x1, a1 = cells_around(x, width)
             cuda.atomic.add(grad_cells, (y0, x0), b0 * a0 * g)
             cuda.atomic.add(grad_cells, (y0, x1), b0 * a1 * g)
             cuda.atomic.add(grad_cells, (y1, x0), b1 * a0 * g)
