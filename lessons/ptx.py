@@ -6,6 +6,7 @@ the PTX does less, the GPU does less. Lesson 16 and the tests of the kernels use
 """
 
 import functools
+import importlib
 import importlib.util
 import math
 import operator
@@ -47,6 +48,7 @@ def compiled(kernel, *args):
 def problem():
     """Why no kernel can be compiled here, a sentence; or None."""
     try:
+        importlib.import_module("numba.cuda.np")  # numba-cuda has it; what Numba itself has of CUDA does not suffice
         compiled(SimpleNamespace(py_func=lambda: None))
     except Exception as error:  # whatever a missing compiler raises
         reason = str(error).strip().splitlines() or [""]
