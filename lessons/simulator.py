@@ -124,6 +124,7 @@ class _Launch:
             ready = [thread for thread in waiting if thread.state == "ready"]
             self.running = ready[0] if self.order is None else self.order.choice(ready)
             self._go_on(arrays)
+            self._open_barrier(self.blocks[self.running.block])
             if self.error:
                 for thread in waiting:  # none may stay behind
                     if thread.worker and thread.state != "ended":
@@ -131,7 +132,6 @@ class _Launch:
                 raise self.error
             if self.running.state == "ended":
                 waiting.remove(self.running)
-            self._open_barrier(self.blocks[self.running.block])
 
     def _go_on(self, arrays):
         thread = self.running
@@ -158,13 +158,10 @@ class _Launch:
             for thread in block:
                 thread.state, thread.phase = "ready", thread.phase + 1
         elif states == {"waits", "ended"}:
-            self.error = KernelError(
+            self.error = self.error or KernelError(
                 f"in block {block[0].block} some threads wait at cuda.syncthreads() and others have ended; every "
                 "thread of a block must come to it, equally often"
             )
-            for thread in block:
-                thread.turn.release()
-            raise self.error
 
     def pause(self):
         """The running thread hands over, and goes on when it is its turn again."""
