@@ -120,6 +120,7 @@ def _borrowed(function, seen=()) -> str | None:
         codes += [constant for constant in code.co_consts if hasattr(constant, "co_names")]
     for name in sorted(names):
         value = function.__globals__.get(name)
+        value = getattr(value, "py_func", value)  # of a kernel
         module = getattr(value, "__module__", None) or (value.__name__ if isinstance(value, types.ModuleType) else "")
         if f"{name}.".startswith("tinymrcnn.") or f"{module}.".startswith("tinymrcnn."):
             return name

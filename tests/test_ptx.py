@@ -1,5 +1,5 @@
-"""What the CUDA kernels of the RoI operators and of NMS execute, on the PTX machine of ptx.py: how many instructions,
-and with which results.
+"""What the CUDA kernels of the RoI operators and of NMS execute, on the PTX machine of lessons/ptx.py: how many
+instructions, and with which results.
 
 The threads of one bin run, with 256 channels, and the bins have 2 x 2 samples, or the cells of an RoI of 12 x 10.
 """
@@ -58,7 +58,9 @@ def run_bin(name, bins, channels):
     ours, theirs = arrays_of(bins, channels, at), arrays_of(bins, channels, at)
     args, cpu_args = ([a.get(x, x) if isinstance(x, str) else x for x in arguments] for a in (ours, theirs))
     if name not in PTX:
-        PTX[name] = parse(compiled(getattr(module, f"{name}_cuda"), *args))
+        text = compiled(getattr(module, f"{name}_cuda"), *args)
+        assert ".local" not in text  # which is used where registers do not suffice, or an index is not known
+        PTX[name] = parse(text)
     getattr(module, f"{name}_cpu")(0, 1, *cpu_args)
     lanes = lanes_of(channels)
     first = int(np.ravel_multi_index(at, (1, bins, bins))) * lanes

@@ -1,14 +1,22 @@
 """A small machine for PTX: runs what a CUDA kernel was compiled to, without a GPU, and counts instructions.
 
-It knows the instructions that Numba's kernels consist of, and fails at any other, at a read or write outside the
-arrays, and at local memory, which is used where registers do not suffice. PTX is not what a GPU executes: ptxas makes
-of it other instructions, and often more. But where the PTX does less, the GPU does less.
+It knows the instructions that Numba's kernels consist of, and fails at any other and at a read or write outside the
+arrays. PTX is not what a GPU executes: ptxas makes of it other instructions, and often more (`assembled`). But where
+the PTX does less, the GPU does less. Lesson 16 and the tests of the kernels use it.
 """
 
+import functools
+import importlib
+import importlib.util
 import math
 import operator
 import re
+import shutil
+import struct
+import subprocess
+import tempfile
 from collections import namedtuple
+from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
@@ -18,6 +26,7 @@ import numpy as np
 from tinymrcnn.kernels import compile_to_ptx
 
 INSTRUCTION = re.compile(r"(?:@(!?)(%p\d+)\s+)?([a-z][\w.:]*)\s*(.*?);$")
+MEMORY = re.compile(r"\.(local|shared) \.align \d+ \.b8\s+(\w+)\[(\d+)\];")
 PLACE = re.compile(r"\[([%\w]+)(?:\+(-?\d+))?\]")
 FLOATS = {"f32": np.float32, "f64": np.float64}
 COMPARE = {name: getattr(operator, name) for name in ("eq", "ne", "lt", "le", "gt", "ge")}
@@ -25,6 +34,7 @@ BITWISE = {"and": operator.and_, "or": operator.or_, "xor": operator.xor}
 ROUND = {"rzi": np.trunc, "rmi": np.floor, "rpi": np.ceil, "rni": np.rint}
 
 Instruction = namedtuple("Instruction", "negated predicate operation arguments")
+Assembled = namedtuple("Assembled", "registers spilled shared instructions")
 
 
 def compiled(kernel, *args):
@@ -34,18 +44,60 @@ def compiled(kernel, *args):
         return compile_to_ptx(kernel, numba.types.void(*map(numba.typeof, args)))
 
 
+@functools.cache
+def problem():
+    """Why no kernel can be compiled here, a sentence; or None."""
+    try:
+        importlib.import_module("numba.cuda.np")  # numba-cuda has it; what Numba itself has of CUDA does not suffice
+        compiled(SimpleNamespace(py_func=lambda: None))
+    except Exception as error:  # whatever a missing compiler raises
+        reason = str(error).strip().splitlines() or [""]
+        return (
+            f"No PTX can be made here ({type(error).__name__}: {reason[0]:.80}). "
+            "On Linux, in the clone: pip install -e '.[test]' brings a compiler that needs no GPU."
+        )
+    return None
+
+
+def assembled(ptx):
+    """What ptxas makes of it for compute capability 8.0: registers of a thread, bytes that did not fit in them, bytes
+    of shared memory of a block, machine instructions in the text. None where there is no ptxas."""
+    places = getattr(importlib.util.find_spec("nvidia"), "submodule_search_locations", None) or ()
+    found = [str(path) for place in places for path in Path(place).glob("*/bin/ptxas*")] + [shutil.which("ptxas")]
+    if found[0] is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        source, result = Path(folder, "kernel.ptx"), Path(folder, "kernel.cubin")
+        source.write_text(ptx)
+        command = [found[0], "-arch=sm_80", "-v", str(source), "-o", str(result)]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+        size = text_size(result.read_bytes())
+    numbers = (re.search(rf"(\d+) {what}", said) for what in ("registers", "bytes spill stores", "bytes smem"))
+    return Assembled(*(int(number.group(1)) if number else 0 for number in numbers), size // 16)  # 16 bytes each
+
+
+def text_size(cubin):
+    """The bytes of machine code in a cubin, which is an ELF file of 64 bits."""
+    start, (size, count, names) = struct.unpack_from("<Q", cubin, 40)[0], struct.unpack_from("<HHH", cubin, 58)
+    sections = [struct.unpack_from("<IIQQQQ", cubin, start + k * size) for k in range(count)]
+    base = sections[names][4]
+    return sum(length for name, *_, length in sections if cubin[base + name :].startswith(b".text."))
+
+
 def parse(ptx):
-    """The instructions of the one kernel in the text, and the labels: name -> the index of the next instruction."""
+    """The instructions of the one kernel in the text, the labels: name -> the index of the next instruction, and the
+    local and shared memory: name -> (which, bytes)."""
     program, labels = [], {}
+    memory = {name: (kind, int(size)) for kind, name, size in MEMORY.findall(ptx)}
     for line in ptx[ptx.index("{", ptx.index(".entry")) + 1 :].splitlines():
         line = line.split("//")[0].strip()
         if line.endswith(":"):
             labels[line[:-1]] = len(program)
         elif found := INSTRUCTION.match(line):
             negated, predicate, operation, arguments = found.groups()
-            words = [word.strip() for word in arguments.split(",")] if arguments else []
+            words = [word.strip(" {}") for word in arguments.split(",")] if arguments else []
             program.append(Instruction(negated, predicate, operation.split("."), words))
-    return program, labels
+    return program, labels, memory
 
 
 def whole(value, kind):
@@ -68,24 +120,31 @@ def parameters(args):
 
 
 class Memory:
-    """The arrays among the arguments, by address."""
+    """The arrays among the arguments, and local and shared memory, by address."""
 
-    def __init__(self, args):
-        self.arrays = [(arg.ctypes.data, arg.nbytes, arg.reshape(-1)) for arg in args if isinstance(arg, np.ndarray)]
+    def __init__(self, args, raw):
+        arrays = [arg for arg in args if isinstance(arg, np.ndarray)]
+        self.arrays = [(array.ctypes.data, array.nbytes, array.reshape(-1)) for array in (*arrays, *raw)]
 
     def at(self, address, kind):
         for start, size, array in self.arrays:
             if start <= address < start + size:
+                if array.dtype == np.uint8:  # bytes for numbers of any type
+                    array = array.view(f"{kind[0].replace('b', 'u')}{int(kind[1:]) // 8}")
                 assert (address - start) % array.itemsize == 0 and int(kind[1:]) == 8 * array.itemsize
                 return array, (address - start) // array.itemsize
         raise IndexError(f"No array lies at {address:#x}.")
 
 
-def run_thread(ptx, args, thread=0, threads=1, block=0, blocks=1):
-    """Run a kernel's thread; a generator that stops at every barrier, and returns how many instructions it executed."""
-    program, labels = ptx
-    memory, values = Memory(args), parameters(args)
+def run_thread(ptx, args, thread=0, threads=1, block=0, blocks=1, shared=None):
+    """Run a kernel's thread; a generator that stops at every barrier, and returns how many instructions it executed.
+
+    shared: the shared memory of the block, by name."""
+    program, labels, named = ptx
+    raw = {name: np.zeros(size, np.uint8) for name, (kind, size) in named.items() if kind == "local"} | (shared or {})
+    memory, values = Memory(args, raw.values()), parameters(args)
     registers = {"%tid.x": thread, "%ntid.x": threads, "%ctaid.x": block, "%nctaid.x": blocks}
+    registers |= {name: array.ctypes.data for name, array in raw.items()}
 
     def read(word, kind):
         if word in registers:
@@ -118,17 +177,23 @@ def run_thread(ptx, args, thread=0, threads=1, block=0, blocks=1):
             continue
         if name == "st":
             array, index = place(words[0], kind)
-            array[index] = read(words[1], kind)
+            for k, word in enumerate(words[1:]):  # several, if it stores a vector
+                array[index + k] = read(word, kind)
+            continue
+        if name == "ld" and how[0] != "param":
+            array, index = place(words[-1], kind)
+            for k, word in enumerate(words[:-1]):
+                value = array[index + k]
+                registers[word] = value if kind[0] == "f" else int(value)
             continue
         target, *sources = words
-        if name == "ld" and how[0] == "param":
+        if name == "ld":
             value = values[int(PLACE.match(sources[0]).group(1).rsplit("_", 1)[1])]
-        elif name in ("ld", "atom"):
+        elif name == "atom":
             array, index = place(sources[0], kind)
             value = array[index]
-            if name == "atom":
-                assert how[-2] == "add"
-                array[index] += read(sources[1], kind)
+            assert how[-2] == "add"
+            array[index] += read(sources[1], kind)
         elif name == "cvt":
             value = read(sources[0], kind)
             if how[0] in ROUND:
@@ -185,7 +250,8 @@ def compute(name, how, kind, a, b=None, c=None):
 def run_block(ptx, args, threads, block=0, blocks=1, some=None):
     """Run the threads of a block (or only `some`) from barrier to barrier: returns how many instructions each executed,
     and how many barriers there were."""
-    running = {t: run_thread(ptx, args, t, threads, block, blocks) for t in some or range(threads)}
+    shared = {name: np.zeros(size, np.uint8) for name, (kind, size) in ptx[2].items() if kind == "shared"}
+    running = {t: run_thread(ptx, args, t, threads, block, blocks, shared) for t in some or range(threads)}
     counts, rounds = [], 0
     while running:
         rounds += 1
