@@ -157,6 +157,9 @@ def twin(kernel):
     function = kernel.py_func
     if function.__name__ in WITHOUT_A_TWIN:
         return WITHOUT_A_TWIN[function.__name__]
+    if function.__qualname__ == "each.<locals>.kernel":
+        body = inspect.getclosurevars(function).nonlocals["of_thread"]
+        return lambda *args: body(slice(None), *args)
     on_cpu = getattr(sys.modules[function.__module__], function.__name__.removesuffix("_cuda") + "_cpu")
     shares = next(iter(inspect.signature(on_cpu.py_func).parameters)) == "thread"
     return (lambda *args: on_cpu(0, 1, *args)) if shares else on_cpu

@@ -10,7 +10,6 @@ import numpy as np
 from tinymrcnn.autograd import Tensor
 from tinymrcnn.backend import channels_first, like, to_device, to_numpy
 from tinymrcnn.ops import (
-    add_relu,
     batch_norm,
     conv2d,
     conv_transpose2d,
@@ -95,7 +94,6 @@ def cases(channels: int, height: int, width: int, count: int) -> dict[str, Case]
             linear, [small.reshape(count, -1), weights], lambda torch, x, w: torch.nn.functional.linear(x, w)
         ),
         "relu": Case(relu, [x], lambda torch, x: torch.relu(x)),
-        "add_relu": Case(add_relu, [x, x[..., ::-1, :].copy()], lambda torch, x, y: torch.relu(x + y)),
         "max_pool 3x3": Case(
             lambda x: max_pool2d(x, 3, 2, 1), [x], lambda torch, x: torch.nn.functional.max_pool2d(x, 3, 2, 1)
         ),
