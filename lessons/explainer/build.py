@@ -2,8 +2,9 @@
 
     python lessons/explainer/build.py
 
-It joins page.html, style.css, the scripts in js/, the kernels as WebAssembly (kernels.py), the weights of the model that
-comes with the package, as numbers of 16 bits, and sample pictures into one file, index.html, which a double click opens.
+It joins page.html, style.css, the scripts in js/, the kernels as WebAssembly (kernels.py), the weights of the model
+that comes with the package, as numbers of 16 bits, and sample pictures into one file, index.html, which a double click
+opens.
 """
 
 import base64
@@ -11,14 +12,12 @@ import dataclasses
 import json
 from pathlib import Path
 
-import numpy as np
-
 import tinymrcnn
 
 HERE = Path(__file__).resolve().parent
 SAMPLES = [HERE.parents[1] / f"data/shapes_sample/images/{number:06d}.png" for number in (10, 2, 4, 7, 8, 12, 14, 1)]
 DETECTOR = ("memory", "layers", "detector")  # the scripts that compute; PAGE: those that show it
-PAGE = ("start",)
+PAGE = ("facts", "app", "drawing", "sums", "picture", "maps", "proposals", "roi", "drag", "branches", "challenges", "start")
 LARGEST = 5_000_000  # bytes
 
 

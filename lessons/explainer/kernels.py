@@ -44,8 +44,8 @@ TARGET = "wasm32-unknown-unknown"
 
 
 def product(a, a_step, b, c, c_step, rows, inner, columns):
-    """c = a b, for which the package calls BLAS: (rows, inner) times (inner, columns), all as flat arrays. The rows of a
-    and of c lie a_step and c_step numbers apart. Four rows at a time, so that a row of b is read once for all four."""
+    """c = a b, for which the package calls BLAS: (rows, inner) times (inner, columns), all as flat arrays. The rows of
+    a and of c lie a_step and c_step numbers apart. Four rows at a time, so that a row of b is read once for all four."""
     for i in range(rows):
         c[i * c_step : i * c_step + columns] = 0
     for i in range(0, rows - 3, 4):

@@ -1,0 +1,106 @@
+// What the page knows: the last detection, and the state that its address keeps. Parts of the page register what they
+// show, and are shown anew when something changes that they depend on.
+
+"use strict";
+
+// Name -> the value at first. The address holds those that are others.
+const FIRST = {
+  picture: 0, object: 0, channel: 21, cell: "1,1,12,12", rpn: 0, rpnCell: "16,16", threshold: 0.5,
+  level: 1, roi: "", bins: 7, ratio: 2, aligned: 1, bin: "3,3", roiChannel: 21, remembered: "", drawn: "",
+  step: 7, maskChannel: 0, maskCell: "14,14", pixel: "", least: 0.5, score: 0.5,
+};
+
+const app = {
+  state: { ...FIRST },
+  detector: null,
+  found: null, // the last detection
+  parts: [],
+  waiting: new Set(),
+
+  // show(): called after every detection, and when one of the state's `keys` changes.
+  part(keys, show) {
+    app.parts.push({ keys, show });
+  },
+
+  set(changes) {
+    const changed = Object.keys(changes).filter((key) => app.state[key] !== changes[key]);
+    if (!changed.length) return;
+    Object.assign(app.state, changes);
+    app.show(app.parts.filter(({ keys }) => keys.some((key) => changed.includes(key))));
+    clearTimeout(app.writing);
+    app.writing = setTimeout(app.writeAddress, 250);
+  },
+
+  // Shown together before the browser's next frame.
+  show(parts) {
+    if (!app.found) return;
+    if (!app.waiting.size) requestAnimationFrame(app.showWaiting);
+    parts.forEach((part) => app.waiting.add(part));
+  },
+
+  showWaiting() {
+    const parts = app.parts.filter((part) => app.waiting.has(part));
+    app.waiting.clear();
+    parts.forEach((part) => part.show(app.found, app.state));
+  },
+
+  // picture: {height, width, pixels}.
+  detect(picture) {
+    const began = performance.now();
+    app.found = app.detector.detect(picture);
+    app.milliseconds = performance.now() - began;
+    app.show(app.parts);
+  },
+
+  writeAddress() {
+    const kept = Object.entries(app.state).filter(([key, value]) => String(value) !== String(FIRST[key]));
+    const text = kept.map(([key, value]) => `${key}=${encodeURIComponent(value).replaceAll("%2C", ",")}`).join("&");
+    history.replaceState(null, "", text ? `#${text}` : "#");
+  },
+
+  // An address such as #picture=2&roi=20,30,70,80. What is not understood is left out.
+  readAddress() {
+    for (const pair of location.hash.slice(1).split("&")) {
+      const [key, value] = pair.split("=");
+      if (!(key in FIRST) || value === undefined) continue;
+      const text = decodeURIComponent(value), isNumber = typeof FIRST[key] === "number";
+      if (isNumber ? text !== "" && Number.isFinite(Number(text)) : /^[\w,.+\/=-]*$/.test(text)) {
+        app.state[key] = isNumber ? Number(text) : text;
+      }
+    }
+  },
+};
+
+const numbersOf = (text) => text.split(",").map(Number);
+
+// The chosen object: its number in the detections, or -1 where nothing was found.
+function chosenObject(found, state) {
+  const count = found.detections.labels.length;
+  return count ? Math.min(Math.max(Math.trunc(state.object), 0), count - 1) : -1;
+}
+
+// Buttons of which one is chosen. values: [value, name, optional HTML]. key: in the state.
+function chooser(id, key, values) {
+  const buttons = values.map(([value, name]) => {
+    const button = document.createElement("button");
+    Object.assign(button, { type: "button", textContent: name });
+    button.setAttribute("role", "radio");
+    button.addEventListener("click", () => app.set({ [key]: value }));
+    $(id).append(button);
+    return button;
+  });
+  const mark = () => buttons.forEach((button, i) => button.setAttribute("aria-checked", values[i][0] === app.state[key]));
+  app.part([key], mark);
+  mark();
+}
+
+// A slider, with its value in words beside it. words(value): the words.
+function slider(id, key, words = String) {
+  const input = $(id), output = $(`${id}-out`);
+  input.addEventListener("input", () => app.set({ [key]: Number(input.value) }));
+  app.part([key], (found, state) => {
+    input.value = state[key];
+    output.textContent = words(state[key]);
+    input.setAttribute("aria-valuetext", words(state[key]));
+  });
+}

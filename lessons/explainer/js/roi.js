@@ -1,0 +1,153 @@
+// Part 6: RoIPool and RoIAlign side by side on a region that one drags.
+
+"use strict";
+
+const lab = { picture: new Frame("lab-picture"), pool: new Frame("lab-pool"), align: new Frame("lab-align") };
+const results = { pool: new Frame("bins-pool"), align: new Frame("bins-align") };
+const trace = { points: [], for: "" };
+
+const strideOf = (state) => 4 << state.level;
+
+// The region [x1, y1, x2, y2]: the state's, or without one around the chosen object.
+function regionOf(found, state) {
+  const numbers = numbersOf(state.roi);
+  if (numbers.length === 4 && numbers.every(Number.isFinite)) return numbers;
+  const i = chosenObject(found, state), { width, height } = found.picture;
+  const box = i < 0 ? [0.3 * width, 0.3 * height, 0.7 * width, 0.7 * height] : Array.from(boxOf(found.detections.boxes, i));
+  return box.map((value) => Math.round(10 * value) / 10);
+}
+
+// Both operators on the region: [bins, bins, channels] each.
+function poolRegion(found, state, region = regionOf(found, state)) {
+  const { kernels } = app.detector, map = found.features.levels[state.level], { bins } = state, channels = map.shape[3];
+  return kernels.scratch(() => {
+    const rois = kernels.arrayOf([0, ...region], [1, 5]), scale = 1 / strideOf(state);
+    const out = kernels.array([1, bins, bins, channels]), places = kernels.array(out.shape, "int32");
+    kernels.call("roi_pool", 0, 1, map, rois, scale, out, places);
+    const pool = out.data.slice();
+    kernels.call("roi_align", 0, 1, map, rois, scale, state.ratio, state.aligned, out);
+    return { pool, align: out.data.slice() };
+  });
+}
+
+const chosenBin = (state) => numbersOf(state.bin).map((value) => Math.min(Math.max(Math.trunc(value) || 0, 0), state.bins - 1));
+
+function showLab(found, state) {
+  const { kernels } = app.detector, region = regionOf(found, state), stride = strideOf(state), scale = 1 / stride;
+  const map = found.features.levels[state.level], [, height, width] = map.shape, { bins } = state, bin = chosenBin(state);
+  const channel = state.roiChannel, view = [width * stride, height * stride];
+  const pixels = channelPixels(map, channel), values = poolRegion(found, state, region);
+  lab.picture.paint(padded(picturePixels(found.picture, 0.15), view[1], view[0]));
+  lab.pool.paint(pixels, view);
+  lab.align.paint(pixels, view);
+  lab.picture.draw(outlined(region, { width: 2.5 }), handles(region));
+
+  // RoIPool: each bin's whole cells. Neighbouring bins may share some, so they are drawn a little smaller
+  const cells = [], pooled = poolBin(kernels, map, region, scale, bins, bin, channel);
+  for (let row = 0; row < bins; row++) {
+    for (let column = 0; column < bins; column++) {
+      const { left, right, top, bottom } = poolBin(kernels, map, region, scale, bins, [column, row], channel), inset = 0.06 * stride;
+      cells.push(rectangle([left * stride + inset, top * stride + inset, right * stride - inset, bottom * stride - inset], { stroke: POOL, width: 1 }));
+    }
+  }
+  const binCells = [pooled.left, pooled.top, pooled.right, pooled.bottom].map((cell) => cell * stride);
+  lab.pool.draw(outlined(region, { width: 1.5, dash: "5 4" }), cells, outlined(binCells, { stroke: POOL, width: 3.5 }), handles(region));
+
+  // RoIAlign: bins with their fractions; a cell's centre has the whole number, so half a cell is added to draw
+  const draw = (position) => (position + 0.5) * stride;
+  const lines = [], aligned = alignBin(kernels, map, region, scale, bins, bin, channel, state.ratio, state.aligned);
+  for (let k = 0; k < bins; k++) {
+    const part = alignBin(kernels, map, region, scale, bins, [k, k], channel, state.ratio, state.aligned);
+    lines.push(part);
+  }
+  const [first, last] = [lines[0], lines[bins - 1]], dots = [];
+  const boxes = lines.flatMap((row) => lines.map((column) => rectangle(
+    [draw(column.across.start), draw(row.down.start), draw(column.across.end), draw(row.down.end)], { stroke: ALIGN, width: 1 })));
+  for (const row of lines) for (const y of row.down.places) for (const column of lines) for (const x of column.across.places) dots.push(dot(draw(x), draw(y), view[0] / 260, ALIGN));
+  const whole = [draw(first.across.start), draw(first.down.start), draw(last.across.end), draw(last.down.end)];
+  const binBox = [draw(aligned.across.start), draw(aligned.down.start), draw(aligned.across.end), draw(aligned.down.end)];
+  const big = aligned.samples.map(({ x, y }) => dot(draw(x), draw(y), view[0] / 130, ALIGN, { stroke: "#fff", "stroke-width": view[0] / 400 }));
+  lab.align.draw(outlined(region, { width: 1.5, dash: "5 4" }), boxes, rectangle(whole, { stroke: ALIGN, width: 1.5 }), dots, outlined(binBox, { stroke: ALIGN, width: 3.5 }), big, handles(region));
+
+  showBins(values, bins, bin, channel, map.shape[3]);
+  $("pool-readout").innerHTML = explainPool(pooled, values, bin, bins, channel, map.shape[3]);
+  $("align-readout").innerHTML = explainAlign(aligned, state);
+  lay(region, state, values, bin, channel, map.shape[3], pooled);
+}
+
+function showBins(values, bins, bin, channel, channels) {
+  const of = (kind) => Float32Array.from({ length: bins * bins }, (_, i) => values[kind][i * channels + channel]);
+  const [pool, align] = [of("pool"), of("align")], largest = Math.max(...pool.map(Math.abs), ...align.map(Math.abs));
+  for (const [kind, numbers, colour] of [["pool", pool, POOL], ["align", align, ALIGN]]) {
+    const pixels = new Uint8ClampedArray(4 * bins * bins);
+    numbers.forEach((value, i) => pixels.set([...diverging(value, 1.3 * largest), 255], 4 * i));
+    results[kind].paint({ height: bins, width: bins, pixels });
+    const words = Array.from(numbers, (value, i) => `<text x="${(i % bins) + 0.5}" y="${Math.floor(i / bins) + 0.6}" font-size="0.3" text-anchor="middle" font-family="sans-serif">${number(value, 1)}</text>`);
+    results[kind].draw(words, outlined([bin[0], bin[1], bin[0] + 1, bin[1] + 1], { stroke: colour, width: 3 }));
+  }
+}
+
+function explainPool({ left, right, top, bottom, cells, winner }, values, [column, row], bins, channel, channels) {
+  const value = values.pool[(row * bins + column) * channels + channel];
+  if (!winner) return `<p class="pool"><strong>0</strong>: the bin lies outside of the map.</p>`;
+  const few = cells.length * cells[0].length <= 36;
+  return `<p class="pool"><strong>RoIPool: ${number(value, 3)}</strong></p>
+    <p>Bin column ${column}, row ${row} covers columns ${left} to ${right - 1} and rows ${top} to ${bottom - 1} of the map, whole cells. The largest is the value:</p>
+    ${few ? numberGrid(cells, winner) : `<p>${cells.length * cells[0].length} cells, the largest at column ${left + winner[1]}, row ${top + winner[0]}.</p>`}`;
+}
+
+function explainAlign({ samples }, state) {
+  if (!samples.length) return `<p class="align">No samples.</p>`;
+  const mean = samples.reduce((total, { value }) => total + value, 0) / samples.length, most = 4;
+  const rows = samples.slice(0, most).map(({ x, y, taps, value }) => [
+    `(${number(x)}, ${number(y)})`,
+    taps.length ? taps.map((tap) => `${number(tap.weight)} · ${number(tap.value)}`).join(" + ") : "outside of the map",
+    `= ${number(value, 3)}`,
+  ]);
+  const more = samples.length > most ? `<p>And ${samples.length - most} more.</p>` : "";
+  return `<p class="align"><strong>RoIAlign: ${number(mean, 3)}</strong></p>
+    <p>The mean of ${samples.length} samples. Each, at (column, row), is four cells by their weights:</p>${table([], rows)}${more}
+    ${state.aligned ? "" : "<p>Without “aligned” the region lies half a cell too far to the right and down.</p>"}`;
+}
+
+// The traces: x is the region's centre
+
+function lay(region, state, values, [column, row], channel, channels, pooled) {
+  const settings = [state.level, state.bins, state.ratio, state.aligned, state.bin, channel, app.state.picture].join();
+  if (trace.for !== settings) Object.assign(trace, { for: settings, points: [] });
+  const stride = strideOf(state), at = (row * state.bins + column) * channels + channel;
+  const width = (region[2] - region[0]) / state.bins, middle = region[0] + (column + 0.5) * width;
+  const point = {
+    x: (region[0] + region[2]) / 2, pool: values.pool[at], align: values.align[at],
+    poolOff: ((pooled.left + pooled.right) / 2) * stride - middle, alignOff: state.aligned ? 0 : 0.5 * stride,
+  };
+  const last = trace.points.at(-1);
+  if (!last || last.x !== point.x || last.pool !== point.pool || last.align !== point.align) trace.points.push(point);
+  if (trace.points.length > 1500) trace.points.shift();
+  drawTrace();
+}
+
+function drawTrace() {
+  const svg = $("trace"), width = svg.clientWidth || 600, height = svg.clientHeight || 270, left = 52, right = width - 12;
+  const { points } = trace, xs = points.map(({ x }) => x);
+  const middle = xs.at(-1) || 0, half = Math.max(12, ...xs.map((x) => Math.abs(x - middle)));
+  const along = (x) => left + ((x - middle + half) / (2 * half)) * (right - left);
+  const panel = (keys, top, bottom, name, digits) => {
+    const numbers = points.flatMap((point) => keys.map(([key]) => point[key])), span = Math.max(...numbers) - Math.min(...numbers) || 1;
+    const low = Math.min(...numbers) - 0.1 * span, high = Math.max(...numbers) + 0.1 * span, up = (value) => bottom - ((value - low) / (high - low)) * (bottom - top);
+    const lines = keys.map(([key, colour]) => {
+      const path = points.map((point) => `${along(point.x).toFixed(1)},${up(point[key]).toFixed(1)}`).join(" "), last = points.at(-1);
+      return `<polyline points="${path}" fill="none" stroke="${colour}" stroke-width="1.75" stroke-linejoin="round"/>${dot(along(last.x), up(last[key]), 4, colour)}`;
+    });
+    const mark = (value) => `<text x="${left - 8}" y="${up(value) + 4}" text-anchor="end" fill="#5d646d">${number(value, digits)}</text>`;
+    return `<line x1="${left}" x2="${right}" y1="${bottom}" y2="${bottom}" stroke="#dcd8cf"/>${mark(Math.min(...numbers))}${span > 1e-9 && Math.max(...numbers) > Math.min(...numbers) ? mark(Math.max(...numbers)) : ""}
+      <text x="${left + 4}" y="${top + 2}" fill="#5d646d">${name}</text>${lines.join("")}`;
+  };
+  svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+  svg.innerHTML = panel([["pool", POOL], ["align", ALIGN]], 18, height / 2 - 14, "the bin’s value", 2) +
+    panel([["poolOff", POOL], ["alignOff", ALIGN]], height / 2 + 14, height - 26, "too far to the right, in pixels", 1) +
+    `<text x="${right}" y="${height - 8}" text-anchor="end" fill="#5d646d">the region’s centre, in pixels: ${number(middle, 1)}</text>
+     <text x="${left}" y="${height - 8}"><tspan fill="${POOL}">RoIPool</tspan>  <tspan fill="${ALIGN}" dx="10">RoIAlign</tspan></text>`;
+  const last = points.at(-1);
+  svg.setAttribute("aria-label", `Traces of the chosen bin over ${points.length} places. Now RoIPool gives ${number(last.pool)}, RoIAlign ${number(last.align)}; RoIPool’s bin lies ${number(last.poolOff, 1)} pixels too far to the right.`);
+}
