@@ -5,19 +5,32 @@
 It joins page.html, style.css, the scripts in js/, the kernels as WebAssembly (kernels.py), the weights of the model
 that comes with the package, as numbers of 16 bits, and sample pictures into one file, index.html, which a double click
 opens.
+
+WebAssembly is linked by LLVM's linker: `apt-get install lld`, or `pip install ziglang`, or any wasm-ld that the
+variable WASM_LD names.
 """
 
 import base64
 import dataclasses
+import importlib.util
 import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
+from PIL import Image
+
 import tinymrcnn
+from tinymrcnn.data import read_image
+from tinymrcnn.draw import draw_instances
 
 HERE = Path(__file__).resolve().parent
-SAMPLES = [HERE.parents[1] / f"data/shapes_sample/images/{number:06d}.png" for number in (10, 2, 4, 7, 8, 12, 14, 1)]
-DETECTOR = ("memory", "layers", "detector")  # the scripts that compute; PAGE: those that show it
-PAGE = ("facts", "app", "drawing", "sums", "picture", "maps", "proposals", "roi", "drag", "branches", "challenges", "start")
+SAMPLES = [HERE.parents[1] / f"data/shapes_sample/images/{number:06d}.png" for number in (14, 4, 7, 12, 8, 10, 2, 3)]
+DETECTOR = "memory layers detector".split()  # the scripts that compute; PAGE: those that show it
+PAGE = "facts app drawing sums picture maps proposals roi drag branches challenges start".split()
 LARGEST = 5_000_000  # bytes
 
 
@@ -69,10 +82,41 @@ def parts_of(text):
     return base64.b64decode(module), json.loads(text.split('id="facts">')[1].split("</script>")[0])["kernels"]
 
 
-def main():
-    import kernels
+def linker():
+    """The command that links WebAssembly, as a list; None where there is none."""
+    names = [os.environ.get("WASM_LD", ""), "wasm-ld", *(f"wasm-ld-{version}" for version in range(30, 13, -1))]
+    for name in names:
+        if found := shutil.which(name):
+            return [found]
+    return [sys.executable, "-m", "ziglang", "wasm-ld"] if importlib.util.find_spec("ziglang") else None
 
-    text = page(*kernels.build())
+
+def compiled_kernels():
+    """The same two, compiled from the package's sources and linked by linker()."""
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([sys.executable, HERE / "kernels.py", folder], check=True)
+        table = json.loads((Path(folder) / "kernels.json").read_text())
+        out = Path(folder) / "kernels.wasm"
+        options = ["-m", "wasm32", "--no-entry", "--allow-undefined", "--gc-sections", "--strip-all", "-o", out]
+        exports = [f"--export={name}" for name in (*table, "__heap_base")]
+        subprocess.run([*linker(), *options, *exports, *(f"{folder}/{name}.o" for name in table)], check=True)
+        return out.read_bytes(), table
+
+
+def draw_first_frame():
+    """What shows where no script runs: the first sample picture with what the model finds in it."""
+    model = tinymrcnn.load_model()
+    model.eval()
+    image = read_image(SAMPLES[0])
+    Image.fromarray(draw_instances(image, model([image])[0], model.categories)).save(HERE / "first_frame.png")
+
+
+def main():
+    if linker() is None:
+        sys.exit("There is no wasm-ld, LLVM's linker for WebAssembly: apt-get install lld, or pip install ziglang.")
+    kernels = compiled_kernels()
+    draw_first_frame()
+    text = page(*kernels)
     assert len(text.encode()) <= LARGEST, f"The page has {len(text.encode()):,} bytes, more than {LARGEST:,}."
     (HERE / "index.html").write_text(text, encoding="utf-8")
     print(f"{HERE / 'index.html'}: {len(text.encode()) / 1e6:.2f} MB")

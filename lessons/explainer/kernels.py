@@ -1,22 +1,18 @@
-"""The package's Numba kernels as one WebAssembly module, from their unchanged Python sources.
+"""The package's Numba kernels as WebAssembly object files, from their unchanged Python sources.
 
-    python lessons/explainer/kernels.py OUT.wasm
+    python lessons/explainer/kernels.py FOLDER
 
-Numba turns each function below into LLVM's text, llvmlite's own WebAssembly backend turns that into an object file, and
-wasm-ld links them. So the same lines of Python serve three machines: a CPU, a GPU by CUDA, and a browser. build.py
-puts the module into the page.
+Numba turns each function below into LLVM's text, and llvmlite's own WebAssembly backend turns that into an object file,
+FOLDER/NAME.o. So the same lines of Python serve three machines: a CPU, a GPU by CUDA, and a browser.
+FOLDER/kernels.json says how they are called: for every kernel the types of its arguments and of its results.
 
-The linker is part of LLVM: `apt-get install lld`, or `pip install ziglang`, or any wasm-ld that the variable WASM_LD
-names.
+build.py calls this file in a process of its own, links the objects and puts them into the page.
 """
 
-import importlib.util
+import json
 import os
 import re
-import shutil
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 # Before Numba is imported: nothing of this machine's CPU gets into LLVM's text, and LLVM does not optimise it for that
@@ -45,7 +41,7 @@ TARGET = "wasm32-unknown-unknown"
 
 def product(a, a_step, b, c, c_step, rows, inner, columns):
     """c = a b, for which the package calls BLAS: (rows, inner) times (inner, columns), all as flat arrays. The rows of
-    a and of c lie a_step and c_step numbers apart. Four rows at a time, so that a row of b is read once for all four."""
+    a and of c lie a_step and c_step numbers apart. Four rows at a time, so that each row of b is read once for four."""
     for i in range(rows):
         c[i * c_step : i * c_step + columns] = 0
     for i in range(0, rows - 3, 4):
@@ -140,42 +136,20 @@ def object_file(text):
     return machine.emit_object(module)
 
 
-def linker():
-    """The command that links WebAssembly, as a list; None where there is none."""
-    names = [os.environ.get("WASM_LD", ""), "wasm-ld", *(f"wasm-ld-{version}" for version in range(30, 13, -1))]
-    for name in names:
-        if found := shutil.which(name):
-            return [found]
-    return [sys.executable, "-m", "ziglang", "wasm-ld"] if importlib.util.find_spec("ziglang") else None
-
-
-def build():
-    """The module's bytes, and its table for JavaScript: for every kernel the types of its arguments and its result.
-
-    Raises FileNotFoundError where no linker is found."""
-    command = linker()
-    if command is None:
-        raise FileNotFoundError("There is no wasm-ld: `apt-get install lld` or `pip install ziglang`.")
-    table = {}
-    with tempfile.TemporaryDirectory() as folder:
-        objects = []
-        for name, (function, arguments) in KERNELS.items():
-            text, result = compiled(function, arguments, name)
-            objects.append(Path(folder) / f"{name}.o")
-            objects[-1].write_bytes(object_file(text))
-            results = [] if result == types.none else list(getattr(result, "types", [result]))
-            table[name] = [[short_name(type) for type in kinds] for kinds in (arguments, results)]
-        out = Path(folder) / "kernels.wasm"
-        options = ["-m", "wasm32", "--no-entry", "--allow-undefined", "--gc-sections", "--strip-all"]
-        exports = [f"--export={name}" for name in (*KERNELS, "__heap_base")]
-        subprocess.run([*command, *options, *exports, *objects, "-o", out], check=True)
-        return out.read_bytes(), table
-
-
 def short_name(type):
     """float32 -> "float32", an array of them in 2 dimensions -> "float32 2"."""
     return f"{type.dtype} {type.ndim}" if isinstance(type, types.Array) else str(type)
 
 
+def main():
+    folder, table = Path(sys.argv[1]), {}
+    for name, (function, arguments) in KERNELS.items():
+        text, result = compiled(function, arguments, name)
+        (folder / f"{name}.o").write_bytes(object_file(text))
+        results = [] if result == types.none else list(getattr(result, "types", [result]))
+        table[name] = [[short_name(type) for type in kinds] for kinds in (arguments, results)]
+    (folder / "kernels.json").write_text(json.dumps(table))
+
+
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_bytes(build()[0])
+    main()

@@ -3,12 +3,18 @@
 
 "use strict";
 
-// Name -> the value at first. The address holds those that are others.
-const FIRST = {
-  picture: 0, object: 0, channel: 21, cell: "1,1,12,12", rpn: 0, rpnCell: "16,16", threshold: 0.5,
-  level: 1, roi: "", bins: 7, ratio: 2, aligned: 1, bin: "3,3", roiChannel: 21, remembered: "", drawn: "",
-  step: 7, maskChannel: 0, maskCell: "14,14", pixel: "", least: 0.5, score: 0.5,
+// Name -> the value at first; of numbers, the least and the most too. The address holds the values that are others.
+const STATE = {
+  picture: [0, -1, 99], object: [0, 0, 99], score: [0.5, 0.05, 0.95],
+  channel: [21, 0, 63], cell: "",
+  rpn: [1, 0, 3], rpnCell: "",
+  threshold: [0.5, 0.1, 0.9],
+  level: [1, 0, 3], roi: "", bins: [7, 1, 7], ratio: [2, 0, 4], aligned: [1, 0, 1], bin: "3,3", roiChannel: [21, 0, 63],
+  step: [7, 0, 7], maskChannel: [0, 0, 63], maskCell: "14,14",
+  pixel: "", least: [0.5, 0.05, 0.95],
+  remembered: "", drawn: "",
 };
+const FIRST = Object.fromEntries(Object.entries(STATE).map(([key, value]) => [key, Array.isArray(value) ? value[0] : value]));
 
 const app = {
   state: { ...FIRST },
@@ -54,7 +60,7 @@ const app = {
 
   writeAddress() {
     const kept = Object.entries(app.state).filter(([key, value]) => String(value) !== String(FIRST[key]));
-    const text = kept.map(([key, value]) => `${key}=${encodeURIComponent(value).replaceAll("%2C", ",")}`).join("&");
+    const text = kept.map(([key, value]) => `${key}=${value}`).join("&");
     history.replaceState(null, "", text ? `#${text}` : "#");
   },
 
@@ -63,9 +69,10 @@ const app = {
     for (const pair of location.hash.slice(1).split("&")) {
       const [key, value] = pair.split("=");
       if (!(key in FIRST) || value === undefined) continue;
-      const text = decodeURIComponent(value), isNumber = typeof FIRST[key] === "number";
-      if (isNumber ? text !== "" && Number.isFinite(Number(text)) : /^[\w,.+\/=-]*$/.test(text)) {
-        app.state[key] = isNumber ? Number(text) : text;
+      if (typeof FIRST[key] === "string") {
+        if (/^[\w,.-]*$/.test(value)) app.state[key] = value;
+      } else if (value !== "" && Number.isFinite(Number(value))) {
+        app.state[key] = Math.min(Math.max(Number(value), STATE[key][1]), STATE[key][2]);
       }
     }
   },
@@ -73,23 +80,25 @@ const app = {
 
 const numbersOf = (text) => text.split(",").map(Number);
 
+// "column,row" as two whole numbers within a grid of size [columns, rows].
+const cellOf = (text, size) => size.map((count, i) => Math.min(Math.max(Math.trunc(numbersOf(text)[i]) || 0, 0), count - 1));
+
 // The chosen object: its number in the detections, or -1 where nothing was found.
 function chosenObject(found, state) {
   const count = found.detections.labels.length;
   return count ? Math.min(Math.max(Math.trunc(state.object), 0), count - 1) : -1;
 }
 
-// Buttons of which one is chosen. values: [value, name, optional HTML]. key: in the state.
+// Buttons of which one is chosen. values: [value, name]. key: in the state.
 function chooser(id, key, values) {
   const buttons = values.map(([value, name]) => {
     const button = document.createElement("button");
     Object.assign(button, { type: "button", textContent: name });
-    button.setAttribute("role", "radio");
     button.addEventListener("click", () => app.set({ [key]: value }));
     $(id).append(button);
     return button;
   });
-  const mark = () => buttons.forEach((button, i) => button.setAttribute("aria-checked", values[i][0] === app.state[key]));
+  const mark = () => buttons.forEach((button, i) => button.setAttribute("aria-pressed", values[i][0] === app.state[key]));
   app.part([key], mark);
   mark();
 }

@@ -61,7 +61,7 @@ maskFrame.pick(
 
 // The cell [column, row] on the grid of the step; the state keeps it on the grid of 28.
 function maskCell(state) {
-  const cell = numbersOf(state.maskCell).map((value) => Math.min(Math.max(Math.trunc(value) || 0, 0), 27));
+  const cell = cellOf(state.maskCell, [28, 28]);
   return state.step < 5 ? cell.map((value) => Math.floor(value / 2)) : cell;
 }
 
@@ -80,8 +80,9 @@ function explainMask(found, state, chosen, map, channel, [x, y]) {
   const title = `<p><strong>${number(value, 3)}</strong> at ${place}${step < 6 ? `, channel ${channel}` : ""}.</p>`;
   if (step === 0) {
     const level = mask.levelOf[chosen], box = Array.from(boxOf(detections.boxes, chosen)), { sampling_ratio, aligned } = detector.config.pooler;
-    const bin = alignBin(detector.kernels, found.features.levels[level], box, 1 / (4 << level), 14, [x, y], channel, sampling_ratio, aligned);
-    return `${title}<p>RoIAlign on P${level + 2}:</p>${explainAlign(bin, { aligned: 1 })}`;
+    const [across, down] = [0, 1].map((k) => alignAxis(detector.kernels, box[k], box[k + 2], 1 / (4 << level), 14, sampling_ratio, aligned));
+    const samples = alignBin(detector.kernels, found.features.levels[level], across[x], down[y], channel);
+    return `${title}<p>RoIAlign on P${level + 2}:</p>${explainAlign(samples, aligned)}`;
   }
   if (step <= 4) {
     const { sums, bias } = convolutionSums(layers, `${heads}.mask_head.${step - 1}.0`, mask.steps[step - 1], [chosen, y, x], channel);

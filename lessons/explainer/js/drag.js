@@ -27,11 +27,12 @@ function handles([x1, y1, x2, y2]) {
     rectangle(box, { stroke: "none", fill: "#fff", "fill-opacity": 0, "data-hold": hold, style: `cursor:${CURSORS[hold]};touch-action:none` })).join("");
 }
 
-// The region with some of its numbers moved, within the map and not too small.
+// The region with some of its numbers moved by a step, within the map and not too small.
 function moved(region, hold, [dx, dy]) {
   const [, height, width] = app.found.features.levels[0].shape, limits = [4 * width, 4 * height];
   let steps = [dx, dy];
   if (hold === "body") steps = steps.map((step, k) => Math.min(Math.max(step, -region[k]), limits[k] - region[k + 2]));
+  region = region.map((value, i) => Math.min(Math.max(value, i < 2 ? 0 : LEAST), limits[i % 2] - (i < 2 ? LEAST : 0)));
   const result = region.map((value, i) => (HOLDS[hold].includes(i) ? value + steps[i % 2] : value));
   for (const k of [0, 1]) {
     if (HOLDS[hold].length === 4) continue;
@@ -42,7 +43,7 @@ function moved(region, hold, [dx, dy]) {
 }
 
 let drag = null;
-for (const frame of Object.values(lab)) {
+for (const frame of [lab.picture, lab.pool, lab.align]) {
   frame.element.tabIndex = 0;
   frame.element.setAttribute("role", "group");
   frame.element.addEventListener("pointerdown", (event) => {

@@ -76,7 +76,6 @@ class Frame {
     this.svg.setAttribute("viewBox", `0 0 ${view.join(" ")}`);
   }
 
-  // The frame in front of a map whose right and bottom lie beyond the picture's.
   draw(...markup) {
     this.svg.innerHTML = markup.flat(3).join("");
   }
@@ -139,7 +138,7 @@ function dot(x, y, radius, fill, others = {}) {
 
 // A name on a ground of its own colour, above a box or just inside of it.
 function label(box, words, colour, size) {
-  const height = 1.25 * size, width = 0.56 * size * words.length + 0.5 * size;
+  const height = 1.25 * size, width = 0.47 * size * words.length + 0.5 * size;
   const x = Math.max(0, box[0]), y = box[1] >= height ? box[1] - height : Math.max(0, box[1]);
   return `<rect ${attributes({ x, y, width, height, fill: colour })}/><text ${attributes({
     x: x + 0.25 * size, y: y + 0.95 * size, "font-size": size, "font-family": "sans-serif", fill: "#000",
@@ -149,7 +148,8 @@ function label(box, words, colour, size) {
 // Tables and sums for the answers
 
 function table(head, rows) {
-  const row = (cells, tag) => `<tr>${cells.map((cell) => `<${tag}>${cell}</${tag}>`).join("")}</tr>`;
+  const one = (cell, tag) => (String(cell).includes(" + ") ? `<${tag} class="wraps">${cell}</${tag}>` : `<${tag}>${cell}</${tag}>`);
+  const row = (cells, tag) => `<tr>${cells.map((cell) => one(cell, tag)).join("")}</tr>`;
   return `<div class="scroll"><table>${head.length ? row(head, "th") : ""}${rows.map((cells) => row(cells, "td")).join("")}</table></div>`;
 }
 

@@ -13,7 +13,7 @@ const mapFrames = ["C", "P"].map((row, r) => LEVELS.map((name, level) => {
   frame.caption = figure.lastChild;
   frame.pick(
     () => { const [, height, width] = mapOf(app.found, r, level).shape; return [width, height]; },
-    () => { const [row, l, x, y] = numbersOf(app.state.cell); return row === r && l === level ? [x, y] : [0, 0]; },
+    () => { const cell = chosenCell(app.found, app.state); return cell.row === r && cell.level === level ? [cell.x, cell.y] : [0, 0]; },
     ([x, y]) => app.set({ cell: [r, level, x, y].join() })
   );
   return frame;
@@ -23,11 +23,19 @@ const mapPicture = new Frame("map-picture");
 const mapOf = (found, row, level) => (row === 0 ? found.features.maps : found.features.levels)[level];
 
 function chosenCell(found, state) {
-  let [row, level, x, y] = numbersOf(state.cell).map((value) => Math.trunc(value) || 0);
+  let [row, level, x, y] = [0, 1, 2, 3].map((i) => Math.trunc(numbersOf(state.cell)[i]) || 0);
+  if (!state.cell) [row, level, x, y] = [1, 1, ...middleOf(found, state).map((value) => Math.floor(value / 8))];
   row = Math.min(Math.max(row, 0), 1);
   level = Math.min(Math.max(level, 0), 3);
   const [, height, width, channels] = mapOf(found, row, level).shape;
   return { row, level, x: Math.min(Math.max(x, 0), width - 1), y: Math.min(Math.max(y, 0), height - 1), channel: Math.min(state.channel, channels - 1) };
+}
+
+// The middle of the chosen object, or of the picture.
+function middleOf(found, state) {
+  const chosen = chosenObject(found, state), { width, height } = found.picture;
+  const box = chosen < 0 ? [0, 0, width, height] : boxOf(found.detections.boxes, chosen);
+  return [(box[0] + box[2]) / 2, (box[1] + box[3]) / 2];
 }
 
 function showMaps(found, state) {
@@ -35,7 +43,7 @@ function showMaps(found, state) {
   mapFrames.forEach((frames, row) => frames.forEach((frame, level) => {
     const map = mapOf(found, row, level), [, height, width, channels] = map.shape, stride = 4 << level;
     frame.paint(channelPixels(map, Math.min(state.channel, channels - 1)));
-    frame.caption.textContent = `${"CP"[row]}${level + 2}: ${width} × ${height}, ${channels} channels, ${stride} pixels a cell`;
+    frame.caption.innerHTML = `<b>${"CP"[row]}${level + 2}</b> ${width} × ${height}<span class="detail">, ${channels} channels, ${stride} pixels a cell</span>`;
     const here = row === chosen.row && level === chosen.level;
     frame.draw(here ? outlined([chosen.x, chosen.y, chosen.x + 1, chosen.y + 1], { width: 2 }) : "");
   }));
@@ -68,22 +76,31 @@ function explainCell(found, { row, level, x, y, channel }) {
 }
 
 slider("channel", "channel");
-app.part(["channel", "cell"], showMaps);
+app.part(["channel", "cell", "object"], showMaps);
 
 // Anchors and objectness
 
 const rpnFrame = new Frame("rpn");
 chooser("rpn-level", "rpn", LEVELS.map((name, level) => [level, `P${name}`]));
 rpnFrame.pick(
-  () => { const [, height, width] = found_level().shape; return [width, height]; },
-  () => numbersOf(app.state.rpnCell),
+  () => { const [, height, width] = app.found.features.levels[app.state.rpn].shape; return [width, height]; },
+  () => anchorCell(app.found, app.state),
   (cell) => app.set({ rpnCell: cell.join() })
 );
-const found_level = () => app.found.features.levels[app.state.rpn];
+
+// The cell of which the anchors are shown: without another choice, the one whose best anchor is the surest.
+function anchorCell(found, state) {
+  const map = found.rpn.logits[state.rpn], [, height, width, anchors] = map.shape;
+  if (!state.rpnCell) {
+    const cell = Math.floor(bestFirst(map.data)[0] / anchors);
+    return [cell % width, Math.floor(cell / width)];
+  }
+  return cellOf(state.rpnCell, [width, height]);
+}
 
 function showRpn(found, state) {
-  const { rpn, picture, batch } = found, level = Math.min(Math.max(state.rpn, 0), 3), stride = 4 << level;
-  const [, height, width] = rpn.logits[level].shape, [x, y] = numbersOf(state.rpnCell).map((value, i) => Math.min(Math.max(Math.trunc(value) || 0, 0), [width, height][i] - 1));
+  const { rpn, picture, batch } = found, level = state.rpn, stride = 4 << level;
+  const [, height, width] = rpn.logits[level].shape, [x, y] = anchorCell(found, state);
   // the picture, and over it each cell as blue as its best anchor is sure
   const [, fullHeight, fullWidth] = batch.image.shape, view = picturePixels(picture, 0.35);
   const best = (row, column) => sigmoid(Math.max(...[0, 1, 2].map((a) => at(rpn.logits[level], 0, row, column, a))));

@@ -3,12 +3,12 @@
 "use strict";
 
 const PAINTS = [["#d7263d", "red"], ["#f2b705", "yellow"], ["#2a9d5c", "green"], ["#2166c4", "blue"], ["#f4f1ea", "white"], ["#2b2b2b", "black"]];
-const TOOLS = ["circle", "square", "triangle", "star", "ring", "brush"];
+const TOOLS = ["look", "circle", "square", "triangle", "star", "ring", "brush"];
 const LARGEST_SIDE = 160; // of a photograph: the network has seen pictures of 128 pixels
 
 const sheet = document.createElement("canvas"); // the picture, pixel by pixel
 const paper = sheet.getContext("2d", { willReadFrequently: true });
-const paint = { tool: "circle", colour: PAINTS[0][0], undo: [], cursor: null, turn: 0.3 };
+const paint = { tool: "look", colour: PAINTS[0][0], undo: [], cursor: null, turn: 0.3 };
 
 // The sheet's pixels as numbers in 0..1, and off to the network with them.
 function detectSheet() {
@@ -106,10 +106,10 @@ const stage = new Frame("stage");
 
 function makeStage() {
   let last = null;
-  stage.element.classList.add("draws");
   stage.element.tabIndex = 0;
   stage.element.setAttribute("role", "group");
   stage.element.addEventListener("pointerdown", (event) => {
+    if (paint.tool === "look") return chooseAt(stage.point(event));
     stage.element.setPointerCapture(event.pointerId);
     rememberSheet();
     last = stage.point(event);
@@ -124,6 +124,7 @@ function makeStage() {
   for (const end of ["pointerup", "pointercancel"]) stage.element.addEventListener(end, () => { last = null; });
   stage.element.addEventListener("keydown", (event) => {
     const step = ARROWS[event.key], cursor = paint.cursor || [sheet.width / 2, sheet.height / 2];
+    if (paint.tool === "look") return;
     if (step) paint.cursor = [cursor[0] + 4 * step[0], cursor[1] + 4 * step[1]];
     else if (event.key === " ") { rememberSheet(); paintAt(cursor); }
     else return;
@@ -136,6 +137,20 @@ function makeStage() {
     if (event.dataTransfer.files[0]) openPhotograph(event.dataTransfer.files[0]);
   });
   $("photo").addEventListener("change", (event) => { if (event.target.files[0]) openPhotograph(event.target.files[0]); });
+}
+
+// With "look" a finger scrolls the page, and a click chooses the object under it.
+function chooseTool(tool) {
+  paint.tool = tool;
+  paint.cursor = null;
+  stage.element.classList.toggle("draws", tool !== "look");
+  showStage(app.found, app.state);
+}
+
+function chooseAt([x, y]) {
+  const { pasted, picture } = app.found, area = picture.height * picture.width, p = Math.floor(y) * picture.width + Math.floor(x);
+  const under = shownObjects(app.found, app.state).find((i) => pasted.data[i * area + p] >= 0.5);
+  if (under !== undefined) app.set({ object: under, drawn: "" });
 }
 
 function pressed(group, make, isChosen) {
@@ -156,7 +171,7 @@ function makeControls() {
   const choose = (index) => { app.set({ picture: index, object: 0, roi: "", drawn: "" }); chooseSample(index); };
   const samples = SAMPLES.map((data, i) => [`Sample picture ${i + 1}`, `<img alt="" src="data:image/png;base64,${data}">`, () => choose(i)]);
   app.part(["picture"], pressed($("samples"), samples, (i) => i === app.state.picture));
-  pressed($("tools"), TOOLS.map((tool) => [tool, tool, () => { paint.tool = tool; }]), (i) => TOOLS[i] === paint.tool);
+  pressed($("tools"), TOOLS.map((tool) => [tool, tool, () => chooseTool(tool)]), (i) => TOOLS[i] === paint.tool);
   const colours = PAINTS.map(([colour, name]) => [name, `<span class="swatch" style="background:${colour}"></span>`, () => { paint.colour = colour; }]);
   pressed($("colours"), colours, (i) => PAINTS[i][0] === paint.colour);
   $("paint-empty").addEventListener("click", emptySheet);
@@ -175,7 +190,7 @@ function makeControls() {
 
 // The objects with a score of at least the state's, the best first.
 const shownObjects = ({ detections }, { score }) =>
-  detections.scores.flatMap((value, i) => (value >= score || (i === 0 && score > 1) ? [i] : []));
+  detections.scores.flatMap((value, i) => (value >= score ? [i] : []));
 
 const nameOf = ({ detections }, i) => `${CLASSES[detections.labels[i]]} ${number(detections.scores[i])}`;
 
@@ -193,10 +208,11 @@ function showStage(found, state) {
   stage.paint(view);
   const lines = [...shown].reverse().map((i) => {
     const box = boxOf(detections.boxes, i), colour = CLASS_COLOURS[detections.labels[i]];
-    return outlined(box, { stroke: colour, width: 2.5 }) + label(box, nameOf(found, i), colour, width / 26);
+    return [outlined(box, { stroke: colour, width: 2.5 }), label(box, nameOf(found, i), colour, width / 26)];
   });
+  const boxes = lines.map(([box]) => box), names = lines.map(([, name]) => name);
   const cursor = paint.cursor ? dot(...paint.cursor, 1.5, "none", { stroke: "#000", "stroke-width": 0.7 }) : "";
-  stage.draw($("show-boxes").checked ? lines : [], cursor);
+  stage.draw($("show-boxes").checked ? [boxes, names] : [], cursor);
   const count = shown.length === 1 ? "1 object" : `${shown.length || "No"} objects`;
   $("stage-status").textContent = `${count} found in ${Math.round(app.milliseconds)} ms, on your machine.`;
 }

@@ -108,7 +108,8 @@ function showWalk() {
 app.part([], (found) => {
   const lists = nmsLists(found), select = $("nms-list"), before = select.selectedIndex;
   select.innerHTML = lists.map(({ name }) => `<option>${name}</option>`).join("");
-  select.selectedIndex = Math.max(0, Math.min(before, lists.length - 1));
+  const detections = lists.filter(({ threshold }) => threshold === 0.5), largest = Math.max(...detections.map(({ boxes }) => boxes.length));
+  select.selectedIndex = before >= 0 && before < lists.length ? before : Math.max(0, lists.findIndex(({ boxes }) => boxes.length === largest));
   const choose = () => {
     walk.list = lists[select.selectedIndex] || null;
     if (walk.list) app.set({ threshold: walk.list.threshold });

@@ -2,7 +2,7 @@
 
 "use strict";
 
-const lab = { picture: new Frame("lab-picture"), pool: new Frame("lab-pool"), align: new Frame("lab-align") };
+const lab = { picture: new Frame("lab-picture"), pool: new Frame("lab-pool"), align: new Frame("lab-align"), found: null };
 const results = { pool: new Frame("bins-pool"), align: new Frame("bins-align") };
 const trace = { points: [], for: "" };
 
@@ -11,7 +11,7 @@ const strideOf = (state) => 4 << state.level;
 // The region [x1, y1, x2, y2]: the state's, or without one around the chosen object.
 function regionOf(found, state) {
   const numbers = numbersOf(state.roi);
-  if (numbers.length === 4 && numbers.every(Number.isFinite)) return numbers;
+  if (numbers.length === 4 && numbers.every(Number.isFinite)) return moved(numbers, "bottom-right", [0, 0]);
   const i = chosenObject(found, state), { width, height } = found.picture;
   const box = i < 0 ? [0.3 * width, 0.3 * height, 0.7 * width, 0.7 * height] : Array.from(boxOf(found.detections.boxes, i));
   return box.map((value) => Math.round(10 * value) / 10);
@@ -30,49 +30,52 @@ function poolRegion(found, state, region = regionOf(found, state)) {
   });
 }
 
-const chosenBin = (state) => numbersOf(state.bin).map((value) => Math.min(Math.max(Math.trunc(value) || 0, 0), state.bins - 1));
+const chosenBin = (state) => cellOf(state.bin, [state.bins, state.bins]);
 
 function showLab(found, state) {
   const { kernels } = app.detector, region = regionOf(found, state), stride = strideOf(state), scale = 1 / stride;
-  const map = found.features.levels[state.level], [, height, width] = map.shape, { bins } = state, bin = chosenBin(state);
-  const channel = state.roiChannel, view = [width * stride, height * stride];
-  const pixels = channelPixels(map, channel), values = poolRegion(found, state, region);
-  lab.picture.paint(padded(picturePixels(found.picture, 0.15), view[1], view[0]));
-  lab.pool.paint(pixels, view);
-  lab.align.paint(pixels, view);
+  const map = found.features.levels[state.level], [, height, width, channels] = map.shape, { bins } = state;
+  const bin = chosenBin(state), channel = state.roiChannel, values = poolRegion(found, state, region);
+  paintLab(found, state, map);
   lab.picture.draw(outlined(region, { width: 2.5 }), handles(region));
 
   // RoIPool: each bin's whole cells. Neighbouring bins may share some, so they are drawn a little smaller
-  const cells = [], pooled = poolBin(kernels, map, region, scale, bins, bin, channel);
-  for (let row = 0; row < bins; row++) {
-    for (let column = 0; column < bins; column++) {
-      const { left, right, top, bottom } = poolBin(kernels, map, region, scale, bins, [column, row], channel), inset = 0.06 * stride;
-      cells.push(rectangle([left * stride + inset, top * stride + inset, right * stride - inset, bottom * stride - inset], { stroke: POOL, width: 1 }));
-    }
-  }
-  const binCells = [pooled.left, pooled.top, pooled.right, pooled.bottom].map((cell) => cell * stride);
+  const columns = poolAxis(kernels, region[0], region[2], scale, bins, width), rows = poolAxis(kernels, region[1], region[3], scale, bins, height);
+  const inset = 0.06 * stride, cellsOf = ([left, right], [top, bottom], d) => [left * stride + d, top * stride + d, right * stride - d, bottom * stride - d];
+  const cells = rows.map((row) => columns.map((column) => rectangle(cellsOf(column, row, inset), { stroke: POOL, width: 1 })));
+  const pooled = poolBin(map, columns[bin[0]], rows[bin[1]], channel), binCells = cellsOf(columns[bin[0]], rows[bin[1]], 0);
   lab.pool.draw(outlined(region, { width: 1.5, dash: "5 4" }), cells, outlined(binCells, { stroke: POOL, width: 3.5 }), handles(region));
 
-  // RoIAlign: bins with their fractions; a cell's centre has the whole number, so half a cell is added to draw
+  // RoIAlign: bins with their fractions. A cell's centre has the whole number, so half a cell is added to draw it
   const draw = (position) => (position + 0.5) * stride;
-  const lines = [], aligned = alignBin(kernels, map, region, scale, bins, bin, channel, state.ratio, state.aligned);
-  for (let k = 0; k < bins; k++) {
-    const part = alignBin(kernels, map, region, scale, bins, [k, k], channel, state.ratio, state.aligned);
-    lines.push(part);
-  }
-  const [first, last] = [lines[0], lines[bins - 1]], dots = [];
-  const boxes = lines.flatMap((row) => lines.map((column) => rectangle(
-    [draw(column.across.start), draw(row.down.start), draw(column.across.end), draw(row.down.end)], { stroke: ALIGN, width: 1 })));
-  for (const row of lines) for (const y of row.down.places) for (const column of lines) for (const x of column.across.places) dots.push(dot(draw(x), draw(y), view[0] / 260, ALIGN));
-  const whole = [draw(first.across.start), draw(first.down.start), draw(last.across.end), draw(last.down.end)];
-  const binBox = [draw(aligned.across.start), draw(aligned.down.start), draw(aligned.across.end), draw(aligned.down.end)];
-  const big = aligned.samples.map(({ x, y }) => dot(draw(x), draw(y), view[0] / 130, ALIGN, { stroke: "#fff", "stroke-width": view[0] / 400 }));
-  lab.align.draw(outlined(region, { width: 1.5, dash: "5 4" }), boxes, rectangle(whole, { stroke: ALIGN, width: 1.5 }), dots, outlined(binBox, { stroke: ALIGN, width: 3.5 }), big, handles(region));
+  const across = alignAxis(kernels, region[0], region[2], scale, bins, state.ratio, state.aligned);
+  const down = alignAxis(kernels, region[1], region[3], scale, bins, state.ratio, state.aligned);
+  const boxIn = (column, row) => [draw(column.start), draw(row.start), draw(column.end), draw(row.end)];
+  const boxes = down.map((row) => across.map((column) => rectangle(boxIn(column, row), { stroke: ALIGN, width: 1 })));
+  const samples = alignBin(kernels, map, across[bin[0]], down[bin[1]], channel), reach = (width * stride) / 130;
+  const big = samples.map(({ x, y }) => dot(draw(x), draw(y), reach, ALIGN, { stroke: "#fff", "stroke-width": reach / 3 }));
+  const dots = down.flatMap((row) => row.places.flatMap((y) => across.flatMap((column) => column.places.map((x) => `M${draw(x).toFixed(2)} ${draw(y).toFixed(2)}h0`))));
+  lab.align.draw(
+    outlined(region, { width: 1.5, dash: "5 4" }), boxes,
+    `<path d="${dots.join("")}" stroke="${ALIGN}" stroke-width="${reach}" stroke-linecap="round"/>`,
+    outlined(boxIn(across[bin[0]], down[bin[1]]), { stroke: ALIGN, width: 3.5 }), big, handles(region)
+  );
 
-  showBins(values, bins, bin, channel, map.shape[3]);
-  $("pool-readout").innerHTML = explainPool(pooled, values, bin, bins, channel, map.shape[3]);
-  $("align-readout").innerHTML = explainAlign(aligned, state);
-  lay(region, state, values, bin, channel, map.shape[3], pooled);
+  showBins(values, bins, bin, channel, channels);
+  $("pool-readout").innerHTML = explainPool(pooled, values, bin, bins, channel, channels);
+  $("align-readout").innerHTML = explainAlign(samples, state.aligned);
+  lay(region, state, values, bin, channel, channels, pooled);
+}
+
+// The picture and the map behind the lines, anew only when they are others.
+function paintLab(found, state, map) {
+  const stride = strideOf(state), view = [map.shape[2] * stride, map.shape[1] * stride];
+  if (lab.found === found && lab.level === state.level && lab.channel === state.roiChannel) return;
+  Object.assign(lab, { found, level: state.level, channel: state.roiChannel });
+  const pixels = channelPixels(map, state.roiChannel);
+  lab.picture.paint(padded(picturePixels(found.picture, 0.15), view[1], view[0]));
+  lab.pool.paint(pixels, view);
+  lab.align.paint(pixels, view);
 }
 
 function showBins(values, bins, bin, channel, channels) {
@@ -96,7 +99,7 @@ function explainPool({ left, right, top, bottom, cells, winner }, values, [colum
     ${few ? numberGrid(cells, winner) : `<p>${cells.length * cells[0].length} cells, the largest at column ${left + winner[1]}, row ${top + winner[0]}.</p>`}`;
 }
 
-function explainAlign({ samples }, state) {
+function explainAlign(samples, aligned) {
   if (!samples.length) return `<p class="align">No samples.</p>`;
   const mean = samples.reduce((total, { value }) => total + value, 0) / samples.length, most = 4;
   const rows = samples.slice(0, most).map(({ x, y, taps, value }) => [
@@ -107,7 +110,7 @@ function explainAlign({ samples }, state) {
   const more = samples.length > most ? `<p>And ${samples.length - most} more.</p>` : "";
   return `<p class="align"><strong>RoIAlign: ${number(mean, 3)}</strong></p>
     <p>The mean of ${samples.length} samples. Each, at (column, row), is four cells by their weights:</p>${table([], rows)}${more}
-    ${state.aligned ? "" : "<p>Without “aligned” the region lies half a cell too far to the right and down.</p>"}`;
+    ${aligned ? "" : "<p>Without “aligned” the region lies half a cell too far to the right and down.</p>"}`;
 }
 
 // The traces: x is the region's centre
@@ -132,8 +135,8 @@ function drawTrace() {
   const { points } = trace, xs = points.map(({ x }) => x);
   const middle = xs.at(-1) || 0, half = Math.max(12, ...xs.map((x) => Math.abs(x - middle)));
   const along = (x) => left + ((x - middle + half) / (2 * half)) * (right - left);
-  const panel = (keys, top, bottom, name, digits) => {
-    const numbers = points.flatMap((point) => keys.map(([key]) => point[key])), span = Math.max(...numbers) - Math.min(...numbers) || 1;
+  const panel = (keys, top, bottom, name, digits, always = []) => {
+    const numbers = [...always, ...points.flatMap((point) => keys.map(([key]) => point[key]))], span = Math.max(...numbers) - Math.min(...numbers) || 1;
     const low = Math.min(...numbers) - 0.1 * span, high = Math.max(...numbers) + 0.1 * span, up = (value) => bottom - ((value - low) / (high - low)) * (bottom - top);
     const lines = keys.map(([key, colour]) => {
       const path = points.map((point) => `${along(point.x).toFixed(1)},${up(point[key]).toFixed(1)}`).join(" "), last = points.at(-1);
@@ -145,9 +148,9 @@ function drawTrace() {
   };
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   svg.innerHTML = panel([["pool", POOL], ["align", ALIGN]], 18, height / 2 - 14, "the bin’s value", 2) +
-    panel([["poolOff", POOL], ["alignOff", ALIGN]], height / 2 + 14, height - 26, "too far to the right, in pixels", 1) +
+    panel([["poolOff", POOL], ["alignOff", ALIGN]], height / 2 + 14, height - 26, "too far to the right, in pixels", 1, [0]) +
     `<text x="${right}" y="${height - 8}" text-anchor="end" fill="#5d646d">the region’s centre, in pixels: ${number(middle, 1)}</text>
-     <text x="${left}" y="${height - 8}"><tspan fill="${POOL}">RoIPool</tspan>  <tspan fill="${ALIGN}" dx="10">RoIAlign</tspan></text>`;
+     <text x="${right}" y="20" text-anchor="end"><tspan fill="${POOL}">RoIPool</tspan><tspan fill="${ALIGN}" dx="10">RoIAlign</tspan></text>`;
   const last = points.at(-1);
   svg.setAttribute("aria-label", `Traces of the chosen bin over ${points.length} places. Now RoIPool gives ${number(last.pool)}, RoIAlign ${number(last.align)}; RoIPool’s bin lies ${number(last.poolOff, 1)} pixels too far to the right.`);
 }

@@ -44,30 +44,36 @@ function termsTable({ terms, rest, others, bias }, total, what) {
   return table([], rows);
 }
 
-// RoIPool: the cells of a bin with their values, and which of them is the largest. All by the kernels' own arithmetic.
-function poolBin(kernels, map, roi, scale, bins, [column, row], channel) {
-  const [, height, width] = map.shape;
-  const axis = (low, high, index, size) => {
-    const [start, binSize] = kernels.call("pool_bins", low, high, scale, bins);
-    return kernels.call("pool_cells", start, binSize, index, size);
-  };
-  const [left, right] = axis(roi[0], roi[2], column, width), [top, bottom] = axis(roi[1], roi[3], row, height);
-  const cells = [];
-  for (let y = top; y < bottom; y++) cells.push(Array.from({ length: right - left }, (_, i) => at(map, 0, y, left + i, channel)));
-  const flat = cells.flat(), winner = flat.indexOf(Math.max(...flat)), wide = right - left;
+// Along one axis of a map with `size` cells: which whole cells [first, end) each bin of RoIPool covers. By the kernels'
+// own arithmetic, as all that follows.
+function poolAxis(kernels, low, high, scale, bins, size) {
+  const [start, binSize] = kernels.call("pool_bins", low, high, scale, bins);
+  return Array.from({ length: bins }, (_, index) => kernels.call("pool_cells", start, binSize, index, size));
+}
+
+// Along one axis: where each bin of RoIAlign starts and ends, and where its samples lie; a cell's centre has the number
+// of the cell.
+function alignAxis(kernels, low, high, scale, bins, ratio, aligned) {
+  const [start, size] = kernels.call("align_bins", low, high, scale, bins, aligned);
+  const count = kernels.call("samples_per_bin", size, ratio);
+  return Array.from({ length: bins }, (_, index) => ({
+    start: start + index * size,
+    end: start + (index + 1) * size,
+    places: Array.from({ length: count }, (_, i) => kernels.call("sample_position", start, size, index, i, count)),
+  }));
+}
+
+// The cells of a bin of RoIPool with their values, and the [row, column] of the largest among them.
+function poolBin(map, [left, right], [top, bottom], channel) {
+  const row = (y) => Array.from({ length: right - left }, (_, i) => at(map, 0, y, left + i, channel));
+  const cells = Array.from({ length: bottom - top }, (_, i) => row(top + i)), flat = cells.flat();
+  const winner = flat.indexOf(Math.max(...flat)), wide = right - left;
   return { left, right, top, bottom, cells, winner: flat.length ? [Math.floor(winner / wide), winner % wide] : null };
 }
 
-// RoIAlign: the samples of a bin, each with its place and the four cells around it.
-function alignBin(kernels, map, roi, scale, bins, [column, row], channel, ratio, aligned) {
-  const [, height, width] = map.shape;
-  const axis = (low, high, index) => {
-    const [start, size] = kernels.call("align_bins", low, high, scale, bins, aligned);
-    const count = kernels.call("samples_per_bin", size, ratio);
-    const places = Array.from({ length: count }, (_, i) => kernels.call("sample_position", start, size, index, i, count));
-    return { start: start + index * size, end: start + (index + 1) * size, places };
-  };
-  const across = axis(roi[0], roi[2], column), down = axis(roi[1], roi[3], row), samples = [];
+// The samples of a bin of RoIAlign, each with its place and the four cells around it.
+function alignBin(kernels, map, across, down, channel) {
+  const [, height, width] = map.shape, samples = [];
   for (const y of down.places) {
     const [y0, b0, y1, b1] = kernels.call("taps", y, height);
     for (const x of across.places) {
@@ -78,7 +84,7 @@ function alignBin(kernels, map, roi, scale, bins, [column, row], channel, ratio,
       samples.push({ x, y, taps, value: taps.reduce((total, { weight, value }) => total + weight * value, 0) });
     }
   }
-  return { across, down, samples };
+  return samples;
 }
 
 // The four cells of the mask grid behind a pixel of the picture, with their weights.
