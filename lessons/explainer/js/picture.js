@@ -53,6 +53,7 @@ async function openPhotograph(file) {
 
 // A grey sheet with a little noise, as the network knows it; the same each time.
 function emptySheet() {
+  rememberSheet();
   Object.assign(sheet, { width: 128, height: 128 });
   const image = paper.createImageData(128, 128);
   for (let i = 0, seed = 1; i < 128 * 128; i++) {
@@ -63,7 +64,6 @@ function emptySheet() {
     image.data[4 * i + 3] = 255;
   }
   paper.putImageData(image, 0, 0);
-  paint.undo = [];
   app.set({ picture: -1, object: 0 });
   detectSheet();
 }
@@ -124,9 +124,9 @@ function makeStage() {
   for (const end of ["pointerup", "pointercancel"]) stage.element.addEventListener(end, () => { last = null; });
   stage.element.addEventListener("keydown", (event) => {
     const step = ARROWS[event.key], cursor = paint.cursor || [sheet.width / 2, sheet.height / 2];
-    if (paint.tool === "look") return;
-    if (step) paint.cursor = [cursor[0] + 4 * step[0], cursor[1] + 4 * step[1]];
-    else if (event.key === " ") { rememberSheet(); paintAt(cursor); }
+    if (step && paint.tool === "look") nextObject(step[0] + step[1]);
+    else if (step) paint.cursor = [cursor[0] + 4 * step[0], cursor[1] + 4 * step[1]];
+    else if (event.key === " " && paint.tool !== "look") { rememberSheet(); paintAt(cursor); }
     else return;
     event.preventDefault();
     showStage(app.found, app.state);
@@ -151,6 +151,11 @@ function chooseAt([x, y]) {
   const { pasted, picture } = app.found, area = picture.height * picture.width, p = Math.floor(y) * picture.width + Math.floor(x);
   const under = shownObjects(app.found, app.state).find((i) => pasted.data[i * area + p] >= 0.5);
   if (under !== undefined) app.set({ object: under, drawn: "" });
+}
+
+function nextObject(step) {
+  const shown = shownObjects(app.found, app.state), place = shown.indexOf(chosenObject(app.found, app.state)) + step;
+  if (shown.length) app.set({ object: shown[(place + shown.length) % shown.length], drawn: "" });
 }
 
 function pressed(group, make, isChosen) {
@@ -178,6 +183,7 @@ function makeControls() {
   $("paint-undo").addEventListener("click", () => {
     const before = paint.undo.pop();
     if (!before) return;
+    Object.assign(sheet, { width: before.width, height: before.height });
     paper.putImageData(before, 0, 0);
     detectSheet();
   });
@@ -206,9 +212,9 @@ function showStage(found, state) {
     }
   }
   stage.paint(view);
-  const lines = [...shown].reverse().map((i) => {
+  const chosen = chosenObject(found, state), lines = [...shown].reverse().map((i) => {
     const box = boxOf(detections.boxes, i), colour = CLASS_COLOURS[detections.labels[i]];
-    return [outlined(box, { stroke: colour, width: 2.5 }), label(box, nameOf(found, i), colour, width / 26)];
+    return [outlined(box, { stroke: colour, width: i === chosen ? 4 : 2 }), label(box, nameOf(found, i), colour, width / 26)];
   });
   const boxes = lines.map(([box]) => box), names = lines.map(([, name]) => name);
   const cursor = paint.cursor ? dot(...paint.cursor, 1.5, "none", { stroke: "#000", "stroke-width": 0.7 }) : "";
@@ -230,5 +236,5 @@ function showObjects(found, state) {
 }
 
 makeStage();
-app.part(["score"], showStage);
+app.part(["score", "object"], showStage);
 app.part(["score", "object"], showObjects);

@@ -1,0 +1,230 @@
+"""The explainer in a browser: every control does something, nothing is written to the console, nothing is asked for
+from outside."""
+
+from pathlib import Path
+
+import pytest
+from chromium import Chromium, find_chromium
+
+PAGE = (Path(__file__).resolve().parents[1] / "lessons/explainer/index.html").as_uri()
+READY = (
+    "typeof app == 'object' && app.found && !app.waiting.size && document.querySelector('#mask-readout').textContent"
+)
+# All that can be seen: the text, the lines, the pixels
+SEEN = """(() => {
+  const pixels = [...document.querySelectorAll("canvas")].map((canvas) => canvas.toDataURL());
+  const values = [...document.querySelectorAll("input, select")].map((input) => `${input.value} ${input.checked}`);
+  const text = [document.querySelector("main").innerHTML, ...pixels, ...values].join();
+  let hash = 0;
+  for (let i = 0; i < text.length; i++) hash = (hash * 31 + text.charCodeAt(i)) | 0;
+  return hash;
+})()"""
+SETTLED = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))"
+
+pytestmark = pytest.mark.skipif(find_chromium() is None, reason="opens a page: there is no Chromium or Chrome")
+
+
+@pytest.fixture(scope="module")
+def page():
+    with Chromium() as page:
+        page.open(PAGE, READY)
+        yield page
+
+
+def fresh(page, address=""):
+    page.open("about:blank", "true")
+    page.open(PAGE + address, READY)
+
+
+def test_the_console_is_heard(tmp_path):
+    """Else a silent console would prove nothing."""
+    file = tmp_path / "page.html"
+    file.write_text('<script>console.log("heard"); missing();</script><img src="http://127.0.0.1:9/none.png">')
+    with Chromium() as page:
+        page.open(file.as_uri())
+        page.run(SETTLED)
+        text = " ".join(page.messages)
+    assert "heard" in text and "missing is not defined" in text and "asked for http://127.0.0.1:9/none.png" in text
+
+
+@pytest.mark.exhaustive
+def test_every_control_does_something(page):
+    fresh(page)
+    before = page.run(SEEN)
+    assert before == page.run(SEEN)
+    controls = page.run("""[...document.querySelectorAll("button, select, input, [tabindex]")].map((element, i) => {
+      element.dataset.test = i;
+      return [i, element.localName, element.type || "", element.id || element.textContent.slice(0, 30)];
+    })""")
+    assert len(controls) > 80
+    idle = []
+    chosen = page.run(
+        "[...document.querySelectorAll('[aria-pressed=true]')].map((button) => Number(button.dataset.test))"
+    )
+    for number, tag, kind, name in sorted(controls, key=lambda control: control[0] in chosen):  # when others are chosen
+        selector = f'[data-test="{number}"]'
+        if kind == "file" or not page.run(f"Boolean(document.querySelector('{selector}'))"):
+            continue
+        if kind == "range" or tag == "select":
+            code = f"""(() => {{
+              const element = document.querySelector('{selector}');
+              if (element.localName == "select") element.selectedIndex = element.options.length - 1;
+              if (element.type == "range") element.value = element.value == element.max ? element.min : element.max;
+              element.dispatchEvent(new Event("input", {{ bubbles: true }}));
+              element.dispatchEvent(new Event("change", {{ bubbles: true }}));
+            }})()"""
+            if name == "roi-bins":
+                code = code.replace("element.options.length - 1", "4")
+            page.run(code)
+        elif tag == "div":
+            page.click(selector, 0.3, 0.6)
+            page.run(SETTLED)
+            before = page.run(SEEN)
+            page.press("ArrowLeft")
+        else:
+            page.click(selector)
+        page.wait("!sweeping && detection === null")
+        page.run(SETTLED)
+        after = page.run(SEEN)
+        if after == before:
+            idle.append((number, tag, kind, name))
+        before = after
+    assert page.messages == []
+    assert not idle, "\n".join(map(str, idle))
+
+
+def region(page):
+    return page.run("regionOf(app.found, app.state)")
+
+
+def drag(page, hold, across):
+    """Take hold of a part of the region on the picture of part 6, and move it to the right, in pixels of the picture."""
+    x, y = page.place(f'#lab-picture [data-hold="{hold}"]')
+    scale = page.run("document.querySelector('#lab-picture canvas').getBoundingClientRect().width / 128")
+    page.mouse("Moved", x, y)
+    page.mouse("Pressed", x, y)
+    for step in range(1, 11):
+        page.mouse("Moved", x + across * scale * step / 10, y)
+    page.mouse("Released", x + across * scale, y)
+    page.run(SETTLED)
+
+
+def test_the_region_is_dragged_by_body_edge_and_corner(page):
+    fresh(page, "#roi=40,40,80,80")
+    drag(page, "body", 4)
+    assert region(page) == pytest.approx([44, 40, 84, 80], abs=0.1)
+    drag(page, "right", 8)
+    assert region(page) == pytest.approx([44, 40, 92, 80], abs=0.1)
+    drag(page, "top-left", -6)
+    assert region(page) == pytest.approx([38, 40, 92, 80], abs=0.1)
+    assert page.run("trace.points.length") > 15
+    # the kernels agree with the explanation of the bin that the page writes out
+    words = page.run("document.querySelector('#pool-readout strong').textContent")
+    value = page.run("(() => { const s = app.state, [c, r] = chosenBin(s); "
+                     "return poolRegion(app.found, s).pool[(r * s.bins + c) * 64 + s.roiChannel]; })()")  # fmt: skip
+    assert words == f"RoIPool: {value:.3f}".replace("-", "−")
+    assert page.messages == []
+
+
+@pytest.mark.exhaustive
+def test_a_swept_region_draws_stairs_and_a_saw_tooth(page):
+    fresh(page, "#roi=30,40,70,80&level=2&bins=7")
+    page.click("#sweep")
+    page.wait("!sweeping && trace.points.length > 100")
+    points = page.run("trace.points")
+    pool, align = ([point[name] for point in points] for name in ("pool", "align"))
+    off = [point["poolOff"] for point in points]
+    assert len(set(pool)) <= 8 and len(set(align)) > 50  # RoIPool stands still, then jumps
+    steps = [b - a for a, b in zip(off[:-1], off[1:], strict=True)]
+    jumps = [step for step in steps if step > 3]
+    assert len(jumps) >= 2 and all(-0.5 < step <= 0 for step in steps if step not in jumps)  # slowly down, at once up
+    assert all(point["alignOff"] == 0 for point in points)
+
+
+@pytest.mark.exhaustive
+def test_the_state_lies_in_the_address(page):
+    fresh(page, "#picture=2&object=1&level=2&bins=3&roi=20,30,70,90&remembered=20,30,70,90&step=3&channel=5")
+    state = page.run("app.state")
+    wanted = {"picture": 2, "object": 1, "level": 2, "bins": 3, "roi": "20,30,70,90", "step": 3, "channel": 5}
+    assert wanted.items() <= state.items()
+    assert page.run("document.querySelector('#roi-bins').value") == "3"
+    page.run("app.set({ bins: 5 })")
+    page.wait("location.hash.includes('bins=5')")
+    # what makes no sense is left out, and does no harm
+    fresh(page, "#picture=77&bins=1e9&roi=a,b&cell=<b>&level=-3&nothing=1&step=&maskCell=9")
+    assert page.run("[app.state.bins, app.state.level, app.state.step, app.state.picture, app.state.cell]") == [
+        7,
+        0,
+        7,
+        0,
+        "",
+    ]
+    assert all(isinstance(value, (int, float)) for value in region(page))
+    assert page.messages == []
+
+
+@pytest.mark.exhaustive
+def test_both_challenges_with_the_region_can_be_solved(page):
+    """By a search: a step of a tenth of a pixel that RoIPool notices, and one of a pixel that it does not."""
+    fresh(page, "#level=3&bins=3")
+    solved = page.run("""(async () => {
+      const found = new Set();
+      for (let x = 20; x < 36; x += 0.1) {
+        for (const step of [0.1, 1]) {
+          const at = (left) => [left, 30, left + 50, 80].map((value) => Math.round(100 * value) / 100).join();
+          app.set({ remembered: at(x), roi: at(x + step) });
+          app.showWaiting();
+          for (const line of document.querySelectorAll("#regions-readout .solved")) found.add(line.textContent.slice(0, 9));
+        }
+      }
+      return [...found];
+    })()""")
+    assert sorted(solved) == ["Moved by ", "Told apar"]
+
+
+def test_painting_and_drawing(page):
+    fresh(page)
+    page.click("#paint-empty")
+    page.wait("app.state.picture == -1")
+    page.run(SETTLED)
+    assert page.run("app.found.detections.scores.filter((score) => score > 0.5).length") == 0
+    page.click('#tools [aria-label="circle"]')
+    page.click("#stage", 0.5, 0.5)
+    page.wait("app.found.detections.scores[0] > 0.9")
+    assert page.run("CLASSES[app.found.detections.labels[0]]") == "circle"
+    # the network's own mask, drawn by hand, is right
+    page.run("app.set({ drawn: toHex(app.found.masks.data.subarray(0, 784).map((share) => share >= 0.5 ? 1 : 0)) })")
+    page.run(SETTLED)
+    page.click("#draw-see")
+    text = page.run("document.querySelector('#draw-readout').textContent")
+    assert "an IoU of 1.00" in text and "Solved" in text
+    assert page.messages == []
+
+
+@pytest.mark.parametrize("width", [360, 1200])
+def test_nothing_sticks_out(page, width):
+    page.ask("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=False)
+    fresh(page)
+    assert page.run("document.documentElement.scrollWidth") <= width
+    small = page.run("""[...document.querySelectorAll("button, select")].filter((element) => {
+      const box = element.getBoundingClientRect();
+      return box.width && (box.height < 32 || box.width < 32);
+    }).map((element) => element.outerHTML.slice(0, 80))""")
+    assert small == []  # large enough for a finger
+    unnamed = page.run("""[...document.querySelectorAll("button, select, input, [tabindex]")].filter((element) =>
+      !(element.getAttribute("aria-label") || element.textContent.trim() || element.closest("label")?.textContent.trim())
+    ).map((element) => element.outerHTML.slice(0, 80))""")
+    assert unnamed == []
+    page.ask("Emulation.setDeviceMetricsOverride", width=1200, height=1000, deviceScaleFactor=1, mobile=False)
+
+
+def test_without_a_script_the_picture_and_the_text_are_there(page):
+    page.ask("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        page.open("about:blank", "true")
+        page.open(PAGE)
+        shown = page.run("document.querySelector('#stage img').naturalWidth")
+        assert shown == 512
+        assert page.run("getComputedStyle(document.querySelector('.controls')).display") == "none"
+    finally:
+        page.ask("Emulation.setScriptExecutionDisabled", value=False)
