@@ -114,6 +114,20 @@ class Chromium:
             raise RuntimeError(result["exceptionDetails"]["exception"]["description"])
         return result["result"].get("value")
 
+    def give_files(self, paths):
+        """Have the page read files of float32 numbers: they lie in `files`, a Float32Array by the name of each."""
+        code = (
+            "document.body.appendChild(Object.assign(document.createElement('input'), {type: 'file', multiple: true}))"
+        )
+        found = self.ask("Runtime.evaluate", expression=code)["result"]["objectId"]
+        self.ask("DOM.setFileInputFiles", files=paths, objectId=found)
+        self.run("""(async () => {
+            globalThis.files = {};
+            for (const file of document.body.lastChild.files) {
+                files[file.name] = new Float32Array(await file.arrayBuffer());
+            }
+        })()""")
+
     def mouse(self, kind, x, y):
         """kind: "Pressed", "Moved" or "Released"."""
         button = "none" if kind == "Moved" else "left"

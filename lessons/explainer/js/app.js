@@ -5,16 +5,32 @@
 
 // Name -> the value at first; of numbers, the least and the most too. The address holds the values that are others.
 const STATE = {
-  picture: [0, -1, 99], object: [0, 0, 99], score: [0.5, 0.05, 0.95],
-  channel: [21, 0, 63], cell: "",
-  rpn: [1, 0, 3], rpnCell: "",
+  picture: [0, -1, 99],
+  object: [0, 0, 99],
+  score: [0.5, 0.05, 0.95],
+  channel: [21, 0, 63],
+  cell: "",
+  rpn: [1, 0, 3],
+  rpnCell: "",
   threshold: [0.5, 0.1, 0.9],
-  level: [1, 0, 3], roi: "", bins: [7, 1, 7], ratio: [2, 0, 4], aligned: [1, 0, 1], bin: "3,3", roiChannel: [21, 0, 63],
-  step: [7, 0, 7], maskChannel: [0, 0, 63], maskCell: "14,14",
-  pixel: "", least: [0.5, 0.05, 0.95],
-  remembered: "", drawn: "",
+  level: [1, 0, 3],
+  roi: "",
+  bins: [7, 1, 7],
+  ratio: [2, 0, 4],
+  aligned: [1, 0, 1],
+  bin: "3,3",
+  roiChannel: [21, 0, 63],
+  step: [7, 0, 7],
+  maskChannel: [0, 0, 63],
+  maskCell: "14,14",
+  pixel: "",
+  least: [0.5, 0.05, 0.95],
+  remembered: "",
+  drawn: "",
 };
-const FIRST = Object.fromEntries(Object.entries(STATE).map(([key, value]) => [key, Array.isArray(value) ? value[0] : value]));
+const FIRST = Object.fromEntries(
+  Object.entries(STATE).map(([key, value]) => [key, Array.isArray(value) ? value[0] : value]),
+);
 
 const app = {
   state: { ...FIRST },
@@ -81,7 +97,8 @@ const app = {
 const numbersOf = (text) => text.split(",").map(Number);
 
 // "column,row" as two whole numbers within a grid of size [columns, rows].
-const cellOf = (text, size) => size.map((count, i) => Math.min(Math.max(Math.trunc(numbersOf(text)[i]) || 0, 0), count - 1));
+const cellOf = (text, size) =>
+  size.map((count, i) => Math.min(Math.max(Math.trunc(numbersOf(text)[i]) || 0, 0), count - 1));
 
 // The chosen object: its number in the detections, or -1 where nothing was found.
 function chosenObject(found, state) {
@@ -98,14 +115,16 @@ function chooser(id, key, values) {
     $(id).append(button);
     return button;
   });
-  const mark = () => buttons.forEach((button, i) => button.setAttribute("aria-pressed", values[i][0] === app.state[key]));
+  const mark = () =>
+    buttons.forEach((button, i) => button.setAttribute("aria-pressed", values[i][0] === app.state[key]));
   app.part([key], mark);
   mark();
 }
 
 // A slider, with its value in words beside it. words(value): the words.
 function slider(id, key, words = String) {
-  const input = $(id), output = $(`${id}-out`);
+  const input = $(id),
+    output = $(`${id}-out`);
   input.addEventListener("input", () => app.set({ [key]: Number(input.value) }));
   app.part([key], (found, state) => {
     input.value = state[key];

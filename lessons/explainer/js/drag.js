@@ -6,30 +6,70 @@ const LEAST = 2; // pixels that the region keeps of its width and height
 
 // What can be held: which of x1, y1, x2, y2 move with it. Corners and edges are wide for fingers, and not seen.
 const HOLDS = {
-  body: [0, 1, 2, 3], left: [0], right: [2], top: [1], bottom: [3],
-  "top-left": [0, 1], "top-right": [2, 1], "bottom-left": [0, 3], "bottom-right": [2, 3],
+  body: [0, 1, 2, 3],
+  left: [0],
+  right: [2],
+  top: [1],
+  bottom: [3],
+  "top-left": [0, 1],
+  "top-right": [2, 1],
+  "bottom-left": [0, 3],
+  "bottom-right": [2, 3],
 };
-const CURSORS = { body: "move", left: "ew-resize", right: "ew-resize", top: "ns-resize", bottom: "ns-resize", "top-left": "nwse-resize", "bottom-right": "nwse-resize", "top-right": "nesw-resize", "bottom-left": "nesw-resize" };
+const CURSORS = {
+  body: "move",
+  left: "ew-resize",
+  right: "ew-resize",
+  top: "ns-resize",
+  bottom: "ns-resize",
+  "top-left": "nwse-resize",
+  "bottom-right": "nwse-resize",
+  "top-right": "nesw-resize",
+  "bottom-left": "nesw-resize",
+};
 
 // The SVG of what can be held: an area for the body, one for each edge and corner, and a small square at each corner.
 function handles([x1, y1, x2, y2]) {
-  const reach = Math.min(6, (x2 - x1) / 4, (y2 - y1) / 4), out = 4;
+  const reach = Math.min(6, (x2 - x1) / 4, (y2 - y1) / 4),
+    out = 4;
   const areas = {
     body: [x1, y1, x2, y2],
-    left: [x1 - out, y1, x1 + reach, y2], right: [x2 - reach, y1, x2 + out, y2],
-    top: [x1, y1 - out, x2, y1 + reach], bottom: [x1, y2 - reach, x2, y2 + out],
-    "top-left": [x1 - out, y1 - out, x1 + reach, y1 + reach], "top-right": [x2 - reach, y1 - out, x2 + out, y1 + reach],
-    "bottom-left": [x1 - out, y2 - reach, x1 + reach, y2 + out], "bottom-right": [x2 - reach, y2 - reach, x2 + out, y2 + out],
+    left: [x1 - out, y1, x1 + reach, y2],
+    right: [x2 - reach, y1, x2 + out, y2],
+    top: [x1, y1 - out, x2, y1 + reach],
+    bottom: [x1, y2 - reach, x2, y2 + out],
+    "top-left": [x1 - out, y1 - out, x1 + reach, y1 + reach],
+    "top-right": [x2 - reach, y1 - out, x2 + out, y1 + reach],
+    "bottom-left": [x1 - out, y2 - reach, x1 + reach, y2 + out],
+    "bottom-right": [x2 - reach, y2 - reach, x2 + out, y2 + out],
   };
-  const corners = [[x1, y1], [x2, y1], [x1, y2], [x2, y2]];
+  const corners = [
+    [x1, y1],
+    [x2, y1],
+    [x1, y2],
+    [x2, y2],
+  ];
   const seen = corners.map(([x, y]) => rectangle([x - 1.2, y - 1.2, x + 1.2, y + 1.2], { fill: "#fff", width: 1.5 }));
-  return seen.join("") + Object.entries(areas).map(([hold, box]) =>
-    rectangle(box, { stroke: "none", fill: "#fff", "fill-opacity": 0, "data-hold": hold, style: `cursor:${CURSORS[hold]};touch-action:none` })).join("");
+  return (
+    seen.join("") +
+    Object.entries(areas)
+      .map(([hold, box]) =>
+        rectangle(box, {
+          stroke: "none",
+          fill: "#fff",
+          "fill-opacity": 0,
+          "data-hold": hold,
+          style: `cursor:${CURSORS[hold]};touch-action:none`,
+        }),
+      )
+      .join("")
+  );
 }
 
 // The region with some of its numbers moved by a step, within the map and not too small.
 function moved(region, hold, [dx, dy]) {
-  const [, height, width] = app.found.features.levels[0].shape, limits = [4 * width, 4 * height];
+  const [, height, width] = app.found.features.levels[0].shape,
+    limits = [4 * width, 4 * height];
   let steps = [dx, dy];
   if (hold === "body") steps = steps.map((step, k) => Math.min(Math.max(step, -region[k]), limits[k] - region[k + 2]));
   region = region.map((value, i) => Math.min(Math.max(value, i < 2 ? 0 : LEAST), limits[i % 2] - (i < 2 ? LEAST : 0)));
@@ -59,29 +99,54 @@ for (const frame of [lab.picture, lab.pool, lab.align]) {
     const [x, y] = frame.point(event);
     app.set({ roi: moved(drag.region, drag.hold, [x - drag.from[0], y - drag.from[1]]).join() });
   });
-  for (const end of ["pointerup", "pointercancel"]) frame.element.addEventListener(end, () => { drag = null; });
+  for (const end of ["pointerup", "pointercancel"])
+    frame.element.addEventListener(end, () => {
+      drag = null;
+    });
   frame.element.addEventListener("keydown", (event) => {
     const step = ARROWS[event.key];
     if (!step || event.ctrlKey || event.metaKey) return;
     event.preventDefault();
-    const size = event.shiftKey ? 0.1 : 1, hold = event.altKey ? "bottom-right" : "body";
-    app.set({ roi: moved(regionOf(app.found, app.state), hold, step.map((value) => value * size)).join() });
+    const size = event.shiftKey ? 0.1 : 1,
+      hold = event.altKey ? "bottom-right" : "body";
+    app.set({
+      roi: moved(
+        regionOf(app.found, app.state),
+        hold,
+        step.map((value) => value * size),
+      ).join(),
+    });
   });
 }
 
 // The results: pointing chooses the bin, in both alike.
 for (const frame of Object.values(results)) {
-  frame.pick(() => [app.state.bins, app.state.bins], () => chosenBin(app.state), (bin) => app.set({ bin: bin.join() }));
+  frame.pick(
+    () => [app.state.bins, app.state.bins],
+    () => chosenBin(app.state),
+    (bin) => app.set({ bin: bin.join() }),
+  );
 }
 
 // Settings
-chooser("roi-level", "level", LEVELS.map((name, level) => [level, `P${name}, stride ${4 << level}`]));
-for (const [id, key] of [["roi-bins", "bins"], ["roi-ratio", "ratio"]]) {
+chooser(
+  "roi-level",
+  "level",
+  LEVELS.map((name, level) => [level, `P${name}, stride ${4 << level}`]),
+);
+for (const [id, key] of [
+  ["roi-bins", "bins"],
+  ["roi-ratio", "ratio"],
+]) {
   $(id).addEventListener("change", (event) => app.set({ [key]: Number(event.target.value) }));
-  app.part([key], (found, state) => { $(id).value = state[key]; });
+  app.part([key], (found, state) => {
+    $(id).value = state[key];
+  });
 }
 $("roi-aligned").addEventListener("change", (event) => app.set({ aligned: event.target.checked ? 1 : 0 }));
-app.part(["aligned"], (found, state) => { $("roi-aligned").checked = Boolean(state.aligned); });
+app.part(["aligned"], (found, state) => {
+  $("roi-aligned").checked = Boolean(state.aligned);
+});
 slider("roi-channel", "roiChannel");
 app.part(["object", "level", "roi", "bins", "ratio", "aligned", "bin", "roiChannel"], showLab);
 
@@ -91,7 +156,10 @@ app.part(["object", "level", "roi", "bins", "ratio", "aligned", "bin", "roiChann
 let sweeping = false;
 function sweep() {
   if (sweeping) return;
-  const start = regionOf(app.found, app.state), length = 2 * strideOf(app.state), steps = 120, [, , width] = app.found.features.levels[0].shape;
+  const start = regionOf(app.found, app.state),
+    length = 2 * strideOf(app.state),
+    steps = 120,
+    [, , width] = app.found.features.levels[0].shape;
   const direction = start[2] + length <= 4 * width ? 1 : -1;
   let k = 0;
   const step = () => {
@@ -102,7 +170,8 @@ function sweep() {
   };
   sweeping = true;
   if (!matchMedia("(prefers-reduced-motion: reduce)").matches) return step();
-  while (k < steps) { // all at once
+  while (k < steps) {
+    // all at once
     k += 1;
     app.state.roi = moved(start, "body", [(direction * length * k) / steps, 0]).join();
     showLab(app.found, app.state);
@@ -112,5 +181,8 @@ function sweep() {
 }
 
 $("sweep").addEventListener("click", sweep);
-$("wipe").addEventListener("click", () => { trace.points = []; if (app.found) showLab(app.found, app.state); });
+$("wipe").addEventListener("click", () => {
+  trace.points = [];
+  if (app.found) showLab(app.found, app.state);
+});
 $("roi-object").addEventListener("click", () => app.set({ roi: "" }));

@@ -5,19 +5,27 @@
 const LEVELS = ["2", "3", "4", "5"];
 
 // Eight maps, C2..C5 above P2..P5. The chosen cell is "row of maps, level, column, row".
-const mapFrames = ["C", "P"].map((row, r) => LEVELS.map((name, level) => {
-  const figure = document.createElement("figure");
-  figure.innerHTML = `<div class="frame" data-label="Map ${row}${name}. Arrow keys move the cell."></div><figcaption></figcaption>`;
-  $("maps").append(figure);
-  const frame = new Frame(figure.firstChild);
-  frame.caption = figure.lastChild;
-  frame.pick(
-    () => { const [, height, width] = mapOf(app.found, r, level).shape; return [width, height]; },
-    () => { const cell = chosenCell(app.found, app.state); return cell.row === r && cell.level === level ? [cell.x, cell.y] : [0, 0]; },
-    ([x, y]) => app.set({ cell: [r, level, x, y].join() })
-  );
-  return frame;
-}));
+const mapFrames = ["C", "P"].map((row, r) =>
+  LEVELS.map((name, level) => {
+    const figure = document.createElement("figure");
+    figure.innerHTML = `<div class="frame" data-label="Map ${row}${name}. Arrow keys move the cell."></div><figcaption></figcaption>`;
+    $("maps").append(figure);
+    const frame = new Frame(figure.firstChild);
+    frame.caption = figure.lastChild;
+    frame.pick(
+      () => {
+        const [, height, width] = mapOf(app.found, r, level).shape;
+        return [width, height];
+      },
+      () => {
+        const cell = chosenCell(app.found, app.state);
+        return cell.row === r && cell.level === level ? [cell.x, cell.y] : [0, 0];
+      },
+      ([x, y]) => app.set({ cell: [r, level, x, y].join() }),
+    );
+    return frame;
+  }),
+);
 const mapPicture = new Frame("map-picture");
 
 const mapOf = (found, row, level) => (row === 0 ? found.features.maps : found.features.levels)[level];
@@ -28,26 +36,38 @@ function chosenCell(found, state) {
   row = Math.min(Math.max(row, 0), 1);
   level = Math.min(Math.max(level, 0), 3);
   const [, height, width, channels] = mapOf(found, row, level).shape;
-  return { row, level, x: Math.min(Math.max(x, 0), width - 1), y: Math.min(Math.max(y, 0), height - 1), channel: Math.min(state.channel, channels - 1) };
+  return {
+    row,
+    level,
+    x: Math.min(Math.max(x, 0), width - 1),
+    y: Math.min(Math.max(y, 0), height - 1),
+    channel: Math.min(state.channel, channels - 1),
+  };
 }
 
 // The middle of the chosen object, or of the picture.
 function middleOf(found, state) {
-  const chosen = chosenObject(found, state), { width, height } = found.picture;
+  const chosen = chosenObject(found, state),
+    { width, height } = found.picture;
   const box = chosen < 0 ? [0, 0, width, height] : boxOf(found.detections.boxes, chosen);
   return [(box[0] + box[2]) / 2, (box[1] + box[3]) / 2];
 }
 
 function showMaps(found, state) {
   const chosen = chosenCell(found, state);
-  mapFrames.forEach((frames, row) => frames.forEach((frame, level) => {
-    const map = mapOf(found, row, level), [, height, width, channels] = map.shape, stride = 4 << level;
-    frame.paint(channelPixels(map, Math.min(state.channel, channels - 1)));
-    frame.caption.innerHTML = `<b>${"CP"[row]}${level + 2}</b> ${width} × ${height}<span class="detail">, ${channels} channels, ${stride} pixels a cell</span>`;
-    const here = row === chosen.row && level === chosen.level;
-    frame.draw(here ? outlined([chosen.x, chosen.y, chosen.x + 1, chosen.y + 1], { width: 2 }) : "");
-  }));
-  const stride = 4 << chosen.level, box = [chosen.x * stride, chosen.y * stride, (chosen.x + 1) * stride, (chosen.y + 1) * stride];
+  mapFrames.forEach((frames, row) =>
+    frames.forEach((frame, level) => {
+      const map = mapOf(found, row, level),
+        [, height, width, channels] = map.shape,
+        stride = 4 << level;
+      frame.paint(channelPixels(map, Math.min(state.channel, channels - 1)));
+      frame.caption.innerHTML = `<b>${"CP"[row]}${level + 2}</b> ${width} × ${height}<span class="detail">, ${channels} channels, ${stride} pixels a cell</span>`;
+      const here = row === chosen.row && level === chosen.level;
+      frame.draw(here ? outlined([chosen.x, chosen.y, chosen.x + 1, chosen.y + 1], { width: 2 }) : "");
+    }),
+  );
+  const stride = 4 << chosen.level,
+    box = [chosen.x * stride, chosen.y * stride, (chosen.x + 1) * stride, (chosen.y + 1) * stride];
   mapPicture.paint(picturePixels(found.picture, 0.25));
   mapPicture.draw(outlined(box, { width: 2.5 }));
   $("map-readout").innerHTML = explainCell(found, chosen);
@@ -55,19 +75,33 @@ function showMaps(found, state) {
 
 // The sum behind a cell of P: a 3x3 convolution of the lateral map plus what came down; of C: the end of a block.
 function explainCell(found, { row, level, x, y, channel }) {
-  const { layers } = app.detector, value = at(mapOf(found, row, level), 0, y, x, channel), place = `column ${x}, row ${y}, channel ${channel}`;
+  const { layers } = app.detector,
+    value = at(mapOf(found, row, level), 0, y, x, channel),
+    place = `column ${x}, row ${y}, channel ${channel}`;
   if (row === 1) {
     const { merged, lateral } = found.features;
-    const { sums, bias } = convolutionSums(layers, `backbone.fpn.layer_blocks.${level}.0`, merged[level], [0, y, x], channel);
+    const { sums, bias } = convolutionSums(
+      layers,
+      `backbone.fpn.layer_blocks.${level}.0`,
+      merged[level],
+      [0, y, x],
+      channel,
+    );
     const total = sums.flat().reduce((a, b) => a + b, 0);
-    const down = level < 3 ? ` There, channel ${channel} is ${number(at(lateral[level], 0, y, x, channel))} from C${level + 2} plus ${number(at(merged[level], 0, y, x, channel) - at(lateral[level], 0, y, x, channel))} from the level above.` : "";
+    const down =
+      level < 3
+        ? ` There, channel ${channel} is ${number(at(lateral[level], 0, y, x, channel))} from C${level + 2} plus ${number(at(merged[level], 0, y, x, channel) - at(lateral[level], 0, y, x, channel))} from the level above.`
+        : "";
     return `<p><strong>P${level + 2} = ${number(value, 3)}</strong> at ${place}.</p>
       <p>It is a 3 × 3 convolution over the merged map: at each of nine neighbours 64 channels times 64 weights.</p>
       ${numberGrid(sums, [1, 1])}
       <p>Sum ${number(total, 3)}, plus bias ${number(bias, 3)}: ${number(total + bias, 3)}.${down}</p>`;
   }
-  const block = found.features.blocks[level], { sums } = convolutionSums(layers, `${block.name}.conv2`, block.inner, [0, y, x], channel);
-  const total = sums.flat().reduce((a, b) => a + b, 0), normal = at(block.normal, 0, y, x, channel), shortcut = at(block.shortcut, 0, y, x, channel);
+  const block = found.features.blocks[level],
+    { sums } = convolutionSums(layers, `${block.name}.conv2`, block.inner, [0, y, x], channel);
+  const total = sums.flat().reduce((a, b) => a + b, 0),
+    normal = at(block.normal, 0, y, x, channel),
+    shortcut = at(block.shortcut, 0, y, x, channel);
   return `<p><strong>C${level + 2} = ${number(value, 3)}</strong> at ${place}.</p>
     <p>It ends a residual block. The block’s last 3 × 3 convolution adds, over nine neighbours:</p>
     ${numberGrid(sums, [1, 1])}
@@ -81,16 +115,24 @@ app.part(["channel", "cell", "object"], showMaps);
 // Anchors and objectness
 
 const rpnFrame = new Frame("rpn");
-chooser("rpn-level", "rpn", LEVELS.map((name, level) => [level, `P${name}`]));
+chooser(
+  "rpn-level",
+  "rpn",
+  LEVELS.map((name, level) => [level, `P${name}`]),
+);
 rpnFrame.pick(
-  () => { const [, height, width] = app.found.features.levels[app.state.rpn].shape; return [width, height]; },
+  () => {
+    const [, height, width] = app.found.features.levels[app.state.rpn].shape;
+    return [width, height];
+  },
   () => anchorCell(app.found, app.state),
-  (cell) => app.set({ rpnCell: cell.join() })
+  (cell) => app.set({ rpnCell: cell.join() }),
 );
 
 // The cell of which the anchors are shown: without another choice, the one whose best anchor is the surest.
 function anchorCell(found, state) {
-  const map = found.rpn.logits[state.rpn], [, height, width, anchors] = map.shape;
+  const map = found.rpn.logits[state.rpn],
+    [, height, width, anchors] = map.shape;
   if (!state.rpnCell) {
     const cell = Math.floor(bestFirst(map.data)[0] / anchors);
     return [cell % width, Math.floor(cell / width)];
@@ -99,31 +141,54 @@ function anchorCell(found, state) {
 }
 
 function showRpn(found, state) {
-  const { rpn, picture, batch } = found, level = state.rpn, stride = 4 << level;
-  const [, height, width] = rpn.logits[level].shape, [x, y] = anchorCell(found, state);
+  const { rpn, picture, batch } = found,
+    level = state.rpn,
+    stride = 4 << level;
+  const [, height, width] = rpn.logits[level].shape,
+    [x, y] = anchorCell(found, state);
   // the picture, and over it each cell as blue as its best anchor is sure
-  const [, fullHeight, fullWidth] = batch.image.shape, view = picturePixels(picture, 0.35);
+  const [, fullHeight, fullWidth] = batch.image.shape,
+    view = picturePixels(picture, 0.35);
   const best = (row, column) => sigmoid(Math.max(...[0, 1, 2].map((a) => at(rpn.logits[level], 0, row, column, a))));
-  const shades = Array.from({ length: height }, (_, row) => Array.from({ length: width }, (_, column) => best(row, column)));
+  const shades = Array.from({ length: height }, (_, row) =>
+    Array.from({ length: width }, (_, column) => best(row, column)),
+  );
   for (let i = 0; i < picture.height; i++) {
     for (let j = 0; j < picture.width; j++) {
-      const share = 0.75 * shades[Math.floor(i / stride)][Math.floor(j / stride)], p = 4 * (i * picture.width + j);
-      BLUE.forEach((colour, c) => { view.pixels[p + c] += share * (colour - view.pixels[p + c]); });
+      const share = 0.75 * shades[Math.floor(i / stride)][Math.floor(j / stride)],
+        p = 4 * (i * picture.width + j);
+      BLUE.forEach((colour, c) => {
+        view.pixels[p + c] += share * (colour - view.pixels[p + c]);
+      });
     }
   }
   rpnFrame.paint(padded(view, fullHeight, fullWidth));
-  const colours = ["#d55e00", "#22262b", "#b3247a"], rows = [], lines = [outlined([x * stride, y * stride, (x + 1) * stride, (y + 1) * stride], { width: 1.5 })];
+  const colours = ["#d55e00", "#22262b", "#b3247a"],
+    rows = [],
+    lines = [outlined([x * stride, y * stride, (x + 1) * stride, (y + 1) * stride], { width: 1.5 })];
   let answer = null;
   for (let a = 0; a < 3; a++) {
-    const i = 3 * (y * width + x) + a, anchor = boxOf(rpn.anchors[level], i), logit = rpn.logits[level].data[i];
-    const delta = Array.from(rpn.deltas[level].data.subarray(4 * i, 4 * i + 4)), box = app.detector.decode(delta, anchor, [1, 1, 1, 1]);
-    lines.push(rectangle(anchor, { stroke: colours[a], dash: "4 4", width: 1.5 }), outlined(box, { stroke: colours[a], width: 2.5 }));
-    rows.push([`<span class="swatch" style="background:${colours[a]}"></span> ${Math.round(anchor[2] - anchor[0])} × ${Math.round(anchor[3] - anchor[1])}`, number(logit), percent(sigmoid(logit)), ...delta.map((d) => number(d))]);
+    const i = 3 * (y * width + x) + a,
+      anchor = boxOf(rpn.anchors[level], i),
+      logit = rpn.logits[level].data[i];
+    const delta = Array.from(rpn.deltas[level].data.subarray(4 * i, 4 * i + 4)),
+      box = app.detector.decode(delta, anchor, [1, 1, 1, 1]);
+    lines.push(
+      rectangle(anchor, { stroke: colours[a], dash: "4 4", width: 1.5 }),
+      outlined(box, { stroke: colours[a], width: 2.5 }),
+    );
+    rows.push([
+      `<span class="swatch" style="background:${colours[a]}"></span> ${Math.round(anchor[2] - anchor[0])} × ${Math.round(anchor[3] - anchor[1])}`,
+      number(logit),
+      percent(sigmoid(logit)),
+      ...delta.map((d) => number(d)),
+    ]);
     if (answer === null || logit > answer.logit) answer = { logit, a };
   }
   rpnFrame.draw(lines);
   const terms = pointwiseTerms(app.detector.layers, "rpn.head.cls_logits", rpn.hidden[level], [0, y, x], answer.a);
-  $("rpn-readout").innerHTML = `<p>P${level + 2}, column ${x}, row ${y}. Anchors of ${app.detector.config.rpn.anchor_sizes[level][0]} × ${app.detector.config.rpn.anchor_sizes[level][0]} pixels’ area, in three shapes:</p>
+  $("rpn-readout").innerHTML =
+    `<p>P${level + 2}, column ${x}, row ${y}. Anchors of ${app.detector.config.rpn.anchor_sizes[level][0]} × ${app.detector.config.rpn.anchor_sizes[level][0]} pixels’ area, in three shapes:</p>
     ${table(["pixels", "logit", "object", "dx", "dy", "dw", "dh"], rows)}
     <p>The best logit is a sum of 64 products, of the hidden map at this cell with weights:</p>
     ${termsTable(terms, answer.logit, "logit")}`;

@@ -2,7 +2,13 @@
 
 "use strict";
 
-const KINDS = { float32: Float32Array, float64: Float64Array, int32: Int32Array, int64: BigInt64Array, bool: Uint8Array };
+const KINDS = {
+  float32: Float32Array,
+  float64: Float64Array,
+  int32: Int32Array,
+  int64: BigInt64Array,
+  bool: Uint8Array,
+};
 
 // An array of the kernels, C-contiguous. `data` is a view of its numbers; it is made anew each time, because the memory
 // may have grown and moved in between.
@@ -46,7 +52,11 @@ class Kernels {
     const module = await WebAssembly.compile(bytes);
     const env = {};
     for (const { name } of WebAssembly.Module.imports(module)) {
-      env[name] = outside[name] || (() => { throw new Error(`A kernel called ${name}, which only its errors need.`); });
+      env[name] =
+        outside[name] ||
+        (() => {
+          throw new Error(`A kernel called ${name}, which only its errors need.`);
+        });
     }
     const instance = await WebAssembly.instantiate(module, { env });
     kernels = new Kernels(instance.exports, table);
@@ -108,8 +118,12 @@ class Kernels {
     if (`${array.kind} ${array.shape.length}` !== kind) {
       throw new Error(`A kernel takes ${kind} dimensions, not ${array.kind} [${array.shape}].`);
     }
-    const bytes = KINDS[array.kind].BYTES_PER_ELEMENT, strides = [];
-    array.shape.reduceRight((stride, length, i) => { strides[i] = stride; return stride * length; }, bytes);
+    const bytes = KINDS[array.kind].BYTES_PER_ELEMENT,
+      strides = [];
+    array.shape.reduceRight((stride, length, i) => {
+      strides[i] = stride;
+      return stride * length;
+    }, bytes);
     flat.push(0, 0, BigInt(array.size), BigInt(bytes), array.at, ...array.shape.map(BigInt), ...strides.map(BigInt));
   }
 
@@ -128,7 +142,8 @@ class Kernels {
 
   // np.empty within a kernel: a record whose fourth field is the address of the memory. call() forgets both.
   allocateForNumba(size) {
-    const record = this.reserve(48), at = this.reserve(size);
+    const record = this.reserve(48),
+      at = this.reserve(size);
     new DataView(this.memory.buffer).setUint32(record + 16, at, true);
     return record;
   }

@@ -2,7 +2,14 @@
 
 "use strict";
 
-const PAINTS = [["#d7263d", "red"], ["#f2b705", "yellow"], ["#2a9d5c", "green"], ["#2166c4", "blue"], ["#f4f1ea", "white"], ["#2b2b2b", "black"]];
+const PAINTS = [
+  ["#d7263d", "red"],
+  ["#f2b705", "yellow"],
+  ["#2a9d5c", "green"],
+  ["#2166c4", "blue"],
+  ["#f4f1ea", "white"],
+  ["#2b2b2b", "black"],
+];
 const TOOLS = ["look", "circle", "square", "triangle", "star", "ring", "brush"];
 const LARGEST_SIDE = 160; // of a photograph: the network has seen pictures of 128 pixels
 
@@ -12,9 +19,11 @@ const paint = { tool: "look", colour: PAINTS[0][0], undo: [], cursor: null, turn
 
 // The sheet's pixels as numbers in 0..1, and off to the network with them.
 function detectSheet() {
-  const { width, height } = sheet, bytes = paper.getImageData(0, 0, width, height).data;
+  const { width, height } = sheet,
+    bytes = paper.getImageData(0, 0, width, height).data;
   const pixels = new Float32Array(3 * width * height);
-  for (let i = 0; i < width * height; i++) for (let c = 0; c < 3; c++) pixels[3 * i + c] = Math.fround(bytes[4 * i + c] / 255);
+  for (let i = 0; i < width * height; i++)
+    for (let c = 0; c < 3; c++) pixels[3 * i + c] = Math.fround(bytes[4 * i + c] / 255);
   app.detect({ height, width, pixels });
 }
 
@@ -23,7 +32,10 @@ let detection = null;
 function detectSoon() {
   stage.canvas.getContext("2d").drawImage(sheet, 0, 0);
   if (detection !== null) return;
-  detection = setTimeout(() => { detection = null; detectSheet(); }, 60);
+  detection = setTimeout(() => {
+    detection = null;
+    detectSheet();
+  }, 60);
 }
 
 function drawImage(image, width, height) {
@@ -70,11 +82,13 @@ function emptySheet() {
 
 // The outline of a shape around (x, y).
 function outline(tool, x, y, radius, turn) {
-  const path = new Path2D(), corners = { square: 4, triangle: 3, star: 10 }[tool];
+  const path = new Path2D(),
+    corners = { square: 4, triangle: 3, star: 10 }[tool];
   if (!corners) path.arc(x, y, radius, 0, 2 * Math.PI);
   if (tool === "ring") path.arc(x, y, 0.6 * radius, 0, 2 * Math.PI);
   for (let i = 0; i < (corners || 0); i++) {
-    const angle = turn + (2 * Math.PI * i) / corners, r = tool === "star" && i % 2 ? 0.45 * radius : radius;
+    const angle = turn + (2 * Math.PI * i) / corners,
+      r = tool === "star" && i % 2 ? 0.45 * radius : radius;
     path.lineTo(x + r * Math.cos(angle), y + r * Math.sin(angle));
   }
   return path;
@@ -121,13 +135,19 @@ function makeStage() {
     paintAt(point, last);
     last = point;
   });
-  for (const end of ["pointerup", "pointercancel"]) stage.element.addEventListener(end, () => { last = null; });
+  for (const end of ["pointerup", "pointercancel"])
+    stage.element.addEventListener(end, () => {
+      last = null;
+    });
   stage.element.addEventListener("keydown", (event) => {
-    const step = ARROWS[event.key], cursor = paint.cursor || [sheet.width / 2, sheet.height / 2];
+    const step = ARROWS[event.key],
+      cursor = paint.cursor || [sheet.width / 2, sheet.height / 2];
     if (step && paint.tool === "look") nextObject(step[0] + step[1]);
     else if (step) paint.cursor = [cursor[0] + 4 * step[0], cursor[1] + 4 * step[1]];
-    else if (event.key === " " && paint.tool !== "look") { rememberSheet(); paintAt(cursor); }
-    else return;
+    else if (event.key === " " && paint.tool !== "look") {
+      rememberSheet();
+      paintAt(cursor);
+    } else return;
     event.preventDefault();
     showStage(app.found, app.state);
   });
@@ -136,7 +156,9 @@ function makeStage() {
     event.preventDefault();
     if (event.dataTransfer.files[0]) openPhotograph(event.dataTransfer.files[0]);
   });
-  $("photo").addEventListener("change", (event) => { if (event.target.files[0]) openPhotograph(event.target.files[0]); });
+  $("photo").addEventListener("change", (event) => {
+    if (event.target.files[0]) openPhotograph(event.target.files[0]);
+  });
 }
 
 // With "look" a finger scrolls the page, and a click chooses the object under it.
@@ -148,13 +170,16 @@ function chooseTool(tool) {
 }
 
 function chooseAt([x, y]) {
-  const { pasted, picture } = app.found, area = picture.height * picture.width, p = Math.floor(y) * picture.width + Math.floor(x);
+  const { pasted, picture } = app.found,
+    area = picture.height * picture.width,
+    p = Math.floor(y) * picture.width + Math.floor(x);
   const under = shownObjects(app.found, app.state).find((i) => pasted.data[i * area + p] >= 0.5);
   if (under !== undefined) app.set({ object: under, drawn: "" });
 }
 
 function nextObject(step) {
-  const shown = shownObjects(app.found, app.state), place = shown.indexOf(chosenObject(app.found, app.state)) + step;
+  const shown = shownObjects(app.found, app.state),
+    place = shown.indexOf(chosenObject(app.found, app.state)) + step;
   if (shown.length) app.set({ object: shown[(place + shown.length) % shown.length], drawn: "" });
 }
 
@@ -163,7 +188,10 @@ function pressed(group, make, isChosen) {
     const button = document.createElement("button");
     Object.assign(button, { type: "button", innerHTML: html });
     button.setAttribute("aria-label", name);
-    button.addEventListener("click", () => { choose(); mark(); });
+    button.addEventListener("click", () => {
+      choose();
+      mark();
+    });
     group.append(button);
     return button;
   });
@@ -173,11 +201,31 @@ function pressed(group, make, isChosen) {
 }
 
 function makeControls() {
-  const choose = (index) => { app.set({ picture: index, object: 0, roi: "", drawn: "" }); chooseSample(index); };
-  const samples = SAMPLES.map((data, i) => [`Sample picture ${i + 1}`, `<img alt="" src="data:image/png;base64,${data}">`, () => choose(i)]);
-  app.part(["picture"], pressed($("samples"), samples, (i) => i === app.state.picture));
-  pressed($("tools"), TOOLS.map((tool) => [tool, tool, () => chooseTool(tool)]), (i) => TOOLS[i] === paint.tool);
-  const colours = PAINTS.map(([colour, name]) => [name, `<span class="swatch" style="background:${colour}"></span>`, () => { paint.colour = colour; }]);
+  const choose = (index) => {
+    app.set({ picture: index, object: 0, roi: "", drawn: "" });
+    chooseSample(index);
+  };
+  const samples = SAMPLES.map((data, i) => [
+    `Sample picture ${i + 1}`,
+    `<img alt="" src="data:image/png;base64,${data}">`,
+    () => choose(i),
+  ]);
+  app.part(
+    ["picture"],
+    pressed($("samples"), samples, (i) => i === app.state.picture),
+  );
+  pressed(
+    $("tools"),
+    TOOLS.map((tool) => [tool, tool, () => chooseTool(tool)]),
+    (i) => TOOLS[i] === paint.tool,
+  );
+  const colours = PAINTS.map(([colour, name]) => [
+    name,
+    `<span class="swatch" style="background:${colour}"></span>`,
+    () => {
+      paint.colour = colour;
+    },
+  ]);
   pressed($("colours"), colours, (i) => PAINTS[i][0] === paint.colour);
   $("paint-empty").addEventListener("click", emptySheet);
   $("paint-undo").addEventListener("click", () => {
@@ -187,10 +235,13 @@ function makeControls() {
     paper.putImageData(before, 0, 0);
     detectSheet();
   });
-  const size = () => { $("paint-size-out").textContent = `${$("paint-size").value} pixels`; };
+  const size = () => {
+    $("paint-size-out").textContent = `${$("paint-size").value} pixels`;
+  };
   $("paint-size").addEventListener("input", size);
   size();
-  for (const id of ["show-masks", "show-boxes"]) $(id).addEventListener("change", () => showStage(app.found, app.state));
+  for (const id of ["show-masks", "show-boxes"])
+    $(id).addEventListener("change", () => showStage(app.found, app.state));
   slider("score", "score", (value) => number(value));
 }
 
@@ -201,22 +252,33 @@ const shownObjects = ({ detections }, { score }) =>
 const nameOf = ({ detections }, i) => `${CLASSES[detections.labels[i]]} ${number(detections.scores[i])}`;
 
 function showStage(found, state) {
-  const { picture, detections, pasted } = found, { height, width } = picture, shown = shownObjects(found, state);
-  const view = picturePixels(picture), masks = pasted.data, area = height * width;
+  const { picture, detections, pasted } = found,
+    { height, width } = picture,
+    shown = shownObjects(found, state);
+  const view = picturePixels(picture),
+    masks = pasted.data,
+    area = height * width;
   if ($("show-masks").checked) {
     for (const i of [...shown].reverse()) {
       const colour = rgbOf(CLASS_COLOURS[detections.labels[i]]);
       for (let p = 0; p < area; p++) {
-        if (masks[i * area + p] >= 0.5) for (let c = 0; c < 3; c++) view.pixels[4 * p + c] = 0.5 * view.pixels[4 * p + c] + 0.5 * colour[c];
+        if (masks[i * area + p] >= 0.5)
+          for (let c = 0; c < 3; c++) view.pixels[4 * p + c] = 0.5 * view.pixels[4 * p + c] + 0.5 * colour[c];
       }
     }
   }
   stage.paint(view);
-  const chosen = chosenObject(found, state), lines = [...shown].reverse().map((i) => {
-    const box = boxOf(detections.boxes, i), colour = CLASS_COLOURS[detections.labels[i]];
-    return [outlined(box, { stroke: colour, width: i === chosen ? 4 : 2 }), label(box, nameOf(found, i), colour, width / 26)];
-  });
-  const boxes = lines.map(([box]) => box), names = lines.map(([, name]) => name);
+  const chosen = chosenObject(found, state),
+    lines = [...shown].reverse().map((i) => {
+      const box = boxOf(detections.boxes, i),
+        colour = CLASS_COLOURS[detections.labels[i]];
+      return [
+        outlined(box, { stroke: colour, width: i === chosen ? 4 : 2 }),
+        label(box, nameOf(found, i), colour, width / 26, width),
+      ];
+    });
+  const boxes = lines.map(([box]) => box),
+    names = lines.map(([, name]) => name);
   const cursor = paint.cursor ? dot(...paint.cursor, 1.5, "none", { stroke: "#000", "stroke-width": 0.7 }) : "";
   stage.draw($("show-boxes").checked ? [boxes, names] : [], cursor);
   const count = shown.length === 1 ? "1 object" : `${shown.length || "No"} objects`;
@@ -224,14 +286,20 @@ function showStage(found, state) {
 }
 
 function showObjects(found, state) {
-  const shown = shownObjects(found, state), chosen = chosenObject(found, state);
-  const list = $("objects"), hadFocus = list.contains(document.activeElement);
+  const shown = shownObjects(found, state),
+    chosen = chosenObject(found, state);
+  const list = $("objects"),
+    hadFocus = list.contains(document.activeElement);
   list.textContent = shown.length ? "" : "No object has such a score. Choose another picture, or a lower score.";
-  pressed(list, shown.map((i) => [
-    nameOf(found, i),
-    `<span class="swatch" style="background:${CLASS_COLOURS[found.detections.labels[i]]}"></span>${nameOf(found, i)}`,
-    () => app.set({ object: i, drawn: "" }),
-  ]), (k) => shown[k] === chosen);
+  pressed(
+    list,
+    shown.map((i) => [
+      nameOf(found, i),
+      `<span class="swatch" style="background:${CLASS_COLOURS[found.detections.labels[i]]}"></span>${nameOf(found, i)}`,
+      () => app.set({ object: i, drawn: "" }),
+    ]),
+    (k) => shown[k] === chosen,
+  );
   if (hadFocus) list.querySelector('[aria-pressed="true"]')?.focus();
 }
 

@@ -2,19 +2,25 @@
 
 "use strict";
 
-const proposalsFrame = new Frame("proposals"), nmsFrame = new Frame("nms");
+const proposalsFrame = new Frame("proposals"),
+  nmsFrame = new Frame("nms");
 const LEVEL_COLOURS = ["#0072b2", "#d55e00", "#009e73", "#b3247a"];
 
 function showProposals(found) {
-  const { proposals, picture } = found, least = Number($("proposal-score").value) / 100;
+  const { proposals, picture } = found,
+    least = Number($("proposal-score").value) / 100;
   const above = proposals.kept.filter((i) => sigmoid(proposals.candidates.scores[i]) >= least);
   proposalsFrame.paint(picturePixels(picture, 0.35));
-  proposalsFrame.draw([...above].reverse().map((i) => {
-    const share = sigmoid(proposals.candidates.scores[i]);
-    return rectangle(boxOf(proposals.candidates.boxes, i), {
-      stroke: LEVEL_COLOURS[proposals.candidates.levels[i]], width: 1 + 1.5 * share, "stroke-opacity": 0.3 + 0.7 * share,
-    });
-  }));
+  proposalsFrame.draw(
+    [...above].reverse().map((i) => {
+      const share = sigmoid(proposals.candidates.scores[i]);
+      return rectangle(boxOf(proposals.candidates.boxes, i), {
+        stroke: LEVEL_COLOURS[proposals.candidates.levels[i]],
+        width: 1 + 1.5 * share,
+        "stroke-opacity": 0.3 + 0.7 * share,
+      });
+    }),
+  );
   $("proposal-score-out").textContent = percent(least);
   const total = found.rpn.anchors.reduce((sum, level) => sum + level.length / 4, 0);
   const ofLevel = LEVELS.map((name, level) => [
@@ -24,12 +30,15 @@ function showProposals(found) {
     proposals.kept.filter((i) => proposals.candidates.levels[i] === level).length,
     above.filter((i) => proposals.candidates.levels[i] === level).length,
   ]);
-  $("proposals-readout").innerHTML = `<p><strong>${above.length}</strong> of ${proposals.kept.length} proposals are above ${percent(least)}.</p>
+  $("proposals-readout").innerHTML =
+    `<p><strong>${above.length}</strong> of ${proposals.kept.length} proposals are above ${percent(least)}.</p>
     ${table(["level", "anchors", "best", "proposals", "shown"], ofLevel)}
     <p>Of ${total.toLocaleString("en")} anchors at most 500 of each level are kept as the best, then those that no better one covers, then the best 250 of all levels.</p>`;
 }
 
-$("proposal-score").addEventListener("input", () => { if (app.found) showProposals(app.found); });
+$("proposal-score").addEventListener("input", () => {
+  if (app.found) showProposals(app.found);
+});
 app.part([], showProposals);
 
 // Non-maximum suppression. A list: boxes, best first, with their scores. walk: how many have been looked at.
@@ -37,14 +46,26 @@ app.part([], showProposals);
 const walk = { list: null, looked: 0, kept: [], dropped: new Map(), last: "" };
 
 function nmsLists(found) {
-  const lists = [], { candidates } = found.detections, { candidates: proposed } = found.proposals;
+  const lists = [],
+    { candidates } = found.detections,
+    { candidates: proposed } = found.proposals;
   CLASSES.forEach((name, label) => {
     const rows = candidates.labels.flatMap((of, i) => (of === label ? [i] : []));
-    if (rows.length) lists.push({ name: `detections: ${name} (${rows.length})`, threshold: 0.5, ...sortedBoxes(candidates, rows, (score) => score) });
+    if (rows.length)
+      lists.push({
+        name: `detections: ${name} (${rows.length})`,
+        threshold: 0.5,
+        ...sortedBoxes(candidates, rows, (score) => score),
+      });
   });
   LEVELS.forEach((name, level) => {
     const rows = proposed.levels.flatMap((of, i) => (of === level ? [i] : [])).slice(0, 60);
-    if (rows.length) lists.push({ name: `proposals of P${name} (the best ${rows.length})`, threshold: 0.7, ...sortedBoxes(proposed, rows, sigmoid) });
+    if (rows.length)
+      lists.push({
+        name: `proposals of P${name} (the best ${rows.length})`,
+        threshold: 0.7,
+        ...sortedBoxes(proposed, rows, sigmoid),
+      });
   });
   return lists;
 }
@@ -55,13 +76,19 @@ function sortedBoxes({ boxes, scores }, rows, share) {
 }
 
 function startWalk() {
-  Object.assign(walk, { looked: 0, kept: [], dropped: new Map(), last: "Nothing is decided yet. The best box comes first." });
+  Object.assign(walk, {
+    looked: 0,
+    kept: [],
+    dropped: new Map(),
+    last: "Nothing is decided yet. The best box comes first.",
+  });
   showWalk();
 }
 
 // Looks at the next box: kept, unless a kept one overlaps it too much.
 function stepWalk() {
-  const { list } = walk, i = walk.looked;
+  const { list } = walk,
+    i = walk.looked;
   if (!list || i >= list.boxes.length) return false;
   walk.looked += 1;
   const overlaps = walk.kept.map((k) => [k, overlap(app.detector.kernels, list.boxes[k], list.boxes[i])]);
@@ -69,7 +96,8 @@ function stepWalk() {
   if (over) walk.dropped.set(i, over);
   else walk.kept.push(i);
   const box = `Box ${i + 1}, score ${number(list.scores[i])}:`;
-  if (over) walk.last = `${box} <strong>dropped</strong>. ${iouInNumbers(list.boxes[over[0]], list.boxes[i], over[0] + 1)}`;
+  if (over)
+    walk.last = `${box} <strong>dropped</strong>. ${iouInNumbers(list.boxes[over[0]], list.boxes[i], over[0] + 1)}`;
   else if (!overlaps.length) walk.last = `${box} <strong>kept</strong>, the best of all.`;
   else {
     const [k, most] = overlaps.reduce((a, b) => (b[1] > a[1] ? b : a));
@@ -80,8 +108,11 @@ function stepWalk() {
 
 function iouInNumbers(a, b, name) {
   const area = (box) => (box[2] - box[0]) * (box[3] - box[1]);
-  const wide = Math.max(0, Math.min(a[2], b[2]) - Math.max(a[0], b[0])), high = Math.max(0, Math.min(a[3], b[3]) - Math.max(a[1], b[1]));
-  const shared = wide * high, iou = shared / (area(a) + area(b) - shared), sign = iou > app.state.threshold ? "&gt;" : "≤";
+  const wide = Math.max(0, Math.min(a[2], b[2]) - Math.max(a[0], b[0])),
+    high = Math.max(0, Math.min(a[3], b[3]) - Math.max(a[1], b[1]));
+  const shared = wide * high,
+    iou = shared / (area(a) + area(b) - shared),
+    sign = iou > app.state.threshold ? "&gt;" : "≤";
   return `With box ${name} it shares ${number(shared, 0)} pixels of ${number(area(a), 0)} + ${number(area(b), 0)} − ${number(shared, 0)}: IoU ${number(iou)} ${sign} ${number(app.state.threshold)}.`;
 }
 
@@ -95,21 +126,38 @@ function showWalk() {
     return;
   }
   const order = list.boxes.map((_, i) => i).reverse();
-  nmsFrame.draw(order.map((i) => {
-    const current = i === walk.looked - 1;
-    if (walk.kept.includes(i)) return outlined(list.boxes[i], { stroke: ALIGN, width: current ? 4 : 3 });
-    if (walk.dropped.has(i)) return rectangle(list.boxes[i], { stroke: POOL, width: current ? 3 : 1, dash: "5 4" });
-    return rectangle(list.boxes[i], { stroke: "#555", width: 1, "stroke-opacity": 0.5 });
-  }));
-  const rows = [["boxes", list.boxes.length], ["looked at", walk.looked], ["kept", walk.kept.length], ["dropped", walk.dropped.size]];
-  $("nms-readout").innerHTML = `<p>${walk.last}</p>${table([], rows)}<p>Blue and thick: kept. Dashed: dropped. Thin: still waiting.</p>`;
+  nmsFrame.draw(
+    order.map((i) => {
+      const current = i === walk.looked - 1;
+      if (walk.kept.includes(i)) return outlined(list.boxes[i], { stroke: ALIGN, width: current ? 4 : 3 });
+      if (walk.dropped.has(i)) return rectangle(list.boxes[i], { stroke: POOL, width: current ? 3 : 1, dash: "5 4" });
+      return rectangle(list.boxes[i], { stroke: "#555", width: 1, "stroke-opacity": 0.5 });
+    }),
+  );
+  const rows = [
+    ["boxes", list.boxes.length],
+    ["looked at", walk.looked],
+    ["kept", walk.kept.length],
+    ["dropped", walk.dropped.size],
+  ];
+  $("nms-readout").innerHTML =
+    `<p>${walk.last}</p>${table([], rows)}<p>Blue and thick: kept. Dashed: dropped. Thin: still waiting.</p>`;
 }
 
 app.part([], (found) => {
-  const lists = nmsLists(found), select = $("nms-list"), before = select.selectedIndex;
+  const lists = nmsLists(found),
+    select = $("nms-list"),
+    before = select.selectedIndex;
   select.innerHTML = lists.map(({ name }) => `<option>${name}</option>`).join("");
-  const detections = lists.filter(({ threshold }) => threshold === 0.5), largest = Math.max(...detections.map(({ boxes }) => boxes.length));
-  select.selectedIndex = before >= 0 && before < lists.length ? before : Math.max(0, lists.findIndex(({ boxes }) => boxes.length === largest));
+  const detections = lists.filter(({ threshold }) => threshold === 0.5),
+    largest = Math.max(...detections.map(({ boxes }) => boxes.length));
+  select.selectedIndex =
+    before >= 0 && before < lists.length
+      ? before
+      : Math.max(
+          0,
+          lists.findIndex(({ boxes }) => boxes.length === largest),
+        );
   const choose = () => {
     walk.list = lists[select.selectedIndex] || null;
     if (walk.list) app.set({ threshold: walk.list.threshold });
@@ -120,6 +168,12 @@ app.part([], (found) => {
 });
 app.part(["threshold"], () => startWalk());
 slider("nms-threshold", "threshold", (value) => number(value));
-$("nms-step").addEventListener("click", () => { stepWalk(); showWalk(); });
-$("nms-all").addEventListener("click", () => { while (stepWalk()); showWalk(); });
+$("nms-step").addEventListener("click", () => {
+  stepWalk();
+  showWalk();
+});
+$("nms-all").addEventListener("click", () => {
+  while (stepWalk());
+  showWalk();
+});
 $("nms-again").addEventListener("click", startWalk);
