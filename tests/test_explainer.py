@@ -122,7 +122,8 @@ def test_every_stage_computes_what_python_computes(model, tmp_path):
 def test_the_page_is_what_its_sources_build(build):
     """All but the kernels, which other versions of Numba and LLVM compile to other bytes."""
     text = PAGE.read_text(encoding="utf-8")
-    assert text == build.page(*build.parts_of(text))
+    same = text == build.page(*build.parts_of(text))
+    assert same, "Build the page anew: python lessons/explainer/build.py"  # without 4 MB of difference
     assert len(text.encode()) <= build.LARGEST
 
 

@@ -11,7 +11,6 @@ variable WASM_LD names.
 """
 
 import base64
-import dataclasses
 import importlib.util
 import json
 import os
@@ -32,6 +31,15 @@ SAMPLES = [HERE.parents[1] / f"data/shapes_sample/images/{number:06d}.png" for n
 DETECTOR = "memory layers detector".split()  # the scripts that compute; PAGE: those that show it
 PAGE = "facts app drawing sums picture maps proposals roi drag branches challenges start".split()
 LARGEST = 5_000_000  # bytes
+# The settings that the detector's scripts read
+SETTINGS = {
+    "transform": "pixel_mean pixel_std size_divisible",
+    "resnet": "depths strides",
+    "rpn": "anchor_sizes aspect_ratios pre_nms_test post_nms_test nms min_proposal_size",
+    "pooler": "sampling_ratio aligned canonical_size canonical_level level_epsilon",
+    "box": "pool weights score_threshold nms max_detections min_box_size",
+    "mask": "pool layers",
+}
 
 
 def text_of(*names):
@@ -49,6 +57,13 @@ def weights(model):
     return [[name, list(array.shape)] for name, array in state.items()], b"".join(numbers)
 
 
+def settings(config):
+    """The settings that the page needs, stage by stage, as JSON has them."""
+    stages = {stage: getattr(config, stage) for stage in SETTINGS}
+    found = {stage: {name: getattr(stages[stage], name) for name in names.split()} for stage, names in SETTINGS.items()}
+    return {"num_classes": config.num_classes, **found}
+
+
 def page(module, table):
     """The text of index.html. module: the bytes of the kernels. table: the types of their arguments and results."""
     model = tinymrcnn.load_model()
@@ -56,7 +71,7 @@ def page(module, table):
     facts = {
         "kernels": table,
         "weights": manifest,
-        "config": dataclasses.asdict(model.config),
+        "config": settings(model.config),
         "classes": ["background", *(category["name"] for category in model.categories)],
     }
     parts = {
