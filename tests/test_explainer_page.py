@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from chromium import Chromium, find_chromium
 
-PAGE = (Path(__file__).resolve().parents[1] / "lessons/explainer/index.html").as_uri()
+TESTS = Path(__file__).resolve().parent
+PAGE = (TESTS.parent / "lessons/explainer/index.html").as_uri()
+SUMS = TESTS / "explainer_sums.js"
 READY = (
     "typeof app == 'object' && app.found && !app.waiting.size && document.querySelector('#mask-readout').textContent"
 )
@@ -34,6 +36,7 @@ def page():
 def fresh(page, address=""):
     page.open("about:blank", "true")
     page.open(PAGE + address, READY)
+    page.run("document.documentElement.style.scrollBehavior = 'auto'")  # a click must not chase its target
 
 
 def test_the_console_is_heard(tmp_path):
@@ -91,6 +94,54 @@ def test_every_control_does_something(page):
         before = after
     assert page.messages == []
     assert not idle, "\n".join(map(str, idle))
+
+
+@pytest.mark.exhaustive
+def test_the_sums_give_the_numbers(page):
+    """What "where from" adds up is the number that the network computed."""
+    fresh(page, "#picture=1")
+    page.run(SUMS.read_text(encoding="utf-8"))
+    worst = page.run("worstOfSums(app)")
+    assert len(worst) == 9
+    assert worst.pop("roi_pool") == 0
+    assert max(worst.values()) < 1e-3, worst
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("level, cell, size", [(0, (16, 16), 43), (1, (8, 8), 99)])
+def test_a_cell_depends_on_its_receptive_field(page, level, cell, size):
+    """Its outermost lines of pixels change the cell, and those one further do not."""
+    fresh(page)
+    page.run(SUMS.read_text(encoding="utf-8"))
+    left, top, right, bottom = page.run(f"receptiveField({level}, {{ x: {cell[0]}, y: {cell[1]} }})")
+    assert right - left == bottom - top == size
+    middle = (left + right) // 2
+    for inside, outside in ((left, left - 1), (right - 1, right)):
+        for place, changes in ((inside, True), (outside, False)):
+            assert page.run(f"cellChanges({level}, {list(cell)}, [{place}, {middle}], false)") is changes
+    for inside, outside in ((top, top - 1), (bottom - 1, bottom)):
+        for place, changes in ((inside, True), (outside, False)):
+            assert page.run(f"cellChanges({level}, {list(cell)}, [{middle}, {place}], true)") is changes
+
+
+def test_an_answer_leads_back(page):
+    """From a pixel's mask to a cell of the grid, from there step by step to the map, and to the map's own sum."""
+    fresh(page)
+    page.click("#paste-readout .follow")
+    page.run(SETTLED)
+    assert page.run("app.state.step") == 7
+    for step in (5, 4, 3, 2, 1, 0):
+        page.click("#mask-readout .follow")
+        page.run(SETTLED)
+        assert page.run("app.state.step") == step
+    page.click("#mask-readout .follow")
+    page.run(SETTLED)
+    assert page.run("app.state.cell").startswith("1,")
+    page.click("#map-readout .follow")
+    page.run(SETTLED)
+    assert page.run("app.state.cell").startswith("0,")
+    assert "Back at the pixels" in page.run("document.querySelector('#map-readout').textContent")
+    assert page.messages == []
 
 
 def region(page):
@@ -196,7 +247,7 @@ def test_painting_and_drawing(page):
     page.run("app.set({ drawn: toHex(app.found.masks.data.subarray(0, 784).map((share) => share >= 0.5 ? 1 : 0)) })")
     page.run(SETTLED)
     page.click("#draw-see")
-    text = page.run("document.querySelector('#draw-readout').textContent")
+    text = page.run("document.querySelector('#draw-readout').innerText")
     assert "an IoU of 1.00" in text and "Solved" in text
     assert page.messages == []
 
@@ -206,7 +257,7 @@ def test_nothing_sticks_out(page, width):
     page.ask("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=False)
     fresh(page)
     assert page.run("document.documentElement.scrollWidth") <= width
-    small = page.run("""[...document.querySelectorAll("button, select")].filter((element) => {
+    small = page.run("""[...document.querySelectorAll("button:not(.follow), select")].filter((element) => {
       const box = element.getBoundingClientRect();
       return box.width && (box.height < 32 || box.width < 32);
     }).map((element) => element.outerHTML.slice(0, 80))""")

@@ -29,7 +29,7 @@ from tinymrcnn.draw import draw_instances
 HERE = Path(__file__).resolve().parent
 SAMPLES = [HERE.parents[1] / f"data/shapes_sample/images/{number:06d}.png" for number in (4, 14, 7, 12, 8, 10, 2, 3)]
 DETECTOR = "memory layers detector".split()  # the scripts that compute; PAGE: those that show it
-PAGE = "facts app drawing sums picture maps proposals roi drag branches challenges start".split()
+PAGE = "facts app drawing sums picture maps proposals trace roi drag branches challenges start".split()
 LARGEST = 5_000_000  # bytes
 # The settings that the detector's scripts read
 SETTINGS = {

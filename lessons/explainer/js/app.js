@@ -106,6 +106,21 @@ function chosenObject(found, state) {
   return count ? Math.min(Math.max(Math.trunc(state.object), 0), count - 1) : -1;
 }
 
+// A word in an answer that leads to where a number comes from. changes: of the state. to: the part's element.
+function follow(words, changes, to) {
+  const text = JSON.stringify(changes).replaceAll('"', "&quot;");
+  return `<button type="button" class="follow" data-changes="${text}" data-to="${to}">${words}</button>`;
+}
+
+document.addEventListener("click", ({ target }) => {
+  if (!target.matches(".follow")) return;
+  app.set(JSON.parse(target.dataset.changes));
+  const answer = $(target.dataset.to);
+  answer.tabIndex = -1; // so that it takes the keyboard's place of the word, which is gone
+  answer.scrollIntoView({ block: "center" });
+  answer.focus({ preventScroll: true });
+});
+
 // Buttons of which one is chosen. values: [value, name]. key: in the state.
 function chooser(id, key, values) {
   const buttons = values.map(([value, name]) => {
@@ -123,8 +138,8 @@ function chooser(id, key, values) {
 
 // A slider, with its value in words beside it. words(value): the words.
 function slider(id, key, words = String) {
-  const input = $(id),
-    output = $(`${id}-out`);
+  const input = $(id);
+  const output = $(`${id}-out`);
   input.addEventListener("input", () => app.set({ [key]: Number(input.value) }));
   app.part([key], (found, state) => {
     input.value = state[key];

@@ -2,9 +2,9 @@
 
 "use strict";
 
-const boxFrame = new Frame("box"),
-  maskFrame = new Frame("mask"),
-  pasteFrame = new Frame("paste");
+const boxFrame = new Frame("box");
+const maskFrame = new Frame("mask");
+const pasteFrame = new Frame("paste");
 const NOTHING = "<p>Nothing was found in this picture, so there is nothing to look at here.</p>";
 
 // What a part shows when there is a chosen object, and when there is none.
@@ -23,31 +23,32 @@ function objectPart(keys, readout, frames, show) {
 // The box branch
 
 objectPart([], "box-readout", [boxFrame], (found, state, chosen) => {
-  const { box, proposals, detections } = found,
-    source = detections.sources[chosen],
-    label = detections.labels[chosen];
-  const proposal = boxOf(proposals.boxes, source),
-    corrected = boxOf(detections.boxes, chosen),
-    classes = CLASSES.length;
+  const { box, proposals, detections } = found;
+  const source = detections.sources[chosen];
+  const label = detections.labels[chosen];
+  const proposal = boxOf(proposals.boxes, source);
+  const corrected = boxOf(detections.boxes, chosen);
+  const classes = CLASSES.length;
   boxFrame.paint(picturePixels(found.picture, 0.25));
   boxFrame.draw(outlined(proposal, { dash: "5 4" }), outlined(corrected, { stroke: CLASS_COLOURS[label], width: 3 }));
-  const logits = box.logits.data.subarray(source * classes, (source + 1) * classes),
-    shares = softmax(logits);
+  const logits = box.logits.data.subarray(source * classes, (source + 1) * classes);
+  const shares = softmax(logits);
   const rows = CLASSES.map((name, k) => [
     k === label ? `<strong>${name}</strong>` : name,
     number(logits[k]),
     percent(shares[k]),
     `<span class="bar" style="width:${(7 * shares[k]).toFixed(2)}rem;background:${CLASS_COLOURS[k]}"></span>`,
   ]);
-  const first = 4 * (source * classes + label),
-    weights = app.detector.config.box.weights;
+  const first = 4 * (source * classes + label);
+  const weights = app.detector.config.box.weights;
   const [dx, dy, dw, dh] = Array.from(box.deltas.data.subarray(first, first + 4), (delta, i) => delta / weights[i]);
-  const width = proposal[2] - proposal[0],
-    height = proposal[3] - proposal[1],
-    x = (proposal[0] + proposal[2]) / 2,
-    y = (proposal[1] + proposal[3]) / 2;
+  const width = proposal[2] - proposal[0];
+  const height = proposal[3] - proposal[1];
+  const x = (proposal[0] + proposal[2]) / 2;
+  const y = (proposal[1] + proposal[3]) / 2;
   $("box-readout").innerHTML =
-    `<p>Proposal ${source + 1} of ${proposals.kept.length}, cut from P${box.levelOf[source] + 2}. A softmax over its logits:</p>
+    `<p>Proposal ${source + 1} of ${proposals.kept.length}, cut from P${box.levelOf[source] + 2}. A softmax over its
+      logits:</p>
     ${table(["class", "logit", "score", ""], rows)}
     <p>The correction for “${CLASSES[label]}”:</p>
     ${table(
@@ -98,9 +99,9 @@ function maskCell(state) {
 }
 
 objectPart(["step", "maskChannel", "maskCell"], "mask-readout", [maskFrame], (found, state, chosen) => {
-  const [map, channel] = maskStep(found, state, chosen),
-    [x, y] = maskCell(state),
-    [, height, width] = map.shape;
+  const [map, channel] = maskStep(found, state, chosen);
+  const [x, y] = maskCell(state);
+  const [, height, width] = map.shape;
   const shares = () =>
     sharePixels(map.data.subarray(chosen * height * width, (chosen + 1) * height * width), height, width);
   maskFrame.paint(state.step === 7 ? shares() : channelPixels(map, channel, chosen));
@@ -110,24 +111,26 @@ objectPart(["step", "maskChannel", "maskCell"], "mask-readout", [maskFrame], (fo
 });
 
 function explainMask(found, state, chosen, map, channel, [x, y]) {
-  const { detector } = app,
-    { layers } = detector,
-    { mask, detections } = found,
-    heads = "roi_heads",
-    { step } = state;
-  const label = detections.labels[chosen],
-    value = at(map, chosen, y, x, channel),
-    place = `column ${x}, row ${y}`;
+  const { detector } = app;
+  const { layers } = detector;
+  const { mask, detections } = found;
+  const heads = "roi_heads";
+  const { step } = state;
+  const label = detections.labels[chosen];
+  const value = at(map, chosen, y, x, channel);
+  const place = `column ${x}, row ${y}`;
   const title = `<p><strong>${number(value, 3)}</strong> at ${place}${step < 6 ? `, channel ${channel}` : ""}.</p>`;
   if (step === 0) {
-    const level = mask.levelOf[chosen],
-      box = Array.from(boxOf(detections.boxes, chosen)),
-      { sampling_ratio, aligned } = detector.config.pooler;
+    const level = mask.levelOf[chosen];
+    const box = Array.from(boxOf(detections.boxes, chosen));
+    const { sampling_ratio, aligned } = detector.config.pooler;
     const [across, down] = [0, 1].map((k) =>
       alignAxis(detector.kernels, box[k], box[k + 2], 1 / (4 << level), 14, sampling_ratio, aligned),
     );
     const samples = alignBin(detector.kernels, found.features.levels[level], across[x], down[y], channel);
-    return `${title}<p>RoIAlign on P${level + 2}:</p>${explainAlign(samples, aligned)}`;
+    const nearest = [1, level, Math.round(samples[0].x), Math.round(samples[0].y)].join();
+    const cell = follow("a cell of it", { cell: nearest, channel }, "map-readout");
+    return `${title}<p>RoIAlign on P${level + 2}; see ${cell}.</p>${explainAlign(samples, aligned)}`;
   }
   if (step <= 4) {
     const { sums, bias } = convolutionSums(
@@ -138,29 +141,34 @@ function explainMask(found, state, chosen, map, channel, [x, y]) {
       channel,
     );
     const total = sums.flat().reduce((a, b) => a + b, 0) + bias;
-    return `${title}<p>Nine neighbours in the step before, 64 channels each, times weights:</p>${numberGrid(sums, [1, 1])}
+    const before = follow("step before", { step: step - 1 }, "mask-readout");
+    return `${title}<p>Nine neighbours in the ${before}, 64 channels each, times weights:</p>${numberGrid(sums, [1, 1])}
       <p>With bias ${number(bias, 3)}: ${number(total, 3)}${total < 0 ? "; the ReLU makes it 0" : ""}.</p>`;
   }
   if (step === 5) {
-    const layer = `${heads}.mask_predictor.conv5_mask`,
-      {
-        shape: [channels, outputs],
-        numbers,
-      } = layers.weights[`${layer}.weight`];
-    const from = [Math.floor(x / 2), Math.floor(y / 2)],
-      place4 = 2 * (y % 2) + (x % 2);
+    const layer = `${heads}.mask_predictor.conv5_mask`;
+    const {
+      shape: [channels, outputs],
+      numbers,
+    } = layers.weights[`${layer}.weight`];
+    const from = [Math.floor(x / 2), Math.floor(y / 2)];
+    const place4 = 2 * (y % 2) + (x % 2);
     let sum = 0;
     for (let c = 0; c < channels; c++)
       sum += at(mask.steps[4], chosen, from[1], from[0], c) * numbers[(c * outputs + channel) * 4 + place4];
-    const bias = layers.weights[`${layer}.bias`].numbers[channel],
-      total = sum + bias;
-    return `${title}<p>Each cell of 14 × 14 becomes four, each with weights of its own. This one comes from column ${from[0]}, row ${from[1]}:
-      64 products add up to ${number(sum, 3)}, with bias ${number(bias, 3)}: ${number(total, 3)}${total < 0 ? "; the ReLU makes it 0" : ""}.</p>`;
+    const bias = layers.weights[`${layer}.bias`].numbers[channel];
+    const total = sum + bias;
+    const cell = follow(`column ${from[0]}, row ${from[1]}`, { step: 4 }, "mask-readout");
+    return `${title}<p>Each cell of 14 × 14 becomes four, each with weights of its own. This one comes from ${cell}:
+      64 products add up to ${number(sum, 3)}, with bias ${number(bias, 3)}:
+      ${number(total, 3)}${total < 0 ? "; the ReLU makes it 0" : ""}.</p>`;
   }
-  const logit = at(mask.logits, chosen, y, x, label),
-    terms = pointwiseTerms(layers, `${heads}.mask_predictor.mask_fcn_logits`, mask.steps[5], [chosen, y, x], label);
+  const logit = at(mask.logits, chosen, y, x, label);
+  const terms = pointwiseTerms(layers, `${heads}.mask_predictor.mask_fcn_logits`, mask.steps[5], [chosen, y, x], label);
   const end = step === 7 ? `<p>Sigmoid: 1 / (1 + e<sup>${number(-logit)}</sup>) = ${number(value, 3)}.</p>` : "";
-  return `${title}<p>The logit of “${CLASSES[label]}” is a sum of 64 products:</p>${termsTable(terms, logit, "logit")}${end}`;
+  const hidden = follow("the step before", { step: 5, maskChannel: terms.terms[0].channel }, "mask-readout");
+  return `${title}<p>The logit of “${CLASSES[label]}” is a sum of 64 products, of ${hidden} with weights:</p>
+    ${termsTable(terms, logit, "logit")}${end}`;
 }
 
 slider("mask-step", "step", (step) => STEPS[step] || "");
@@ -185,22 +193,22 @@ for (const frame of [...classFrames, ...Object.values(readings)]) {
 }
 
 objectPart(["maskCell"], "classes-readout", [...classFrames, ...Object.values(readings)], (found, state, chosen) => {
-  const { mask, detections } = found,
-    label = detections.labels[chosen],
-    classes = CLASSES.length,
-    cells = 28 * 28;
-  const logits = mask.logits.data.subarray(chosen * cells * classes, (chosen + 1) * cells * classes),
-    [x, y] = maskCell({ ...state, step: 7 });
-  const cell = [x, y, x + 1, y + 1],
-    largest = 8;
+  const { mask, detections } = found;
+  const label = detections.labels[chosen];
+  const classes = CLASSES.length;
+  const cells = 28 * 28;
+  const logits = mask.logits.data.subarray(chosen * cells * classes, (chosen + 1) * cells * classes);
+  const [x, y] = maskCell({ ...state, step: 7 });
+  const cell = [x, y, x + 1, y + 1];
+  const largest = 8;
   classFrames.forEach((frame, i) => {
     frame.paint(channelPixels(mask.logits, i + 1, chosen, largest));
     frame.draw(outlined(cell, { width: 1.5 }));
     frame.element.nextSibling.innerHTML = i + 1 === label ? `<strong>${CLASSES[i + 1]}</strong>` : CLASSES[i + 1];
   });
   // the softmax runs over the classes that the sigmoid trained; channel 0, the background, no loss ever looked at
-  const own = (i) => logits.subarray(i * classes + 1, (i + 1) * classes),
-    shares = { sigmoid: new Float32Array(cells), softmax: new Float32Array(cells) };
+  const own = (i) => logits.subarray(i * classes + 1, (i + 1) * classes);
+  const shares = { sigmoid: new Float32Array(cells), softmax: new Float32Array(cells) };
   for (let i = 0; i < cells; i++) {
     shares.sigmoid[i] = sigmoid(logits[i * classes + label]);
     shares.softmax[i] = softmax([0, ...own(i)])[label];
@@ -216,9 +224,9 @@ objectPart(["maskCell"], "classes-readout", [...classFrames, ...Object.values(re
     );
     frame.draw(outlined(cell, { width: 2 }));
   }
-  const count = (numbers) => numbers.filter((share) => share >= 0.5).length,
-    here = y * 28 + x,
-    compete = softmax([0, ...own(here)]);
+  const count = (numbers) => numbers.filter((share) => share >= 0.5).length;
+  const here = y * 28 + x;
+  const compete = softmax([0, ...own(here)]);
   const rows = CLASSES.slice(1).map((name, i) => {
     const logit = own(here)[i];
     return [
@@ -229,19 +237,20 @@ objectPart(["maskCell"], "classes-readout", [...classFrames, ...Object.values(re
     ];
   });
   $("classes-readout").innerHTML =
-    `<p>Column ${x}, row ${y}. Background has the logit 0 in the softmax, because with one class alone the two then agree.</p>
+    `<p>Column ${x}, row ${y}. Background has the logit 0 in the softmax: with one class alone the two then agree.</p>
     ${table(["class", "logit", "sigmoid", "softmax"], [["background", "0", "", percent(compete[0])], ...rows])}
-    <p>The mask has <strong>${count(shares.sigmoid)}</strong> cells by the sigmoid, <strong>${count(shares.softmax)}</strong> by the softmax.</p>`;
+    <p>The mask has <strong>${count(shares.sigmoid)}</strong> cells by the sigmoid,
+      <strong>${count(shares.softmax)}</strong> by the softmax.</p>`;
 });
 
 // Back into the picture
 
 function chosenPixel(found, state, chosen) {
-  const { width, height } = found.picture,
-    box = boxOf(found.detections.boxes, chosen),
-    given = numbersOf(state.pixel);
-  const middle = [(box[0] + box[2]) / 2, (box[1] + box[3]) / 2],
-    pixel = given.length === 2 && given.every(Number.isFinite) ? given : middle;
+  const { width, height } = found.picture;
+  const box = boxOf(found.detections.boxes, chosen);
+  const given = numbersOf(state.pixel);
+  const middle = [(box[0] + box[2]) / 2, (box[1] + box[3]) / 2];
+  const pixel = given.length === 2 && given.every(Number.isFinite) ? given : middle;
   return pixel.map((value, i) => Math.min(Math.max(Math.trunc(value), 0), [width, height][i] - 1));
 }
 
@@ -255,20 +264,20 @@ pasteFrame.pick(
 );
 
 objectPart(["pixel", "least"], "paste-readout", [pasteFrame], (found, state, chosen) => {
-  const { picture, pasted, masks, detections } = found,
-    { width, height } = picture,
-    area = width * height;
-  const shares = pasted.data.subarray(chosen * area, (chosen + 1) * area),
-    colour = rgbOf(CLASS_COLOURS[detections.labels[chosen]]);
-  const view = picturePixels(picture, 0.35),
-    least = state.least;
+  const { picture, pasted, masks, detections } = found;
+  const { width, height } = picture;
+  const area = width * height;
+  const shares = pasted.data.subarray(chosen * area, (chosen + 1) * area);
+  const colour = rgbOf(CLASS_COLOURS[detections.labels[chosen]]);
+  const view = picturePixels(picture, 0.35);
+  const least = state.least;
   shares.forEach((share, p) => {
     if (share >= least)
       for (let c = 0; c < 3; c++) view.pixels[4 * p + c] = 0.3 * view.pixels[4 * p + c] + 0.7 * colour[c];
   });
-  const [x, y] = chosenPixel(found, state, chosen),
-    box = Array.from(boxOf(detections.boxes, chosen)),
-    side = (box[2] - box[0]) / 28;
+  const [x, y] = chosenPixel(found, state, chosen);
+  const box = Array.from(boxOf(detections.boxes, chosen));
+  const side = (box[2] - box[0]) / 28;
   pasteFrame.paint(view);
   const taps = pasteTaps(app.detector.kernels, masks.data.subarray(chosen * 784, (chosen + 1) * 784), 28, 28, box, [
     x,
@@ -289,17 +298,22 @@ objectPart(["pixel", "least"], "paste-readout", [pasteFrame], (found, state, cho
       )
     : [];
   pasteFrame.draw(outlined(box, { dash: "5 4", width: 1.5 }), cells, outlined([x, y, x + 1, y + 1], { width: 2.5 }));
-  const value = shares[y * width + x],
-    verdict = value >= least ? "it belongs to the object" : "it does not belong to the object";
+  const value = shares[y * width + x];
+  const verdict = value >= least ? "it belongs to the object" : "it does not belong to the object";
   const rows = taps.map(({ row, column, weight, value: cell, inside: isCell }) => [
-    isCell ? `column ${column}, row ${row}` : "outside of the grid",
+    isCell
+      ? follow(`column ${column}, row ${row}`, { step: 7, maskCell: `${column},${row}` }, "mask-readout")
+      : "outside",
     number(weight),
     `× ${number(cell, 3)}`,
     `= ${number(weight * cell, 3)}`,
   ]);
   $("paste-readout").innerHTML = inside
-    ? `<p>Pixel (${x}, ${y}): <strong>${number(value, 3)}</strong>, ${verdict}. Its centre falls between four cells:</p>${table(["cell", "weight", "cell’s value", ""], rows)}
-       <p>Across, a cell is ${number(side)} pixels wide: (${x} + ½ − ${number(box[0])}) / ${number(side)} − ½ = column ${number((x + 0.5 - box[0]) / side - 0.5)}.</p>`
+    ? `<p>Pixel (${x}, ${y}): <strong>${number(value, 3)}</strong>, ${verdict}. Its centre falls between four cells:</p>
+       ${table(["cell", "weight", "cell’s value", ""], rows)}
+       <p>Across, a cell is ${number(side)} pixels wide:
+         (${x} + ½ − ${number(box[0])}) / ${number(side)} − ½ = column
+         ${number((x + 0.5 - box[0]) / side - 0.5)}.</p>`
     : `<p>Pixel (${x}, ${y}) lies outside of the box: <strong>0</strong>.</p>`;
 });
 slider("mask-threshold", "least", (value) => number(value));

@@ -10,24 +10,24 @@ function showRegions(found, state) {
     $("regions-readout").innerHTML = "<p>No region is remembered yet.</p>";
     return;
   }
-  const now = regionOf(found, state),
-    distance = Math.max(...now.map((value, i) => Math.abs(value - before[i])));
+  const now = regionOf(found, state);
+  const distance = Math.max(...now.map((value, i) => Math.abs(value - before[i])));
   const [old, recent] = [before, now].map((region) => poolRegion(found, state, region));
   const change = (kind) => recent[kind].reduce((most, value, i) => Math.max(most, Math.abs(value - old[kind][i])), 0);
-  const pool = change("pool"),
-    align = change("align"),
-    said = [];
+  const pool = change("pool");
+  const align = change("align");
+  const said = [];
   if (distance > 0 && distance <= 0.1001 && pool > 10 * align)
     said.push("Told apart by RoIPool, a tenth of a pixel away. Solved.");
   if (distance >= 1 && pool === 0) said.push("Moved by a pixel or more, and RoIPool did not notice. Solved.");
-  $("regions-readout").innerHTML = `${table(
-    ["", "x1", "y1", "x2", "y2"],
-    [
-      ["remembered", ...before.map((v) => number(v))],
-      ["now", ...now.map((v) => number(v))],
-    ],
-  )}
-    <p>At most ${number(distance)} pixels apart. The largest change of any bin: RoIPool <strong class="pool">${number(pool, 3)}</strong>, RoIAlign <strong class="align">${number(align, 3)}</strong>.</p>
+  const rows = [
+    ["remembered", ...before.map((value) => number(value))],
+    ["now", ...now.map((value) => number(value))],
+  ];
+  $("regions-readout").innerHTML = `${table(["", "x1", "y1", "x2", "y2"], rows)}
+    <p>At most ${number(distance)} pixels apart. The largest change of any bin:
+      RoIPool <strong class="pool">${number(pool, 3)}</strong>,
+      RoIAlign <strong class="align">${number(align, 3)}</strong>.</p>
     ${said.map((words) => `<p class="solved">${words}</p>`).join("")}`;
 }
 
@@ -36,8 +36,8 @@ app.part(["remembered", "roi", "level", "bins", "ratio", "aligned", "object"], s
 // Draw first, then see. The drawing is a grid of 28 x 28 cells, in the address as hexadecimal digits.
 
 const SIDE = 28;
-const drawFrame = new Frame("draw"),
-  drawing = { cells: new Uint8Array(SIDE * SIDE), seen: false, cursor: [14, 14], filling: null };
+const drawFrame = new Frame("draw");
+const drawing = { cells: new Uint8Array(SIDE * SIDE), seen: false, cursor: [14, 14], filling: null };
 
 const toHex = (cells) => {
   let text = "";
@@ -50,9 +50,9 @@ const fromHex = (text) =>
 
 // The picture within the chosen object's box, four pixels a cell.
 function croppedPixels({ picture, detections }, chosen) {
-  const size = 4 * SIDE,
-    pixels = new Uint8ClampedArray(4 * size * size),
-    [x1, y1, x2, y2] = boxOf(detections.boxes, chosen);
+  const size = 4 * SIDE;
+  const pixels = new Uint8ClampedArray(4 * size * size);
+  const [x1, y1, x2, y2] = boxOf(detections.boxes, chosen);
   for (let i = 0; i < size * size; i++) {
     const x = Math.min(picture.width - 1, Math.floor(x1 + (((i % size) + 0.5) / size) * (x2 - x1)));
     const y = Math.min(picture.height - 1, Math.floor(y1 + ((Math.floor(i / size) + 0.5) / size) * (y2 - y1)));
@@ -70,8 +70,8 @@ objectPart(["drawn"], "draw-readout", [drawFrame], (found, state, chosen) => {
 
 function showDrawing(found, chosen) {
   drawFrame.paint(croppedPixels(found, chosen), [SIDE, SIDE]);
-  const mask = found.masks.data.subarray(chosen * SIDE * SIDE, (chosen + 1) * SIDE * SIDE),
-    theirs = mask.map((share) => (share >= 0.5 ? 1 : 0));
+  const mask = found.masks.data.subarray(chosen * SIDE * SIDE, (chosen + 1) * SIDE * SIDE);
+  const theirs = mask.map((share) => (share >= 0.5 ? 1 : 0));
   const cell = (i, fill) =>
     `<rect x="${i % SIDE}" y="${Math.floor(i / SIDE)}" width="1.02" height="1.02" fill="${fill}" fill-opacity="0.55"/>`;
   const squares = Array.from(drawing.cells, (mine, i) => {
@@ -86,12 +86,13 @@ function showDrawing(found, chosen) {
     $("draw-readout").innerHTML = `<p>${count} of 784 cells are drawn.</p>`;
     return;
   }
-  const both = theirs.reduce((total, one, i) => total + one * drawing.cells[i], 0),
-    all = theirs.reduce((a, b) => a + b, 0) + count - both;
-  $("draw-readout").innerHTML =
-    `<p>You and the network agree on <strong>${both}</strong> of ${all} cells: an IoU of <strong>${number(both / (all || 1))}</strong>.</p>
+  const both = theirs.reduce((total, one, i) => total + one * drawing.cells[i], 0);
+  const all = theirs.reduce((a, b) => a + b, 0) + count - both;
+  const iou = both / (all || 1);
+  $("draw-readout").innerHTML = `<p>You and the network agree on <strong>${both}</strong> of ${all} cells: an IoU of
+      <strong>${number(iou)}</strong>.</p>
     <p>White: both. <span class="align">Blue</span>: only you. <span class="pool">Orange</span>: only the network.</p>
-    ${both / (all || 1) >= 0.8 ? '<p class="solved">At least 0.80. Solved.</p>' : "<p>Can you reach 0.80 without looking?</p>"}`;
+    ${iou >= 0.8 ? '<p class="solved">At least 0.80. Solved.</p>' : "<p>Can you reach 0.80 without looking?</p>"}`;
 }
 
 // A brush of five cells, or with the keys one cell.
@@ -106,8 +107,8 @@ function drawCells([column, row], fill, wide) {
       ]
     : [[0, 0]];
   for (const [dx, dy] of cells) {
-    const x = column + dx,
-      y = row + dy;
+    const x = column + dx;
+    const y = row + dy;
     if (x >= 0 && y >= 0 && x < SIDE && y < SIDE) drawing.cells[y * SIDE + x] = fill;
   }
   app.set({ drawn: toHex(drawing.cells) });

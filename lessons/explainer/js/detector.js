@@ -1,8 +1,10 @@
 // The detector, in the steps of tinymrcnn/models/two_stage.py and mask_rcnn.py:
 //
-//     transform -> features -> runRpn -> propose -> boxBranch, boxDetections -> maskBranch, maskDetections -> postprocess
+//     transform -> features -> runRpn -> propose -> boxBranch, boxDetections
+//         -> maskBranch, maskDetections -> postprocess
 //
-// Every step returns all that it computed, so that the page can show it. Boxes are Float32Arrays x1, y1, x2, y2, x1, ...
+// Every step returns all that it computed, so that the page can show it. Boxes are Float32Arrays of x1, y1, x2, y2 in
+// turn.
 
 "use strict";
 
@@ -20,8 +22,8 @@ function sigmoid(x) {
 }
 
 function softmax(logits) {
-  const largest = Math.max(...logits),
-    shifted = Array.from(logits, (x) => f(x - largest));
+  const largest = Math.max(...logits);
+  const shifted = Array.from(logits, (x) => f(x - largest));
   const sum = f(Math.log(shifted.reduce((total, x) => f(total + f(Math.exp(x))), 0)));
   return shifted.map((x) => f(Math.exp(f(x - sum))));
 }
@@ -33,8 +35,8 @@ class Detector {
     this.strides = [4, 8, 16, 32];
     this.anchorCells = config.rpn.anchor_sizes.map(([size]) =>
       config.rpn.aspect_ratios.map((ratio) => {
-        const width = Math.sqrt((size * size) / ratio),
-          height = ratio * width;
+        const width = Math.sqrt((size * size) / ratio);
+        const height = ratio * width;
         return [-width / 2, -height / 2, width / 2, height / 2].map(f);
       }),
     );
@@ -63,8 +65,8 @@ class Detector {
     const { pixel_mean, pixel_std, size_divisible } = this.config.transform;
     const [mean, std] = [pixel_mean, pixel_std].map((values) => values.map(f));
     const padded = [height, width].map((side) => Math.ceil(side / size_divisible) * size_divisible);
-    const image = this.kernels.zeros([1, ...padded, 3]),
-      data = image.data;
+    const image = this.kernels.zeros([1, ...padded, 3]);
+    const data = image.data;
     for (let y = 0; y < height; y++) {
       for (let x = 0; x < width; x++) {
         for (let c = 0; c < 3; c++) {
@@ -92,11 +94,11 @@ class Detector {
   // The backbone's maps C2..C5 and the pyramid's levels P2..P5.
   features({ image }) {
     const {
-        layers,
-        config: { resnet },
-      } = this,
-      body = "backbone.body",
-      fpn = "backbone.fpn";
+      layers,
+      config: { resnet },
+    } = this;
+    const body = "backbone.body";
+    const fpn = "backbone.fpn";
     let x = layers.conv2d(image, `${body}.conv1`, { stride: 2, padding: 3 });
     x = layers.maxPool(layers.relu(layers.batchNorm(x, `${body}.bn1`)), 3, 2, 1);
     const blocks = resnet.depths.map((depth, stage) => {
@@ -117,11 +119,11 @@ class Detector {
 
   // For every anchor of every level, in the order level, row, column, anchor: a logit and four corrections.
   runRpn(levels) {
-    const { layers } = this,
-      logits = [],
-      deltas = [],
-      hidden = [],
-      anchors = [];
+    const { layers } = this;
+    const logits = [];
+    const deltas = [];
+    const hidden = [];
+    const anchors = [];
     levels.forEach((level, l) => {
       hidden.push(layers.conv2d(level, "rpn.head.conv.0.0", { padding: 1, relu: true }));
       logits.push(layers.conv2d(hidden[l], "rpn.head.cls_logits"));
@@ -132,8 +134,8 @@ class Detector {
   }
 
   anchors(level, height, width) {
-    const boxes = [],
-      stride = this.strides[level];
+    const boxes = [];
+    const stride = this.strides[level];
     for (let y = 0; y < height; y++) {
       for (let x = 0; x < width; x++) {
         for (const cell of this.anchorCells[level]) {
@@ -151,15 +153,15 @@ class Detector {
 
   // A box corrected by four numbers, tinymrcnn/boxes/coder.py.
   decode(deltas, box, weights) {
-    const [dx, dy, dw, dh] = deltas.map((delta, i) => f(delta / weights[i])),
-      largest = f(Math.log(1000 / 16));
-    const width = f(box[2] - box[0]),
-      height = f(box[3] - box[1]);
-    const x = f(f(dx * width) + f(box[0] + f(0.5 * width))),
-      y = f(f(dy * height) + f(box[1] + f(0.5 * height)));
+    const [dx, dy, dw, dh] = deltas.map((delta, i) => f(delta / weights[i]));
+    const largest = f(Math.log(1000 / 16));
+    const width = f(box[2] - box[0]);
+    const height = f(box[3] - box[1]);
+    const x = f(f(dx * width) + f(box[0] + f(0.5 * width)));
+    const y = f(f(dy * height) + f(box[1] + f(0.5 * height)));
     const half = (d, side) => f(0.5 * f(f(Math.exp(Math.min(d, largest))) * side));
-    const halfWidth = half(dw, width),
-      halfHeight = half(dh, height);
+    const halfWidth = half(dw, width);
+    const halfHeight = half(dh, height);
     return [f(x - halfWidth), f(y - halfHeight), f(x + halfWidth), f(y + halfHeight)];
   }
 
@@ -171,14 +173,14 @@ class Detector {
   // The best anchors of every level, corrected, clipped, without duplicates. candidates: before NMS, best first within
   // each level; kept: which of them stay, best first.
   propose({ logits, deltas, anchors }, batch) {
-    const { rpn } = this.config,
-      boxes = [],
-      scores = [],
-      levels = [],
-      cells = [];
+    const { rpn } = this.config;
+    const boxes = [];
+    const scores = [];
+    const levels = [];
+    const cells = [];
     logits.forEach((map, level) => {
-      const numbers = map.data,
-        corrections = deltas[level].data;
+      const numbers = map.data;
+      const corrections = deltas[level].data;
       for (const i of bestFirst(numbers).slice(0, rpn.pre_nms_test)) {
         const delta = Array.from(corrections.subarray(4 * i, 4 * i + 4));
         const box = this.clip(this.decode(delta, boxOf(anchors[level], i), [1, 1, 1, 1]), batch);
@@ -196,15 +198,15 @@ class Detector {
 
   // Non-maximum suppression within each group. Returns the indices that stay, best first.
   batchedNms(boxes, scores, groups, threshold) {
-    const { kernels } = this,
-      order = bestFirst(scores),
-      n = order.length;
+    const { kernels } = this;
+    const order = bestFirst(scores);
+    const n = order.length;
     if (n === 0) return [];
     const grouped = [...order].sort((a, b) => groups[a] - groups[b]); // JavaScript's sort keeps the order of equals
     const starts = grouped.flatMap((i, k) => (k === 0 || groups[i] !== groups[grouped[k - 1]] ? [k] : []));
     return kernels.scratch(() => {
-      const corners = kernels.array([4, n]),
-        data = corners.data;
+      const corners = kernels.array([4, n]);
+      const data = corners.data;
       grouped.forEach((i, k) => {
         for (let c = 0; c < 4; c++) data[c * n + k] = boxes[4 * i + c];
       });
@@ -232,13 +234,13 @@ class Detector {
   // RoIs cut out of the levels that suit them: [R, size, size, C].
   pool(levels, boxes, size) {
     const {
-        kernels,
-        config: { pooler },
-      } = this,
-      count = boxes.length / 4,
-      channels = levels[0].shape[3];
-    const out = kernels.array([count, size, size, channels]),
-      each = size * size * channels;
+      kernels,
+      config: { pooler },
+    } = this;
+    const count = boxes.length / 4;
+    const channels = levels[0].shape[3];
+    const out = kernels.array([count, size, size, channels]);
+    const each = size * size * channels;
     const levelOf = Array.from({ length: count }, (_, i) => this.levelOf(boxOf(boxes, i)));
     levels.forEach((map, level) => {
       const rows = levelOf.flatMap((of, i) => (of === level ? [i] : []));
@@ -248,8 +250,8 @@ class Detector {
           rows.flatMap((i) => [0, ...boxOf(boxes, i)]),
           [rows.length, 5],
         );
-        const part = kernels.array([rows.length, size, size, channels]),
-          scale = 1 / this.strides[level];
+        const part = kernels.array([rows.length, size, size, channels]);
+        const scale = 1 / this.strides[level];
         kernels.call("roi_align", 0, 1, map, rois, scale, pooler.sampling_ratio, pooler.aligned, part);
         rows.forEach((i, k) => out.data.set(part.data.subarray(k * each, (k + 1) * each), i * each));
       });
@@ -260,10 +262,10 @@ class Detector {
   // For every RoI a logit for each class, and a correction of the box for each class.
   boxBranch(levels, boxes) {
     const {
-        layers,
-        config: { box },
-      } = this,
-      heads = "roi_heads";
+      layers,
+      config: { box },
+    } = this;
+    const heads = "roi_heads";
     const { out: pooled, levelOf } = this.pool(levels, boxes, box.pool);
     const hidden6 = layers.linear(pooled, `${heads}.box_head.fc6`, { relu: true, cells: box.pool ** 2 });
     const hidden = layers.linear(hidden6, `${heads}.box_head.fc7`, { relu: true });
@@ -274,17 +276,17 @@ class Detector {
 
   // Every class of every RoI that scores well, without duplicates within a class: the best, best first.
   boxDetections({ logits, deltas }, rois, batch) {
-    const { box, num_classes } = this.config,
-      boxes = [],
-      scores = [],
-      labels = [],
-      sources = [];
+    const { box, num_classes } = this.config;
+    const boxes = [];
+    const scores = [];
+    const labels = [];
+    const sources = [];
     for (let r = 0; r < rois.length / 4; r++) {
       const shares = softmax(logits.data.subarray(r * num_classes, (r + 1) * num_classes));
       for (let label = 1; label < num_classes; label++) {
         if (!(shares[label] > box.score_threshold)) continue;
-        const at = 4 * (r * num_classes + label),
-          delta = Array.from(deltas.data.subarray(at, at + 4));
+        const at = 4 * (r * num_classes + label);
+        const delta = Array.from(deltas.data.subarray(at, at + 4));
         const corrected = this.clip(this.decode(delta, boxOf(rois, r), box.weights), batch);
         if (Math.min(corrected[2] - corrected[0], corrected[3] - corrected[1]) < box.min_box_size) continue;
         boxes.push(...corrected);
@@ -308,12 +310,12 @@ class Detector {
   // Mask logits [D, 28, 28, K] of every box, and what leads to them.
   maskBranch(levels, boxes) {
     const {
-        layers,
-        config: { mask },
-      } = this,
-      heads = "roi_heads";
-    const { out: pooled, levelOf } = this.pool(levels, boxes, mask.pool),
-      steps = [pooled];
+      layers,
+      config: { mask },
+    } = this;
+    const heads = "roi_heads";
+    const { out: pooled, levelOf } = this.pool(levels, boxes, mask.pool);
+    const steps = [pooled];
     if (pooled.size === 0) return { steps, levelOf, logits: this.kernels.array([0, 2 * mask.pool, 2 * mask.pool, 1]) };
     mask.layers.forEach((_, i) => {
       steps.push(layers.conv2d(steps[i], `${heads}.mask_head.${i}.0`, { padding: 1, relu: true }));
@@ -324,25 +326,25 @@ class Detector {
 
   // The probability of each cell that it belongs to the object, of the detection's class: [D, 28, 28].
   maskDetections(logits, labels) {
-    const [count, height, width, classes] = logits.shape,
-      masks = this.kernels.array([count, height, width]);
-    const to = masks.data,
-      from = logits.data,
-      cells = height * width;
+    const [count, height, width, classes] = logits.shape;
+    const masks = this.kernels.array([count, height, width]);
+    const to = masks.data;
+    const from = logits.data;
+    const cells = height * width;
     for (let i = 0; i < to.length; i++) to[i] = sigmoid(from[i * classes + labels[Math.floor(i / cells)]]);
     return masks;
   }
 
   // Masks stretched over their boxes: [D, height, width].
   postprocess(masks, boxes, { height, width }) {
-    const { kernels } = this,
-      [count, rows, columns] = masks.shape;
+    const { kernels } = this;
+    const [count, rows, columns] = masks.shape;
     const pasted = kernels.zeros([count, height, width]);
     if (count === 0) return pasted;
     kernels.scratch(() => {
-      const rimmed = kernels.zeros([count, rows + 2, columns + 2]),
-        data = rimmed.data,
-        from = masks.data;
+      const rimmed = kernels.zeros([count, rows + 2, columns + 2]);
+      const data = rimmed.data;
+      const from = masks.data;
       for (let i = 0; i < count * rows; i++) {
         // a rim of zeros, so that a mask fades out at its border
         const to = (i + 2 * Math.floor(i / rows) + 1) * (columns + 2) + 1;
@@ -356,8 +358,8 @@ class Detector {
 
 // The largest number of 32 bits that is not above a threshold: so `>` decides as it would in 64 bits.
 function roundedDown(threshold) {
-  const bits = new Int32Array([0]),
-    number = new Float32Array(bits.buffer);
+  const bits = new Int32Array([0]);
+  const number = new Float32Array(bits.buffer);
   number[0] = threshold;
   if (number[0] > threshold) bits[0] -= 1;
   return number[0];

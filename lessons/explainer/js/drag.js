@@ -30,8 +30,8 @@ const CURSORS = {
 
 // The SVG of what can be held: an area for the body, one for each edge and corner, and a small square at each corner.
 function handles([x1, y1, x2, y2]) {
-  const reach = Math.min(6, (x2 - x1) / 4, (y2 - y1) / 4),
-    out = 4;
+  const reach = Math.min(6, (x2 - x1) / 4, (y2 - y1) / 4);
+  const out = 4;
   const areas = {
     body: [x1, y1, x2, y2],
     left: [x1 - out, y1, x1 + reach, y2],
@@ -68,8 +68,8 @@ function handles([x1, y1, x2, y2]) {
 
 // The region with some of its numbers moved by a step, within the map and not too small.
 function moved(region, hold, [dx, dy]) {
-  const [, height, width] = app.found.features.levels[0].shape,
-    limits = [4 * width, 4 * height];
+  const [, height, width] = app.found.features.levels[0].shape;
+  const limits = [4 * width, 4 * height];
   let steps = [dx, dy];
   if (hold === "body") steps = steps.map((step, k) => Math.min(Math.max(step, -region[k]), limits[k] - region[k + 2]));
   region = region.map((value, i) => Math.min(Math.max(value, i < 2 ? 0 : LEAST), limits[i % 2] - (i < 2 ? LEAST : 0)));
@@ -107,8 +107,8 @@ for (const frame of [lab.picture, lab.pool, lab.align]) {
     const step = ARROWS[event.key];
     if (!step || event.ctrlKey || event.metaKey) return;
     event.preventDefault();
-    const size = event.shiftKey ? 0.1 : 1,
-      hold = event.altKey ? "bottom-right" : "body";
+    const size = event.shiftKey ? 0.1 : 1;
+    const hold = event.altKey ? "bottom-right" : "body";
     app.set({
       roi: moved(
         regionOf(app.found, app.state),
@@ -156,10 +156,10 @@ app.part(["object", "level", "roi", "bins", "ratio", "aligned", "bin", "roiChann
 let sweeping = false;
 function sweep() {
   if (sweeping) return;
-  const start = regionOf(app.found, app.state),
-    length = 2 * strideOf(app.state),
-    steps = 120,
-    [, , width] = app.found.features.levels[0].shape;
+  const start = regionOf(app.found, app.state);
+  const length = 2 * strideOf(app.state);
+  const steps = 120;
+  const [, , width] = app.found.features.levels[0].shape;
   const direction = start[2] + length <= 4 * width ? 1 : -1;
   let k = 0;
   const step = () => {

@@ -4,11 +4,11 @@
 
 // The package's colours (tinymrcnn/draw/overlay.py), which people with any kind of colour vision tell apart.
 const CLASS_COLOURS = ["#777777", "#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#0072b2"];
-const POOL = "#b84a00",
-  ALIGN = "#0067a3",
-  INK = "#22262b";
-const BLUE = [0, 90, 156],
-  ORANGE = [201, 84, 0];
+const POOL = "#b84a00";
+const ALIGN = "#0067a3";
+const INK = "#22262b";
+const BLUE = [0, 90, 156];
+const ORANGE = [201, 84, 0];
 
 const rgbOf = (colour) => [1, 3, 5].map((i) => parseInt(colour.slice(i, i + 2), 16));
 
@@ -22,16 +22,16 @@ const percent = (share) => `${Math.round(100 * share)} %`;
 
 // White for 0, blue above, orange below; `largest` is the deepest.
 function diverging(value, largest) {
-  const share = Math.min(Math.abs(value) / (largest || 1), 1),
-    end = value < 0 ? ORANGE : BLUE;
+  const share = Math.min(Math.abs(value) / (largest || 1), 1);
+  const end = value < 0 ? ORANGE : BLUE;
   return end.map((channel) => 255 + (channel - 255) * share);
 }
 
 // One channel of a map [N, H, W, C] as pixels.
 function channelPixels(map, channel, image = 0, shown = null) {
-  const [, height, width, channels] = map.shape,
-    data = map.data,
-    pixels = new Uint8ClampedArray(4 * height * width);
+  const [, height, width, channels] = map.shape;
+  const data = map.data;
+  const pixels = new Uint8ClampedArray(4 * height * width);
   const first = image * height * width * channels + channel;
   let largest = shown;
   if (largest === null) {
@@ -54,8 +54,8 @@ function picturePixels({ height, width, pixels: numbers }, lighter = 0) {
 
 // Numbers in 0..1 as pixels from white to a colour.
 function sharePixels(shares, height, width, colour = "#005a9c") {
-  const end = rgbOf(colour),
-    pixels = new Uint8ClampedArray(4 * height * width);
+  const end = rgbOf(colour);
+  const pixels = new Uint8ClampedArray(4 * height * width);
   for (let i = 0; i < height * width; i++) pixels.set([...end.map((c) => 255 + (c - 255) * shares[i]), 255], 4 * i);
   return { height, width, pixels };
 }
@@ -103,8 +103,8 @@ class Frame {
       return [Math.min(Math.max(column, 0), columns - 1), Math.min(Math.max(row, 0), rows - 1)];
     };
     const byPointer = (event) => {
-      const [x, y] = this.point(event),
-        [columns, rows] = grid();
+      const [x, y] = this.point(event);
+      const [columns, rows] = grid();
       set(within([Math.floor((x / this.size[0]) * columns), Math.floor((y / this.size[1]) * rows)]));
     };
     this.element.tabIndex = 0;
@@ -159,10 +159,10 @@ function dot(x, y, radius, fill, others = {}) {
 
 // A name on a ground of its own colour, above a box or just inside of it, and left of `limit`.
 function label(box, words, colour, size, limit) {
-  const height = 1.25 * size,
-    width = 0.47 * size * words.length + 0.5 * size;
-  const x = Math.max(0, Math.min(box[0], limit - width)),
-    y = box[1] >= height ? box[1] - height : Math.max(0, box[1]);
+  const height = 1.25 * size;
+  const width = 0.47 * size * words.length + 0.5 * size;
+  const x = Math.max(0, Math.min(box[0], limit - width));
+  const y = box[1] >= height ? box[1] - height : Math.max(0, box[1]);
   return `<rect ${attributes({ x, y, width, height, fill: colour })}/><text ${attributes({
     x: x + 0.25 * size,
     y: y + 0.95 * size,
@@ -174,19 +174,22 @@ function label(box, words, colour, size, limit) {
 
 // Tables and sums for the answers
 
+const swatch = (colour) => `<span class="swatch" style="background:${colour}"></span>`;
+
 function table(head, rows) {
   const one = (cell, tag) =>
     String(cell).includes(" + ") ? `<${tag} class="wraps">${cell}</${tag}>` : `<${tag}>${cell}</${tag}>`;
   const row = (cells, tag) => `<tr>${cells.map((cell) => one(cell, tag)).join("")}</tr>`;
-  return `<div class="scroll"><table>${head.length ? row(head, "th") : ""}${rows.map((cells) => row(cells, "td")).join("")}</table></div>`;
+  const lines = [head.length ? row(head, "th") : "", ...rows.map((cells) => row(cells, "td"))];
+  return `<div class="scroll"><table>${lines.join("")}</table></div>`;
 }
 
 // values: rows of numbers, coloured as in the maps. strong: the [row, column] that is set off.
 function numberGrid(values, strong = null, digits = 2) {
   const largest = Math.max(1e-9, ...values.flat().map(Math.abs));
   const cell = (value, i, j) => {
-    const [r, g, b] = diverging(value, 2 * largest),
-      chosen = strong && strong[0] === i && strong[1] === j;
+    const [r, g, b] = diverging(value, 2 * largest);
+    const chosen = strong && strong[0] === i && strong[1] === j;
     const text = chosen ? `<strong>${number(value, digits)}</strong>` : number(value, digits);
     return `<td style="background:rgb(${r},${g},${b})${chosen ? ";outline:2px solid #22262b" : ""}">${text}</td>`;
   };

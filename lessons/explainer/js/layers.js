@@ -5,9 +5,9 @@
 // The numbers of 16 bits (IEEE half precision) in a Uint16Array, as Float32Array.
 function fromFloat16(halves) {
   return Float32Array.from(halves, (half) => {
-    const sign = half & 0x8000 ? -1 : 1,
-      exponent = (half >> 10) & 31,
-      fraction = half & 1023;
+    const sign = half & 0x8000 ? -1 : 1;
+    const exponent = (half >> 10) & 31;
+    const fraction = half & 1023;
     if (exponent === 0) return sign * fraction * 2 ** -24;
     if (exponent === 31) return fraction ? NaN : sign * Infinity;
     return sign * (1024 + fraction) * 2 ** (exponent - 25);
@@ -64,11 +64,11 @@ class Layers {
   // The filters of a convolution, (O, C, h, w), as the matrix (h w C, O) of im2col, and transformed for Winograd.
   filters(layer) {
     return this.once(layer, () => {
-      const { kernels } = this,
-        { shape, numbers } = this.weights[`${layer}.weight`];
+      const { kernels } = this;
+      const { shape, numbers } = this.weights[`${layer}.weight`];
       const [outputs, channels, height, width] = shape;
-      const matrix = kernels.array([height * width * channels, outputs]),
-        data = matrix.data;
+      const matrix = kernels.array([height * width * channels, outputs]);
+      const data = matrix.data;
       for (let o = 0, i = 0; o < outputs; o++) {
         for (let c = 0; c < channels; c++) {
           for (let k = 0; k < height * width; k++, i++) data[(k * channels + c) * outputs + o] = numbers[i];
@@ -93,16 +93,16 @@ class Layers {
   }
 
   conv2d(x, layer, { stride = 1, padding = 0, relu = false } = {}) {
-    const filters = this.filters(layer),
-      { kernels } = this;
-    const [n, h, w, channels] = x.shape,
-      {
-        outputs,
-        kernel: [kh, kw],
-      } = filters;
+    const filters = this.filters(layer);
+    const { kernels } = this;
+    const [n, h, w, channels] = x.shape;
+    const {
+      outputs,
+      kernel: [kh, kw],
+    } = filters;
     const size = [Math.floor((h + 2 * padding - kh) / stride) + 1, Math.floor((w + 2 * padding - kw) / stride) + 1];
-    const out = kernels.array([n, ...size, outputs]),
-      rows = n * size[0] * size[1];
+    const out = kernels.array([n, ...size, outputs]);
+    const rows = n * size[0] * size[1];
     if (filters.transformed && stride === 1 && rows >= 256) {
       this.winograd(x, filters, padding, relu, out);
       return out;
@@ -123,24 +123,24 @@ class Layers {
 
   // tinymrcnn/ops/winograd.py: 4x4 outputs at a time, from 6x6 inputs, by 36 products instead of 144.
   winograd(x, filters, padding, relu, out) {
-    const { kernels } = this,
-      { channels, outputs, transformed } = filters,
-      [n, height, width] = out.shape;
-    const tilesH = Math.ceil(height / 4),
-      tilesW = Math.ceil(width / 4),
-      rows = n * tilesH;
+    const { kernels } = this;
+    const { channels, outputs, transformed } = filters;
+    const [n, height, width] = out.shape;
+    const tilesH = Math.ceil(height / 4);
+    const tilesW = Math.ceil(width / 4);
+    const rows = n * tilesH;
     const most = Math.max(128, Math.floor((1 << 18) / (36 * Math.max(channels, outputs))));
     const step = Math.max(1, Math.min(rows, Math.floor(most / tilesW)));
     kernels.scratch(() => {
       for (let first = 0; first < rows; first += step) {
         const count = Math.min(step, rows - first) * tilesW;
         kernels.scratch(() => {
-          const tiles = kernels.array([count, 36, channels]),
-            products = kernels.array([count, 36, outputs]);
+          const tiles = kernels.array([count, 36, channels]);
+          const products = kernels.array([count, 36, outputs]);
           kernels.call("winograd_input", x, tiles, first, tilesH, tilesW, padding);
           for (let e = 0; e < 36; e++) {
-            const a = tiles.from(e * channels),
-              b = transformed.from(e * channels * outputs);
+            const a = tiles.from(e * channels);
+            const b = transformed.from(e * channels * outputs);
             this.product(a, b, products.from(e * outputs), count, channels, outputs, 36 * channels, 36 * outputs);
           }
           kernels.call("winograd_output", products, out, first, tilesH, tilesW, filters.bias, relu ? 0 : -Infinity);
@@ -152,10 +152,10 @@ class Layers {
   // The filters (C, O, h, w) of a transposed convolution as the matrix (C, h w O).
   transposedFilters(layer) {
     return this.once(layer, () => {
-      const { shape, numbers } = this.weights[`${layer}.weight`],
-        [channels, outputs, height, width] = shape;
-      const matrix = this.kernels.array([channels, height * width * outputs]),
-        data = matrix.data;
+      const { shape, numbers } = this.weights[`${layer}.weight`];
+      const [channels, outputs, height, width] = shape;
+      const matrix = this.kernels.array([channels, height * width * outputs]);
+      const data = matrix.data;
       const cells = height * width;
       for (let c = 0, i = 0; c < channels; c++) {
         for (let o = 0; o < outputs; o++) {
@@ -167,16 +167,16 @@ class Layers {
   }
 
   convTranspose2d(x, layer, { stride, relu = false }) {
-    const { kernels } = this,
-      {
-        matrix,
-        outputs,
-        kernel: [kh, kw],
-        bias,
-      } = this.transposedFilters(layer);
-    const [n, h, w, channels] = x.shape,
-      rows = n * h * w,
-      wide = kh * kw * outputs;
+    const { kernels } = this;
+    const {
+      matrix,
+      outputs,
+      kernel: [kh, kw],
+      bias,
+    } = this.transposedFilters(layer);
+    const [n, h, w, channels] = x.shape;
+    const rows = n * h * w;
+    const wide = kh * kw * outputs;
     const out = kernels.zeros([n, (h - 1) * stride + kh, (w - 1) * stride + kw, outputs]);
     kernels.scratch(() => {
       const columns = kernels.array([rows, wide]);
@@ -187,17 +187,17 @@ class Layers {
     return out;
   }
 
-  // The weight (O, I) of a fully connected layer as the matrix (I, O). cells: where the inputs are the flattened grid of
-  // a RoI, its number of cells: the weights come channel by channel, our arrays cell by cell.
+  // The weight (O, I) of a fully connected layer as the matrix (I, O). cells: where the inputs are the flattened grid
+  // of a RoI, its number of cells: the weights come channel by channel, our arrays cell by cell.
   matrix(layer, cells = 1) {
     return this.once(layer, () => {
       const {
         shape: [outputs, inputs],
         numbers,
       } = this.weights[`${layer}.weight`];
-      const matrix = this.kernels.array([inputs, outputs]),
-        data = matrix.data,
-        channels = inputs / cells;
+      const matrix = this.kernels.array([inputs, outputs]);
+      const data = matrix.data;
+      const channels = inputs / cells;
       for (let o = 0, i = 0; o < outputs; o++) {
         for (let c = 0; c < channels; c++) {
           for (let k = 0; k < cells; k++, i++) data[(k * channels + c) * outputs + o] = numbers[i];
@@ -208,8 +208,8 @@ class Layers {
   }
 
   linear(x, layer, { relu = false, cells = 1 } = {}) {
-    const { matrix, inputs, outputs, bias } = this.matrix(layer, cells),
-      rows = x.size / inputs;
+    const { matrix, inputs, outputs, bias } = this.matrix(layer, cells);
+    const rows = x.size / inputs;
     const out = this.kernels.array([rows, outputs]);
     this.product(x, matrix, out, rows, inputs, outputs);
     if (rows) this.kernels.call("finish", out, bias, relu ? 0 : -Infinity);
@@ -229,11 +229,11 @@ class Layers {
   }
 
   batchNorm(x, layer) {
-    const out = this.kernels.array(x.shape),
-      channels = x.shape[3],
-      rows = x.size / channels;
-    const matrices = [x, out].map((map) => map.reshape(rows, channels)),
-      [scale, shift] = this.scaleAndShift(layer);
+    const out = this.kernels.array(x.shape);
+    const channels = x.shape[3];
+    const rows = x.size / channels;
+    const matrices = [x, out].map((map) => map.reshape(rows, channels));
+    const [scale, shift] = this.scaleAndShift(layer);
     this.kernels.call("scale_and_shift", matrices[0], scale, shift, matrices[1]);
     return out;
   }
@@ -251,8 +251,8 @@ class Layers {
   }
 
   maxPool(x, kernel, stride, padding) {
-    const [n, h, w, channels] = x.shape,
-      size = [h, w].map((side) => Math.floor((side + 2 * padding - kernel) / stride) + 1);
+    const [n, h, w, channels] = x.shape;
+    const size = [h, w].map((side) => Math.floor((side + 2 * padding - kernel) / stride) + 1);
     const out = this.kernels.array([n, ...size, channels]);
     this.kernels.scratch(() => {
       const taken = this.kernels.array(out.shape, "int32");
@@ -263,17 +263,17 @@ class Layers {
 
   // x plus a coarser map, enlarged to the size of x: each cell takes the cell that it lies in.
   addEnlarged(x, coarse) {
-    const [n, h, w, channels] = x.shape,
-      [, h2, w2] = coarse.shape;
-    const out = this.kernels.array(x.shape),
-      to = out.data,
-      from = x.data,
-      above = coarse.data;
+    const [n, h, w, channels] = x.shape;
+    const [, h2, w2] = coarse.shape;
+    const out = this.kernels.array(x.shape);
+    const to = out.data;
+    const from = x.data;
+    const above = coarse.data;
     for (let image = 0, i = 0; image < n; image++) {
       for (let y = 0; y < h; y++) {
         for (let z = 0; z < w; z++) {
-          const row = image * h2 + Math.floor((y * h2) / h),
-            cell = (row * w2 + Math.floor((z * w2) / w)) * channels;
+          const row = image * h2 + Math.floor((y * h2) / h);
+          const cell = (row * w2 + Math.floor((z * w2) / w)) * channels;
           for (let c = 0; c < channels; c++, i++) to[i] = from[i] + above[cell + c];
         }
       }

@@ -118,8 +118,8 @@ class Kernels {
     if (`${array.kind} ${array.shape.length}` !== kind) {
       throw new Error(`A kernel takes ${kind} dimensions, not ${array.kind} [${array.shape}].`);
     }
-    const bytes = KINDS[array.kind].BYTES_PER_ELEMENT,
-      strides = [];
+    const bytes = KINDS[array.kind].BYTES_PER_ELEMENT;
+    const strides = [];
     array.shape.reduceRight((stride, length, i) => {
       strides[i] = stride;
       return stride * length;
@@ -142,8 +142,8 @@ class Kernels {
 
   // np.empty within a kernel: a record whose fourth field is the address of the memory. call() forgets both.
   allocateForNumba(size) {
-    const record = this.reserve(48),
-      at = this.reserve(size);
+    const record = this.reserve(48);
+    const at = this.reserve(size);
     new DataView(this.memory.buffer).setUint32(record + 16, at, true);
     return record;
   }

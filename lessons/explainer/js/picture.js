@@ -19,8 +19,8 @@ const paint = { tool: "look", colour: PAINTS[0][0], undo: [], cursor: null, turn
 
 // The sheet's pixels as numbers in 0..1, and off to the network with them.
 function detectSheet() {
-  const { width, height } = sheet,
-    bytes = paper.getImageData(0, 0, width, height).data;
+  const { width, height } = sheet;
+  const bytes = paper.getImageData(0, 0, width, height).data;
   const pixels = new Float32Array(3 * width * height);
   for (let i = 0; i < width * height; i++)
     for (let c = 0; c < 3; c++) pixels[3 * i + c] = Math.fround(bytes[4 * i + c] / 255);
@@ -59,7 +59,7 @@ async function openPhotograph(file) {
     app.set({ picture: -1, object: 0 });
     drawImage(image, Math.max(32, Math.round(image.width * scale)), Math.max(32, Math.round(image.height * scale)));
   } catch {
-    $("stage-status").textContent = `The browser cannot read “${file.name}” as a picture. Try a JPEG or a PNG file.`;
+    $("stage-status").textContent = `“${file.name}” cannot be read as a picture. Try a JPEG or a PNG file.`;
   }
 }
 
@@ -82,13 +82,13 @@ function emptySheet() {
 
 // The outline of a shape around (x, y).
 function outline(tool, x, y, radius, turn) {
-  const path = new Path2D(),
-    corners = { square: 4, triangle: 3, star: 10 }[tool];
+  const path = new Path2D();
+  const corners = { square: 4, triangle: 3, star: 10 }[tool];
   if (!corners) path.arc(x, y, radius, 0, 2 * Math.PI);
   if (tool === "ring") path.arc(x, y, 0.6 * radius, 0, 2 * Math.PI);
   for (let i = 0; i < (corners || 0); i++) {
-    const angle = turn + (2 * Math.PI * i) / corners,
-      r = tool === "star" && i % 2 ? 0.45 * radius : radius;
+    const angle = turn + (2 * Math.PI * i) / corners;
+    const r = tool === "star" && i % 2 ? 0.45 * radius : radius;
     path.lineTo(x + r * Math.cos(angle), y + r * Math.sin(angle));
   }
   return path;
@@ -140,8 +140,8 @@ function makeStage() {
       last = null;
     });
   stage.element.addEventListener("keydown", (event) => {
-    const step = ARROWS[event.key],
-      cursor = paint.cursor || [sheet.width / 2, sheet.height / 2];
+    const step = ARROWS[event.key];
+    const cursor = paint.cursor || [sheet.width / 2, sheet.height / 2];
     if (step && paint.tool === "look") nextObject(step[0] + step[1]);
     else if (step) paint.cursor = [cursor[0] + 4 * step[0], cursor[1] + 4 * step[1]];
     else if (event.key === " " && paint.tool !== "look") {
@@ -170,16 +170,16 @@ function chooseTool(tool) {
 }
 
 function chooseAt([x, y]) {
-  const { pasted, picture } = app.found,
-    area = picture.height * picture.width,
-    p = Math.floor(y) * picture.width + Math.floor(x);
+  const { pasted, picture } = app.found;
+  const area = picture.height * picture.width;
+  const p = Math.floor(y) * picture.width + Math.floor(x);
   const under = shownObjects(app.found, app.state).find((i) => pasted.data[i * area + p] >= 0.5);
   if (under !== undefined) app.set({ object: under, drawn: "" });
 }
 
 function nextObject(step) {
-  const shown = shownObjects(app.found, app.state),
-    place = shown.indexOf(chosenObject(app.found, app.state)) + step;
+  const shown = shownObjects(app.found, app.state);
+  const place = shown.indexOf(chosenObject(app.found, app.state)) + step;
   if (shown.length) app.set({ object: shown[(place + shown.length) % shown.length], drawn: "" });
 }
 
@@ -221,7 +221,7 @@ function makeControls() {
   );
   const colours = PAINTS.map(([colour, name]) => [
     name,
-    `<span class="swatch" style="background:${colour}"></span>`,
+    swatch(colour),
     () => {
       paint.colour = colour;
     },
@@ -252,12 +252,12 @@ const shownObjects = ({ detections }, { score }) =>
 const nameOf = ({ detections }, i) => `${CLASSES[detections.labels[i]]} ${number(detections.scores[i])}`;
 
 function showStage(found, state) {
-  const { picture, detections, pasted } = found,
-    { height, width } = picture,
-    shown = shownObjects(found, state);
-  const view = picturePixels(picture),
-    masks = pasted.data,
-    area = height * width;
+  const { picture, detections, pasted } = found;
+  const { height, width } = picture;
+  const shown = shownObjects(found, state);
+  const view = picturePixels(picture);
+  const masks = pasted.data;
+  const area = height * width;
   if ($("show-masks").checked) {
     for (const i of [...shown].reverse()) {
       const colour = rgbOf(CLASS_COLOURS[detections.labels[i]]);
@@ -268,17 +268,17 @@ function showStage(found, state) {
     }
   }
   stage.paint(view);
-  const chosen = chosenObject(found, state),
-    lines = [...shown].reverse().map((i) => {
-      const box = boxOf(detections.boxes, i),
-        colour = CLASS_COLOURS[detections.labels[i]];
-      return [
-        outlined(box, { stroke: colour, width: i === chosen ? 4 : 2 }),
-        label(box, nameOf(found, i), colour, width / 26, width),
-      ];
-    });
-  const boxes = lines.map(([box]) => box),
-    names = lines.map(([, name]) => name);
+  const chosen = chosenObject(found, state);
+  const lines = [...shown].reverse().map((i) => {
+    const box = boxOf(detections.boxes, i);
+    const colour = CLASS_COLOURS[detections.labels[i]];
+    return [
+      outlined(box, { stroke: colour, width: i === chosen ? 4 : 2 }),
+      label(box, nameOf(found, i), colour, width / 26, width),
+    ];
+  });
+  const boxes = lines.map(([box]) => box);
+  const names = lines.map(([, name]) => name);
   const cursor = paint.cursor ? dot(...paint.cursor, 1.5, "none", { stroke: "#000", "stroke-width": 0.7 }) : "";
   stage.draw($("show-boxes").checked ? [boxes, names] : [], cursor);
   const count = shown.length === 1 ? "1 object" : `${shown.length || "No"} objects`;
@@ -286,16 +286,16 @@ function showStage(found, state) {
 }
 
 function showObjects(found, state) {
-  const shown = shownObjects(found, state),
-    chosen = chosenObject(found, state);
-  const list = $("objects"),
-    hadFocus = list.contains(document.activeElement);
+  const shown = shownObjects(found, state);
+  const chosen = chosenObject(found, state);
+  const list = $("objects");
+  const hadFocus = list.contains(document.activeElement);
   list.textContent = shown.length ? "" : "No object has such a score. Choose another picture, or a lower score.";
   pressed(
     list,
     shown.map((i) => [
       nameOf(found, i),
-      `<span class="swatch" style="background:${CLASS_COLOURS[found.detections.labels[i]]}"></span>${nameOf(found, i)}`,
+      `${swatch(CLASS_COLOURS[found.detections.labels[i]])}${nameOf(found, i)}`,
       () => app.set({ object: i, drawn: "" }),
     ]),
     (k) => shown[k] === chosen,

@@ -2,13 +2,14 @@
 
 "use strict";
 
-const proposalsFrame = new Frame("proposals"),
-  nmsFrame = new Frame("nms");
+const proposalsFrame = new Frame("proposals");
+const nmsFrame = new Frame("nms");
 const LEVEL_COLOURS = ["#0072b2", "#d55e00", "#009e73", "#b3247a"];
 
 function showProposals(found) {
-  const { proposals, picture } = found,
-    least = Number($("proposal-score").value) / 100;
+  const { proposals, picture } = found;
+  const least = Number($("proposal-score").value) / 100;
+  const { rpn } = app.detector.config;
   const above = proposals.kept.filter((i) => sigmoid(proposals.candidates.scores[i]) >= least);
   proposalsFrame.paint(picturePixels(picture, 0.35));
   proposalsFrame.draw(
@@ -24,7 +25,7 @@ function showProposals(found) {
   $("proposal-score-out").textContent = percent(least);
   const total = found.rpn.anchors.reduce((sum, level) => sum + level.length / 4, 0);
   const ofLevel = LEVELS.map((name, level) => [
-    `<span class="swatch" style="background:${LEVEL_COLOURS[level]}"></span> P${name}`,
+    `${swatch(LEVEL_COLOURS[level])} P${name}`,
     found.rpn.anchors[level].length / 4,
     proposals.candidates.levels.filter((l) => l === level).length,
     proposals.kept.filter((i) => proposals.candidates.levels[i] === level).length,
@@ -33,7 +34,8 @@ function showProposals(found) {
   $("proposals-readout").innerHTML =
     `<p><strong>${above.length}</strong> of ${proposals.kept.length} proposals are above ${percent(least)}.</p>
     ${table(["level", "anchors", "best", "proposals", "shown"], ofLevel)}
-    <p>Of ${total.toLocaleString("en")} anchors at most 500 of each level are kept as the best, then those that no better one covers, then the best 250 of all levels.</p>`;
+    <p>Of ${total} anchors at most ${rpn.pre_nms_test} of each level are kept as the best, then those
+      that no better one covers, then the best ${rpn.post_nms_test} of all levels.</p>`;
 }
 
 $("proposal-score").addEventListener("input", () => {
@@ -46,9 +48,9 @@ app.part([], showProposals);
 const walk = { list: null, looked: 0, kept: [], dropped: new Map(), last: "" };
 
 function nmsLists(found) {
-  const lists = [],
-    { candidates } = found.detections,
-    { candidates: proposed } = found.proposals;
+  const lists = [];
+  const { candidates } = found.detections;
+  const { candidates: proposed } = found.proposals;
   CLASSES.forEach((name, label) => {
     const rows = candidates.labels.flatMap((of, i) => (of === label ? [i] : []));
     if (rows.length)
@@ -87,8 +89,8 @@ function startWalk() {
 
 // Looks at the next box: kept, unless a kept one overlaps it too much.
 function stepWalk() {
-  const { list } = walk,
-    i = walk.looked;
+  const { list } = walk;
+  const i = walk.looked;
   if (!list || i >= list.boxes.length) return false;
   walk.looked += 1;
   const overlaps = walk.kept.map((k) => [k, overlap(app.detector.kernels, list.boxes[k], list.boxes[i])]);
@@ -101,19 +103,22 @@ function stepWalk() {
   else if (!overlaps.length) walk.last = `${box} <strong>kept</strong>, the best of all.`;
   else {
     const [k, most] = overlaps.reduce((a, b) => (b[1] > a[1] ? b : a));
-    walk.last = `${box} <strong>kept</strong>. ${most > 0 ? iouInNumbers(list.boxes[k], list.boxes[i], k + 1) : "It overlaps no kept box."}`;
+    const why = most > 0 ? iouInNumbers(list.boxes[k], list.boxes[i], k + 1) : "It overlaps no kept box.";
+    walk.last = `${box} <strong>kept</strong>. ${why}`;
   }
   return true;
 }
 
 function iouInNumbers(a, b, name) {
   const area = (box) => (box[2] - box[0]) * (box[3] - box[1]);
-  const wide = Math.max(0, Math.min(a[2], b[2]) - Math.max(a[0], b[0])),
-    high = Math.max(0, Math.min(a[3], b[3]) - Math.max(a[1], b[1]));
-  const shared = wide * high,
-    iou = shared / (area(a) + area(b) - shared),
-    sign = iou > app.state.threshold ? "&gt;" : "≤";
-  return `With box ${name} it shares ${number(shared, 0)} pixels of ${number(area(a), 0)} + ${number(area(b), 0)} − ${number(shared, 0)}: IoU ${number(iou)} ${sign} ${number(app.state.threshold)}.`;
+  const wide = Math.max(0, Math.min(a[2], b[2]) - Math.max(a[0], b[0]));
+  const high = Math.max(0, Math.min(a[3], b[3]) - Math.max(a[1], b[1]));
+  const shared = wide * high;
+  const iou = shared / (area(a) + area(b) - shared);
+  const sign = iou > app.state.threshold ? "&gt;" : "≤";
+  const [first, second, both] = [area(a), area(b), shared].map((value) => number(value, 0));
+  return `With box ${name} it shares ${both} pixels of ${first} + ${second} − ${both}:
+    IoU ${number(iou)} ${sign} ${number(app.state.threshold)}.`;
 }
 
 function showWalk() {
@@ -145,12 +150,12 @@ function showWalk() {
 }
 
 app.part([], (found) => {
-  const lists = nmsLists(found),
-    select = $("nms-list"),
-    before = select.selectedIndex;
+  const lists = nmsLists(found);
+  const select = $("nms-list");
+  const before = select.selectedIndex;
   select.innerHTML = lists.map(({ name }) => `<option>${name}</option>`).join("");
-  const detections = lists.filter(({ threshold }) => threshold === 0.5),
-    largest = Math.max(...detections.map(({ boxes }) => boxes.length));
+  const detections = lists.filter(({ threshold }) => threshold === 0.5);
+  const largest = Math.max(...detections.map(({ boxes }) => boxes.length));
   select.selectedIndex =
     before >= 0 && before < lists.length
       ? before

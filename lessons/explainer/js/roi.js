@@ -9,7 +9,6 @@ const lab = {
   found: null,
 };
 const results = { pool: new Frame("bins-pool"), align: new Frame("bins-align") };
-const trace = { points: [], for: "", size: [600, 270] };
 
 const strideOf = (state) => 4 << state.level;
 
@@ -17,8 +16,8 @@ const strideOf = (state) => 4 << state.level;
 function regionOf(found, state) {
   const numbers = numbersOf(state.roi);
   if (numbers.length === 4 && numbers.every(Number.isFinite)) return moved(numbers, "bottom-right", [0, 0]);
-  const i = chosenObject(found, state),
-    { width, height } = found.picture;
+  const i = chosenObject(found, state);
+  const { width, height } = found.picture;
   const box =
     i < 0 ? [0.3 * width, 0.3 * height, 0.7 * width, 0.7 * height] : Array.from(boxOf(found.detections.boxes, i));
   return box.map((value) => Math.round(10 * value) / 10);
@@ -26,15 +25,15 @@ function regionOf(found, state) {
 
 // Both operators on the region: [bins, bins, channels] each.
 function poolRegion(found, state, region = regionOf(found, state)) {
-  const { kernels } = app.detector,
-    map = found.features.levels[state.level],
-    { bins } = state,
-    channels = map.shape[3];
+  const { kernels } = app.detector;
+  const map = found.features.levels[state.level];
+  const { bins } = state;
+  const channels = map.shape[3];
   return kernels.scratch(() => {
-    const rois = kernels.arrayOf([0, ...region], [1, 5]),
-      scale = 1 / strideOf(state);
-    const out = kernels.array([1, bins, bins, channels]),
-      places = kernels.array(out.shape, "int32");
+    const rois = kernels.arrayOf([0, ...region], [1, 5]);
+    const scale = 1 / strideOf(state);
+    const out = kernels.array([1, bins, bins, channels]);
+    const places = kernels.array(out.shape, "int32");
     kernels.call("roi_pool", 0, 1, map, rois, scale, out, places);
     const pool = out.data.slice();
     kernels.call("roi_align", 0, 1, map, rois, scale, state.ratio, state.aligned, out);
@@ -45,34 +44,34 @@ function poolRegion(found, state, region = regionOf(found, state)) {
 const chosenBin = (state) => cellOf(state.bin, [state.bins, state.bins]);
 
 function showLab(found, state) {
-  const { kernels } = app.detector,
-    region = regionOf(found, state),
-    stride = strideOf(state),
-    scale = 1 / stride;
-  const map = found.features.levels[state.level],
-    [, height, width, channels] = map.shape,
-    { bins } = state;
-  const bin = chosenBin(state),
-    channel = state.roiChannel,
-    values = poolRegion(found, state, region);
+  const { kernels } = app.detector;
+  const region = regionOf(found, state);
+  const stride = strideOf(state);
+  const scale = 1 / stride;
+  const map = found.features.levels[state.level];
+  const [, height, width, channels] = map.shape;
+  const { bins } = state;
+  const bin = chosenBin(state);
+  const channel = state.roiChannel;
+  const values = poolRegion(found, state, region);
   paintLab(found, state, map);
   lab.picture.draw(outlined(region, { width: 2.5 }), handles(region));
 
   // RoIPool: each bin's whole cells. Neighbouring bins may share some, so they are drawn a little smaller
-  const columns = poolAxis(kernels, region[0], region[2], scale, bins, width),
-    rows = poolAxis(kernels, region[1], region[3], scale, bins, height);
-  const inset = 0.06 * stride,
-    cellsOf = ([left, right], [top, bottom], d) => [
-      left * stride + d,
-      top * stride + d,
-      right * stride - d,
-      bottom * stride - d,
-    ];
+  const columns = poolAxis(kernels, region[0], region[2], scale, bins, width);
+  const rows = poolAxis(kernels, region[1], region[3], scale, bins, height);
+  const inset = 0.06 * stride;
+  const cellsOf = ([left, right], [top, bottom], d) => [
+    left * stride + d,
+    top * stride + d,
+    right * stride - d,
+    bottom * stride - d,
+  ];
   const cells = rows.map((row) =>
     columns.map((column) => rectangle(cellsOf(column, row, inset), { stroke: POOL, width: 1 })),
   );
-  const pooled = poolBin(map, columns[bin[0]], rows[bin[1]], channel),
-    binCells = cellsOf(columns[bin[0]], rows[bin[1]], 0);
+  const pooled = poolBin(map, columns[bin[0]], rows[bin[1]], channel);
+  const binCells = cellsOf(columns[bin[0]], rows[bin[1]], 0);
   lab.pool.draw(
     outlined(region, { width: 1.5, dash: "5 4" }),
     cells,
@@ -86,8 +85,8 @@ function showLab(found, state) {
   const down = alignAxis(kernels, region[1], region[3], scale, bins, state.ratio, state.aligned);
   const boxIn = (column, row) => [draw(column.start), draw(row.start), draw(column.end), draw(row.end)];
   const boxes = down.map((row) => across.map((column) => rectangle(boxIn(column, row), { stroke: ALIGN, width: 1 })));
-  const samples = alignBin(kernels, map, across[bin[0]], down[bin[1]], channel),
-    reach = (width * stride) / 130;
+  const samples = alignBin(kernels, map, across[bin[0]], down[bin[1]], channel);
+  const reach = (width * stride) / 130;
   const big = samples.map(({ x, y }) =>
     dot(draw(x), draw(y), reach, ALIGN, { stroke: "#fff", "stroke-width": reach / 3 }),
   );
@@ -108,13 +107,13 @@ function showLab(found, state) {
   showBins(values, bins, bin, channel, channels);
   $("pool-readout").innerHTML = explainPool(pooled, values, bin, bins, channel, channels);
   $("align-readout").innerHTML = explainAlign(samples, state.aligned);
-  lay(region, state, values, bin, channel, channels, pooled);
+  leaveTrace(region, state, values, bin, channels, pooled);
 }
 
 // The picture and the map behind the lines, anew only when they are others.
 function paintLab(found, state, map) {
-  const stride = strideOf(state),
-    view = [map.shape[2] * stride, map.shape[1] * stride];
+  const stride = strideOf(state);
+  const view = [map.shape[2] * stride, map.shape[1] * stride];
   if (lab.found === found && lab.level === state.level && lab.channel === state.roiChannel) return;
   Object.assign(lab, { found, level: state.level, channel: state.roiChannel });
   const pixels = channelPixels(map, state.roiChannel);
@@ -125,8 +124,8 @@ function paintLab(found, state, map) {
 
 function showBins(values, bins, bin, channel, channels) {
   const of = (kind) => Float32Array.from({ length: bins * bins }, (_, i) => values[kind][i * channels + channel]);
-  const [pool, align] = [of("pool"), of("align")],
-    largest = Math.max(...pool.map(Math.abs), ...align.map(Math.abs));
+  const [pool, align] = [of("pool"), of("align")];
+  const largest = Math.max(...pool.map(Math.abs), ...align.map(Math.abs));
   for (const [kind, numbers, colour] of [
     ["pool", pool, POOL],
     ["align", align, ALIGN],
@@ -134,11 +133,10 @@ function showBins(values, bins, bin, channel, channels) {
     const pixels = new Uint8ClampedArray(4 * bins * bins);
     numbers.forEach((value, i) => pixels.set([...diverging(value, 1.3 * largest), 255], 4 * i));
     results[kind].paint({ height: bins, width: bins, pixels });
-    const words = Array.from(
-      numbers,
-      (value, i) =>
-        `<text x="${(i % bins) + 0.5}" y="${Math.floor(i / bins) + 0.6}" font-size="0.3" text-anchor="middle" font-family="sans-serif">${number(value, 1)}</text>`,
-    );
+    const words = Array.from(numbers, (value, i) => {
+      const place = { x: (i % bins) + 0.5, y: Math.floor(i / bins) + 0.6, "font-size": 0.3, "text-anchor": "middle" };
+      return `<text ${attributes(place)} font-family="sans-serif">${number(value, 1)}</text>`;
+    });
     results[kind].draw(words, outlined([bin[0], bin[1], bin[0] + 1, bin[1] + 1], { stroke: colour, width: 3 }));
   }
 }
@@ -146,18 +144,20 @@ function showBins(values, bins, bin, channel, channels) {
 const cellRange = (name, first, end) => (end - first === 1 ? `${name} ${first}` : `${name}s ${first} to ${end - 1}`);
 
 function explainPool({ left, right, top, bottom, cells, winner }, values, [column, row], bins, channel, channels) {
-  const value = values.pool[(row * bins + column) * channels + channel];
   if (!winner) return `<p class="pool"><strong>0</strong>: the bin lies outside of the map.</p>`;
-  const few = cells.length * cells[0].length <= 36;
+  const value = values.pool[(row * bins + column) * channels + channel];
+  const count = cells.length * cells[0].length;
+  const largest = `<p>${count} cells, the largest at column ${left + winner[1]}, row ${top + winner[0]}.</p>`;
   return `<p class="pool"><strong>RoIPool: ${number(value, 3)}</strong></p>
-    <p>Bin column ${column}, row ${row} covers ${cellRange("column", left, right)} and ${cellRange("row", top, bottom)} of the map, whole cells. The largest is the value:</p>
-    ${few ? numberGrid(cells, winner) : `<p>${cells.length * cells[0].length} cells, the largest at column ${left + winner[1]}, row ${top + winner[0]}.</p>`}`;
+    <p>Bin column ${column}, row ${row} covers whole cells of the map, ${cellRange("column", left, right)} and
+      ${cellRange("row", top, bottom)}. The largest is the value:</p>
+    ${count <= 36 ? numberGrid(cells, winner) : largest}`;
 }
 
 function explainAlign(samples, aligned) {
   if (!samples.length) return `<p class="align">No samples.</p>`;
-  const mean = samples.reduce((total, { value }) => total + value, 0) / samples.length,
-    most = 4;
+  const mean = samples.reduce((total, { value }) => total + value, 0) / samples.length;
+  const most = 4;
   const rows = samples
     .slice(0, most)
     .map(({ x, y, taps, value }) => [
@@ -169,93 +169,7 @@ function explainAlign(samples, aligned) {
     ]);
   const more = samples.length > most ? `<p>And ${samples.length - most} more.</p>` : "";
   return `<p class="align"><strong>RoIAlign: ${number(mean, 3)}</strong></p>
-    <p>The mean of ${samples.length} samples. Each, at (column, row), is four cells by their weights:</p>${table([], rows)}${more}
+    <p>The mean of ${samples.length} samples. Each, at (column, row), is four cells by their weights:</p>
+    ${table([], rows)}${more}
     ${aligned ? "" : "<p>Without “aligned” the region lies half a cell too far to the right and down.</p>"}`;
 }
-
-// The traces: x is the region's centre
-
-function lay(region, state, values, [column, row], channel, channels, pooled) {
-  const settings = [state.level, state.bins, state.ratio, state.aligned, state.bin, channel, app.state.picture].join();
-  if (trace.for !== settings) Object.assign(trace, { for: settings, points: [] });
-  const stride = strideOf(state),
-    at = (row * state.bins + column) * channels + channel;
-  const width = (region[2] - region[0]) / state.bins,
-    middle = region[0] + (column + 0.5) * width;
-  const point = {
-    x: (region[0] + region[2]) / 2,
-    pool: values.pool[at],
-    align: values.align[at],
-    poolOff: ((pooled.left + pooled.right) / 2) * stride - middle,
-    alignOff: state.aligned ? 0 : 0.5 * stride,
-  };
-  const last = trace.points.at(-1);
-  if (!last || last.x !== point.x || last.pool !== point.pool || last.align !== point.align) trace.points.push(point);
-  if (trace.points.length > 1500) trace.points.shift();
-  drawTrace();
-}
-
-function drawTrace() {
-  const svg = $("trace"),
-    [width, height] = trace.size,
-    left = 52,
-    right = width - 12;
-  const { points } = trace,
-    xs = points.map(({ x }) => x),
-    spare = Math.max(0, 16 - (Math.max(...xs) - Math.min(...xs))) / 2;
-  const [first, end] = [Math.min(...xs) - spare, Math.max(...xs) + spare];
-  const along = (x) => left + ((x - first) / (end - first)) * (right - left);
-  const panel = (keys, top, bottom, name, digits, always = []) => {
-    const numbers = [...always, ...points.flatMap((point) => keys.map(([key]) => point[key]))],
-      span = Math.max(...numbers) - Math.min(...numbers) || 1;
-    const low = Math.min(...numbers) - 0.1 * span,
-      high = Math.max(...numbers) + 0.1 * span,
-      up = (value) => bottom - ((value - low) / (high - low)) * (bottom - top);
-    const lines = keys.map(([key, colour]) => {
-      const path = points.map((point) => `${along(point.x).toFixed(1)},${up(point[key]).toFixed(1)}`).join(" "),
-        last = points.at(-1);
-      return `<polyline points="${path}" fill="none" stroke="${colour}" stroke-width="1.75" stroke-linejoin="round"/>${dot(along(last.x), up(last[key]), 4, colour)}`;
-    });
-    const mark = (value) =>
-      `<text x="${left - 8}" y="${up(value) + 4}" text-anchor="end" fill="#5d646d">${number(value, digits)}</text>`;
-    return `<line x1="${left}" x2="${right}" y1="${bottom}" y2="${bottom}" stroke="#dcd8cf"/>${mark(Math.min(...numbers))}${span > 1e-9 && Math.max(...numbers) > Math.min(...numbers) ? mark(Math.max(...numbers)) : ""}
-      <text x="${left + 4}" y="${top + 2}" fill="#5d646d">${name}</text>${lines.join("")}`;
-  };
-  svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-  svg.innerHTML =
-    panel(
-      [
-        ["pool", POOL],
-        ["align", ALIGN],
-      ],
-      18,
-      height / 2 - 14,
-      "the bin’s value",
-      2,
-    ) +
-    panel(
-      [
-        ["poolOff", POOL],
-        ["alignOff", ALIGN],
-      ],
-      height / 2 + 14,
-      height - 26,
-      "too far to the right, in pixels",
-      1,
-      [0],
-    ) +
-    `<text x="${right}" y="${height - 8}" text-anchor="end" fill="#5d646d">the region’s centre, in pixels: ${number(xs.at(-1), 1)}</text>
-     ${points.length < 3 ? `<text x="${(left + right) / 2}" y="${height / 2 - 4}" text-anchor="middle" font-size="15" fill="#5d646d">Drag the region sideways.</text>` : ""}
-     <text x="${right}" y="20" text-anchor="end"><tspan fill="${POOL}">RoIPool</tspan><tspan fill="${ALIGN}" dx="10">RoIAlign</tspan></text>`;
-  const last = points.at(-1);
-  svg.setAttribute(
-    "aria-label",
-    `Traces of the chosen bin over ${points.length} places. Now RoIPool gives ${number(last.pool)}, RoIAlign ${number(last.align)}; RoIPool’s bin lies ${number(last.poolOff, 1)} pixels too far to the right.`,
-  );
-}
-
-// Measured only when it changes: asking while dragging would lay out the whole page each time.
-new ResizeObserver(([{ contentRect }]) => {
-  trace.size = [contentRect.width || 600, contentRect.height || 270];
-  if (trace.points.length) drawTrace();
-}).observe($("trace"));

@@ -4,12 +4,13 @@
 
 async function start() {
   const bytes = (id) => Uint8Array.from(atob($(id).textContent), (letter) => letter.charCodeAt(0));
-  const module = bytes("module"),
-    kernels = await Kernels.load(module, FACTS.kernels);
+  const module = bytes("module");
+  const kernels = await Kernels.load(module, FACTS.kernels);
   const numbers = fromFloat16(new Uint16Array(bytes("numbers").buffer));
   app.detector = new Detector(kernels, new Layers(kernels, FACTS.weights, numbers), FACTS.config);
-  $("facts-line").textContent =
-    `${Object.keys(FACTS.kernels).length} functions of Python are ${Math.round(module.length / 1000)} kB of WebAssembly; the network has ${(numbers.length / 1e6).toFixed(1)} million numbers.`;
+  const functions = Object.keys(FACTS.kernels).length;
+  $("facts-line").textContent = `${functions} functions of Python are ${Math.round(module.length / 1000)} kB of
+    WebAssembly; the network has ${(numbers.length / 1e6).toFixed(1)} million numbers.`;
   app.readAddress();
   makeControls();
   if (app.state.picture < 0 || app.state.picture >= SAMPLES.length) app.state.picture = 0;

@@ -16,14 +16,14 @@ function convolutionSums(layers, layer, map, [image, y, x], output) {
     shape: [, channels, height, width],
     numbers,
   } = layers.weights[`${layer}.weight`];
-  const bias = layers.weights[`${layer}.bias`],
-    margin = (height - 1) / 2,
-    data = map.data;
+  const bias = layers.weights[`${layer}.bias`];
+  const margin = (height - 1) / 2;
+  const data = map.data;
   const [, mapHeight, mapWidth] = map.shape;
   const sums = Array.from({ length: height }, (_, u) =>
     Array.from({ length: width }, (_, v) => {
-      const row = y + u - margin,
-        column = x + v - margin;
+      const row = y + u - margin;
+      const column = x + v - margin;
       if (row < 0 || column < 0 || row >= mapHeight || column >= mapWidth) return 0;
       const cell = ((image * mapHeight + row) * mapWidth + column) * channels;
       let sum = 0;
@@ -42,8 +42,8 @@ function pointwiseTerms(layers, layer, map, [image, y, x], output, most = 4) {
     numbers,
   } = layers.weights[`${layer}.weight`];
   const terms = Array.from({ length: channels }, (_, c) => {
-    const value = at(map, image, y, x, c),
-      weight = numbers[output * channels + c];
+    const value = at(map, image, y, x, c);
+    const weight = numbers[output * channels + c];
     return { channel: c, value, weight, product: value * weight };
   }).sort((a, b) => Math.abs(b.product) - Math.abs(a.product));
   const rest = terms.slice(most).reduce((total, term) => total + term.product, 0);
@@ -92,17 +92,17 @@ function alignAxis(kernels, low, high, scale, bins, ratio, aligned) {
 // The cells of a bin of RoIPool with their values, and the [row, column] of the largest among them.
 function poolBin(map, [left, right], [top, bottom], channel) {
   const row = (y) => Array.from({ length: right - left }, (_, i) => at(map, 0, y, left + i, channel));
-  const cells = Array.from({ length: bottom - top }, (_, i) => row(top + i)),
-    flat = cells.flat();
-  const winner = flat.indexOf(Math.max(...flat)),
-    wide = right - left;
+  const cells = Array.from({ length: bottom - top }, (_, i) => row(top + i));
+  const flat = cells.flat();
+  const winner = flat.indexOf(Math.max(...flat));
+  const wide = right - left;
   return { left, right, top, bottom, cells, winner: flat.length ? [Math.floor(winner / wide), winner % wide] : null };
 }
 
 // The samples of a bin of RoIAlign, each with its place and the four cells around it.
 function alignBin(kernels, map, across, down, channel) {
-  const [, height, width] = map.shape,
-    samples = [];
+  const [, height, width] = map.shape;
+  const samples = [];
   for (const y of down.places) {
     const [y0, b0, y1, b1] = kernels.call("taps", y, height);
     for (const x of across.places) {
