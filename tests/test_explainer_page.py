@@ -3,8 +3,10 @@ from outside."""
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from chromium import Chromium, find_chromium
+from PIL import Image
 
 TESTS = Path(__file__).resolve().parent
 PAGE = (TESTS.parent / "lessons/explainer/index.html").as_uri()
@@ -177,6 +179,21 @@ def test_the_region_is_dragged_by_body_edge_and_corner(page):
     assert page.messages == []
 
 
+def test_the_region_is_dragged_by_a_finger(page):
+    fresh(page, "#roi=40,40,80,80")
+    page.ask("Emulation.setTouchEmulationEnabled", enabled=True)
+    x, y = page.place('#lab-align [data-hold="body"]')
+    before = page.run("scrollY")
+    page.ask("Input.dispatchTouchEvent", type="touchStart", touchPoints=[{"x": x, "y": y}])
+    for step in range(1, 11):
+        page.ask("Input.dispatchTouchEvent", type="touchMove", touchPoints=[{"x": x, "y": y + 5 * step}])
+    page.ask("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+    page.ask("Emulation.setTouchEmulationEnabled", enabled=False)
+    page.run(SETTLED)
+    assert region(page)[0] == pytest.approx(40, abs=0.1) and region(page)[1] > 50
+    assert page.run("scrollY") == before  # the finger moved the region, not the page
+
+
 @pytest.mark.exhaustive
 def test_a_swept_region_draws_stairs_and_a_saw_tooth(page):
     fresh(page, "#roi=30,40,70,80&level=2&bins=7")
@@ -249,6 +266,22 @@ def test_painting_and_drawing(page):
     page.click("#draw-see")
     text = page.run("document.querySelector('#draw-readout').innerText")
     assert "an IoU of 1.00" in text and "Solved" in text
+    assert page.messages == []
+
+
+def test_a_photograph(page, tmp_path):
+    """Any picture file, brought down to what the network knows; another file is told apart."""
+    fresh(page)
+    photo = np.full((300, 400, 3), 90, np.uint8)
+    photo[100:190, 150:240] = (230, 200, 40)
+    Image.fromarray(photo).save(tmp_path / "photo.jpg")
+    (tmp_path / "notes.jpg").write_text("no picture")
+    found = page.ask("Runtime.evaluate", expression="document.querySelector('#photo')")["result"]["objectId"]
+    page.ask("DOM.setFileInputFiles", files=[str(tmp_path / "photo.jpg")], objectId=found)
+    page.wait("app.found.picture.width == 160")
+    assert page.run("[app.found.picture.height, CLASSES[app.found.detections.labels[0]]]") == [120, "square"]
+    page.ask("DOM.setFileInputFiles", files=[str(tmp_path / "notes.jpg")], objectId=found)
+    page.wait("document.querySelector('#stage-status').textContent.includes('cannot be read')")
     assert page.messages == []
 
 

@@ -59,7 +59,7 @@ function handles([x1, y1, x2, y2]) {
           fill: "#fff",
           "fill-opacity": 0,
           "data-hold": hold,
-          style: `cursor:${CURSORS[hold]};touch-action:none`,
+          style: `cursor:${CURSORS[hold]}`,
         }),
       )
       .join("")
@@ -86,6 +86,9 @@ let drag = null;
 for (const frame of [lab.picture, lab.pool, lab.align]) {
   frame.element.tabIndex = 0;
   frame.element.setAttribute("role", "group");
+  // a finger on the region moves it, and beside it the page
+  const stay = (event) => event.target.dataset?.hold && event.preventDefault();
+  frame.element.addEventListener("touchstart", stay, { passive: false });
   frame.element.addEventListener("pointerdown", (event) => {
     const hold = event.target.dataset?.hold;
     if (!hold) return;

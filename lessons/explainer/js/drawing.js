@@ -157,6 +157,11 @@ function dot(x, y, radius, fill, others = {}) {
   return `<circle ${attributes({ cx: x, cy: y, r: radius, fill, ...others })}/>`;
 }
 
+function isDark(colour) {
+  const [red, green, blue] = rgbOf(colour);
+  return 0.3 * red + 0.59 * green + 0.11 * blue < 140;
+}
+
 // A name on a ground of its own colour, above a box or just inside of it, and left of `limit`.
 function label(box, words, colour, size, limit) {
   const height = 1.25 * size;
@@ -168,7 +173,7 @@ function label(box, words, colour, size, limit) {
     y: y + 0.95 * size,
     "font-size": size,
     "font-family": "sans-serif",
-    fill: "#000",
+    fill: isDark(colour) ? "#fff" : "#000",
   })}>${words}</text>`;
 }
 

@@ -49,6 +49,7 @@ async function chooseSample(index) {
   const image = new Image();
   image.src = `data:image/png;base64,${SAMPLES[index]}`;
   await image.decode();
+  if (app.state.picture !== index) return; // another was chosen meanwhile
   drawImage(image, image.naturalWidth, image.naturalHeight);
 }
 
@@ -70,8 +71,8 @@ function emptySheet() {
   const image = paper.createImageData(128, 128);
   for (let i = 0, seed = 1; i < 128 * 128; i++) {
     for (let c = 0; c < 3; c++) {
-      seed = (seed * 1103515245 + 12345) % 2147483648;
-      image.data[4 * i + c] = 140 + 8 * c + (i % 128) / 8 + ((seed >> 16) % 13) - 6;
+      seed = (seed * 16807) % 2147483647;
+      image.data[4 * i + c] = 140 + 8 * c + (i % 128) / 8 + (seed % 13) - 6;
     }
     image.data[4 * i + 3] = 255;
   }
