@@ -77,11 +77,9 @@ def _wait():
     """Count a wait, and note which function of the package waits."""
     FakeArray.waits += 1
     frame = sys._getframe(1)
-    while frame and (
-        not frame.f_globals["__name__"].startswith("tinymrcnn.") or "backend" in frame.f_globals["__name__"]
-    ):
+    while frame and frame.f_globals["__name__"].partition(".")[::2] in (("tinymrcnn", "backend"), (__name__, "")):
         frame = frame.f_back
-    FakeArray.waiting.append(frame.f_code.co_qualname if frame else "")
+    FakeArray.waiting.append(frame.f_code.co_qualname)
 
 
 def _host_arrays(values):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from tiny_models import scene, tiny_model
 
 from tinymrcnn.autograd import Tensor
 from tinymrcnn.models.rpn import (
@@ -10,6 +11,7 @@ from tinymrcnn.models.rpn import (
     RPNHead,
     RPNOutputs,
     RPNSettings,
+    anchors_on,
     decode_proposals,
     rpn_loss,
     rpn_targets,
@@ -167,6 +169,19 @@ def test_a_fixed_count_divides_by_what_was_asked_for_in_every_image():
         losses = rpn_loss(outputs, boxes, samples=samples, settings=settings)
         assert [loss[1] for loss in losses.values()] == [count, count]
         assert losses["loss_objectness"][0].item() == pytest.approx(bce(1, 1) + bce(2, 1), rel=1e-6)
+
+
+# Anchors
+
+
+def test_a_model_makes_its_anchors_once_for_a_size(fake_device):
+    model = tiny_model().eval()
+    batches = [model.transform([scene(i, size)[0]]) for i, size in ((1, (64, 96)), (2, (64, 96)), (3, (96, 64)))]
+    first, second, third = (model.all_anchors(model.features(batch), batch) for batch in batches)
+    assert first is second and first.boxes.shape == third.boxes.shape
+    assert not np.array_equal(first.boxes, third.boxes)
+    on_device = anchors_on("fake", np.dtype("float32"), model.anchor_generator, ((4, 6),) * 4, (64, 96), None)
+    assert isinstance(on_device.boxes, fake_device) and on_device.level_sizes == [72] * 4
 
 
 # Proposals

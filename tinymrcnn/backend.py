@@ -62,8 +62,7 @@ def tf32(allowed: bool | None = None) -> bool:
     _import_cupy()
     products = importlib.import_module("cupy._core._routines_linalg")
     if allowed is not None:
-        kind = products.COMPUTE_TYPE_TF32 if allowed else products.COMPUTE_TYPE_DEFAULT
-        products.set_compute_type(np.float32, kind)
+        products.set_compute_type(np.float32, products.COMPUTE_TYPE_TF32 if allowed else products.COMPUTE_TYPE_DEFAULT)
     return bool(products.get_compute_type(np.float32) == products.COMPUTE_TYPE_TF32)
 
 

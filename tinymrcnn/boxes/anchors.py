@@ -15,7 +15,6 @@ The public models come in two families, and weights trained with the anchors of 
     stride                         padded image size // map size       the level's nominal stride
 """
 
-import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -67,7 +66,6 @@ class AnchorGenerator:
         strides: the pixels per cell of each level; without them image_size // grid_size, taken for height
         and width separately.
 
-        The arrays are kept and shared between calls, so they are read-only: copy before changing them.
         Raises ValueError when the number of maps or strides is not the number of levels.
         """
         levels = len(self.cells)
@@ -100,7 +98,6 @@ def _cell_anchors(sizes: Sequence[float], ratios: Sequence[float], rounded: bool
     return tuple(cell)
 
 
-@functools.lru_cache(maxsize=64)
 def _grid_anchors(cell: Cell, h: int, w: int, stride_y: int, stride_x: int) -> np.ndarray:
     """A cell's anchors shifted to every cell of an (h, w) grid: (h * w * A, 4)."""
     # float32 from the start: computed in float64, two equally good anchors would not tie
@@ -108,6 +105,4 @@ def _grid_anchors(cell: Cell, h: int, w: int, stride_y: int, stride_x: int) -> n
     anchors[...] = np.asarray(cell, np.float32)
     anchors[..., 0::2] += (np.arange(w, dtype=np.float32) * stride_x)[:, None, None]
     anchors[..., 1::2] += (np.arange(h, dtype=np.float32) * stride_y)[:, None, None, None]
-    flat = anchors.reshape(-1, 4)
-    flat.flags.writeable = False
-    return flat
+    return anchors.reshape(-1, 4)

@@ -46,12 +46,10 @@ class BoxCoder:
                 f"encode pairs the rows of gt_boxes {tuple(gt_boxes.shape)} with those of boxes {tuple(boxes.shape)}."
             )
         xp = array_module(gt_boxes, boxes)
-        wx, wy, ww, wh = self.weights
-        gx, gy, gw, gh = _centre_and_size(gt_boxes)
-        px, py, pw, ph = _centre_and_size(boxes)
-        dx, dy = wx * (gx - px) / pw, wy * (gy - py) / ph
-        dw, dh = ww * xp.log(gw / pw), wh * xp.log(gh / ph)
-        return xp.stack([dx, dy, dw, dh], axis=1)
+        (wanted, wanted_sizes), (given, sizes) = map(_centres_and_sizes, (gt_boxes, boxes))
+        weights = like(np.array(self.weights, boxes.dtype), boxes)
+        shifts = weights[:2] * (wanted - given) / sizes
+        return xp.concatenate([shifts, weights[2:] * xp.log(wanted_sizes / sizes)], axis=1)
 
     def decode(self, deltas: Array, boxes: Array) -> Array:
         """Apply K corrections to each box: `deltas` (N, 4K) and `boxes` (N, 4) to (N, K, 4) corrected boxes.
@@ -67,13 +65,13 @@ class BoxCoder:
         xp = array_module(deltas, boxes)
         deltas = deltas.reshape(deltas.shape[0], deltas.shape[1] // 4, 4)
         deltas = deltas / like(np.array(self.weights, deltas.dtype), boxes)
-        sizes = (boxes[:, 2:] - boxes[:, :2])[:, None]  # x and y at once, (N, 1, 2) against (N, K, 2)
-        centres = deltas[..., :2] * sizes + (boxes[:, None, :2] + 0.5 * sizes)
+        given, sizes = (array[:, None] for array in _centres_and_sizes(boxes))  # (N, 1, 2) against (N, K, 2)
+        centres = deltas[..., :2] * sizes + given
         halves = 0.5 * (xp.exp(xp.minimum(deltas[..., 2:], self.clip)) * sizes)
         return xp.concatenate([centres - halves, centres + halves], axis=-1)
 
 
-def _centre_and_size(boxes: Array) -> tuple[Array, Array, Array, Array]:
-    """(N, 4) boxes to centre x, centre y, width and height, (N,) each."""
-    width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
-    return boxes[:, 0] + 0.5 * width, boxes[:, 1] + 0.5 * height, width, height
+def _centres_and_sizes(boxes: Array) -> tuple[Array, Array]:
+    """(N, 4) boxes to their centres (x, y) and their sizes (width, height), (N, 2) each."""
+    sizes = boxes[:, 2:] - boxes[:, :2]
+    return boxes[:, :2] + 0.5 * sizes, sizes

@@ -121,8 +121,6 @@ def survivors(boxes: Array, there: Array, starts: np.ndarray, iou_threshold: flo
     Group g is boxes starts[g] to starts[g + 1], by descending score; starts: (groups + 1,) on the host. there: (n,)
     bool; a box that is not there does not stay, and suppresses no other."""
     xp, keep = array_module(boxes, there), there.copy()
-    if len(boxes) == 0:
-        return keep
     threshold = boxes.dtype.type(iou_threshold)
     if float(threshold) > iou_threshold:
         threshold = np.nextafter(threshold, boxes.dtype.type(-1))  # so `>` decides as it would in float64
@@ -131,7 +129,7 @@ def survivors(boxes: Array, there: Array, starts: np.ndarray, iou_threshold: flo
         run(nms_cpu, None, int((sizes * sizes).sum()), corners, ends, threshold, keep)
         return keep
     corners = xp.where(there, corners, 0)  # an empty box overlaps no other
-    words = -(-int(sizes.max()) // 64)
+    words = -(-int(max(sizes, default=0)) // 64)
     group = xp.searchsorted(ends, xp.arange(len(boxes)), side="right")  # and one more
     overlaps = xp.empty((len(boxes), words), np.uint64)
     removed = xp.zeros((len(sizes), words), np.uint64)

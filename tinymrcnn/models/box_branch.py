@@ -104,8 +104,7 @@ def sample_rois(
     matches = box_targets(candidates, target["boxes"], settings)
     positives, negatives = sample_balanced(matches, settings.samples, settings.positive_fraction, rng)
     index = np.concatenate([positives, negatives])
-    classes = np.zeros(len(index), np.int64)
-    classes[: len(positives)] = target["labels"][matches[positives]]
+    classes = np.append(target["labels"][matches[positives]], np.zeros_like(negatives))
     return RoISamples(candidates[index], matches[positives], classes)
 
 
@@ -143,19 +142,18 @@ def decode_detections(
 
     logits (R, K), deltas (R, 4K), rois (R, 4). Returns boxes (D, 4), scores (D,), labels (D,), the best
     max_detections over all classes, best first, on the host. Whatever is not finite is dropped."""
-    best = best_detections(logits, deltas, rois=rois, image_size=image_size, settings=settings)
-    return as_detections(to_numpy(best))
+    return as_detections(to_numpy(best_detections(logits, deltas, rois, image_size, settings=settings)))
 
 
 def best_detections(
-    logits: Array, deltas: Array, *, rois: Array, image_size: tuple[int, int], settings: BoxSettings
+    logits: Array, deltas: Array, rois: Array, image_size: tuple[int, int], *, settings: BoxSettings
 ) -> Array:
-    """The arguments of decode_detections to its result as one array where the logits are, (max_detections, 6): x1, y1,
-    x2, y2, score, label, of which it waits for nothing. Of fewer detections the rest has the score minus infinity."""
+    """What decode_detections returns as one array where the logits are, (max_detections, 6): x1, y1, x2, y2, score,
+    label. It waits for nothing: where there are fewer detections, the rest has the score minus infinity."""
     xp, classes = array_module(logits), logits.shape[1] - 1
     scores = ops.softmax(Tensor(logits), 1).data[:, 1:].reshape(-1)  # (R (K - 1),), as the arrays that follow
-    boxes = clip_boxes_to_image(settings.coder().decode(deltas, like(rois, deltas)), image_size)
-    boxes = boxes[:, 1:].reshape(-1, 4)
+    boxes = settings.coder().decode(deltas, like(rois, deltas))[:, 1:]
+    boxes = clip_boxes_to_image(boxes, image_size).reshape(-1, 4)
     # comparisons with NaN are false, so what is not finite goes with the low scores
     good = (scores > settings.score_threshold) & (boxes[:, 2:] - boxes[:, :2] >= settings.min_box_size).all(axis=1)
     scores = xp.where(good, scores, -np.inf)

@@ -69,8 +69,7 @@ class MaskRCNN(TwoStage):
         logits, deltas = (output.data for output in self.box_branch(roi_features))
         xp, ends = array_module(logits), np.cumsum([len(boxes) for boxes in proposals])[:-1].tolist()
         parts = zip(xp.split(logits, ends), xp.split(deltas, ends), proposals, batch.sizes, strict=True)
-        decode = functools.partial(best_detections, settings=self.config.box)
-        best = [decode(*outputs, rois=rois, image_size=size) for *outputs, rois, size in parts]
+        best = [best_detections(*part, settings=self.config.box) for part in parts]
         ends = np.cumsum([len(rows) for rows in best])[:-1].tolist()
         return [as_detections(rows) for rows in np.split(to_numpy(xp.concatenate(best)), ends)]
 

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import numpy as np
 
 from tinymrcnn.autograd import Tensor
-from tinymrcnn.backend import Array, array_module, backend_of, to_device, to_numpy
+from tinymrcnn.backend import Array, backend_of, to_device, to_numpy
 from tinymrcnn.roi.roi_align import roi_align_unchecked
 from tinymrcnn.roi.roi_pool import roi_pool_unchecked
 from tinymrcnn.roi.roi_warp import roi_warp_unchecked
@@ -34,16 +34,15 @@ class PoolerSettings(Settings):
     level_epsilon: tuple[NotNegative, NotNegative] = (0.0, 1e-6)  # added in and to the logarithm, against rounding
 
 
-def assign_levels(boxes: Array, scales: list[float], settings: PoolerSettings) -> Array:
+def assign_levels(boxes: np.ndarray, scales: list[float], settings: PoolerSettings) -> Array:
     """The index into `scales` for every box: (R, 4) -> (R,) int64.
 
     scales: cells per pixel of every level, finest first (1/4, 1/8, ...)."""
-    xp = array_module(boxes)
     finest = round(-math.log2(scales[0]))
-    area = xp.maximum((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]), 1e-12)
+    area = np.maximum((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]), 1e-12)
     inside, outside = settings.level_epsilon
-    level = settings.canonical_level + xp.log2(xp.sqrt(area) / settings.canonical_size + inside)
-    return xp.clip(xp.floor(level + outside) - finest, 0, len(scales) - 1).astype(xp.int64)
+    level = settings.canonical_level + np.log2(np.sqrt(area) / settings.canonical_size + inside)
+    return np.clip(np.floor(level + outside) - finest, 0, len(scales) - 1).astype(np.int64)
 
 
 def cut_rois(feature: Tensor, rois: Array, output_size: int, scale: float, settings: PoolerSettings) -> Tensor:

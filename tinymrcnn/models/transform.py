@@ -79,9 +79,8 @@ def make_batch(
     resized = []
     for i, (image, before) in enumerate(zip(images, original_sizes, strict=True)):
         shorter = min_sizes[i] if min_sizes else settings.min_size
-        after = before
-        if shorter is not None:
-            after = resized_size(before, shorter, settings.max_size, rounded=settings.round_sizes)
+        rounded = settings.round_sizes
+        after = resized_size(before, shorter, settings.max_size, rounded=rounded) if shorter else before
         if settings.resize == "pillow":
             image = _resize_bytes(image, after)
         resized.append(_resize(normalize(to_device(image.astype(dtype), device), settings), after))
@@ -91,7 +90,7 @@ def make_batch(
     padded = array_module(*resized).zeros((len(images), height, width, 3), dtype)
     for canvas, image, (h, w) in zip(padded, resized, sizes, strict=True):
         canvas[:h, :w] = image.transpose(1, 2, 0)
-    objects, moved = None, None
+    objects = moved = None
     if targets is not None:
         objects = [_scale_target(*frame, dtype) for frame in zip(targets, original_sizes, sizes, strict=True)]
         moved = [{name: to_device(array, device) for name, array in target.items()} for target in objects]
@@ -109,8 +108,8 @@ def normalize(image: Array, settings: TransformSettings) -> Array:
         image = image[::-1]
     if settings.pixel_scale != 1:
         image = image * settings.pixel_scale
-    constants = settings.pixel_mean, settings.pixel_std
-    mean, std = (like(np.array(values, image.dtype).reshape(3, 1, 1), image) for values in constants)
+    constants = np.array([settings.pixel_mean, settings.pixel_std], image.dtype).reshape(2, 3, 1, 1)
+    mean, std = like(constants, image)
     return (image - mean) / std
 
 

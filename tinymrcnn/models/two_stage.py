@@ -214,8 +214,7 @@ class TwoStage(Module):
     ) -> dict[str, Tensor]:
         """The losses of a batch, in train or eval mode, each a mean over what it looks at and 0 over nothing; of Mask
         R-CNN loss_objectness, loss_rpn_box_reg, loss_classifier, loss_box_reg and loss_mask. See loss_sums."""
-        sums, _ = self.loss_sums(images, targets, step=step, samples=samples)
-        return mean_losses(sums)
+        return mean_losses(self.loss_sums(images, targets, step=step, samples=samples)[0])
 
     def draw_samples(self, images: Images, targets: Targets, *, step: int = 0) -> Samples:
         """The anchors and RoIs that losses(images, targets, step=step) would draw. This is a normal forward

@@ -25,7 +25,8 @@ def combine(
     x: Array, scale: Array | None, shift: Array, y: Array | None = None, factor: Array | None = None, *,
     lowest: float = -np.inf, out: Array | None = None,
 ) -> Array:  # fmt: skip
-    """x scale + shift + y factor, or `lowest` where it is less. x, y, out: (n, C). scale, shift, factor: (C,)."""
+    """x scale + shift + y factor, or `lowest` where it is less. x, y, out: (n, C). scale, shift, factor: (C,); no scale
+    and no factor is 1."""
     out = array_module(x).empty_like(x) if out is None else out
     none = shift[:0]  # kernels know no None
     arrays = x, none if scale is None else scale, shift, x[:0] if y is None else y, none if factor is None else factor
@@ -56,12 +57,12 @@ def _relu_grad_cuda(out: Array, grad: Array, result: Array) -> None:
 def _combine_cpu(
     thread: int, threads: int, x: Array, scale: Array, shift: Array, y: Array, factor: Array, lowest: float, out: Array
 ) -> None:
-    """scale and y may be empty."""
+    """scale, y and factor may be empty."""
     for i in range(thread, x.shape[0], threads):
         for c in range(x.shape[1]):
             value = (x[i, c] * scale[c] if scale.size > 0 else x[i, c]) + shift[c]
             if y.size > 0:
-                value += y[i, c] * factor[c]
+                value += y[i, c] * factor[c] if factor.size > 0 else y[i, c]
             out[i, c] = lowest if value < lowest else value
 
 
@@ -71,7 +72,7 @@ def _combine_cuda(x: Array, scale: Array, shift: Array, y: Array, factor: Array,
         i, c = divmod(element, x.shape[1])
         value = (x[i, c] * scale[c] if scale.size > 0 else x[i, c]) + shift[c]
         if y.size > 0:
-            value += y[i, c] * factor[c]
+            value += y[i, c] * factor[c] if factor.size > 0 else y[i, c]
         out[i, c] = lowest if value < lowest else value
 
 

@@ -151,13 +151,13 @@ def correlate(image: Array, filters: Array, window: Window, bias: Array | None =
     matrix, size = _as_matrix(filters).T, window.out_size(image.shape[1:3])
     out = xp.empty((len(image), *size, len(filters)), image.dtype)
     flat, lowest = out.reshape(-1, len(filters)), 0 if relu else -np.inf
-    shift = xp.zeros(len(filters), image.dtype) if bias is None else bias
     pieces, windows = _windows(image, size, window, len(filters))
 
     def work(index: int) -> None:
         rows, columns = windows(index)
         xp.matmul(columns, matrix, out=flat[rows])
         if bias is not None or relu:
+            shift = xp.zeros(len(filters), image.dtype) if bias is None else bias
             combine(flat[rows], None, shift, lowest=lowest, out=flat[rows])
 
     spread(work, pieces, image, 2 * out.size * matrix.shape[0], out.nbytes)

@@ -43,12 +43,12 @@ def batch_norm(
     inverse, scale, shift = xp.empty((3, channels), image.dtype)
     numbers = map(number, (eps, momentum * follow, count / max(1, count - 1)))
     _constants(mean, var, weight.data, bias.data, *numbers, running_mean, running_var, inverse, scale, shift)
-    more = [] if residual is None else [channels_last(residual.data).reshape(rows.shape), xp.ones_like(mean)]
-    out = combine(rows, scale, shift, *more, lowest=0 if relu else -np.inf)
+    other = None if residual is None else channels_last(residual.data).reshape(rows.shape)
+    out = combine(rows, scale, shift, other, lowest=0 if relu else -np.inf)
     out = channels_first(out.reshape(shape))
     result, learning = out if relu else None, training or weight.requires_grad or bias.requires_grad
     rows = rows if learning else None
-    del image, more
+    del image, other
 
     def backward(grad: Array, needs: tuple[bool, ...]) -> tuple[Array | None, ...]:
         grad = channels_last(relu_grad(grad, result) if relu else grad).reshape(-1, channels)

@@ -72,8 +72,7 @@ def _sources(device: str, out: int, step: Step) -> Array:
 
 def _nearest(n: int, out: int, step: Step, dtype: np.dtype[Any]) -> np.ndarray:
     """(out, n): output i reads its source."""
-    weights = np.zeros((out, n), dtype)
-    weights[np.arange(out), _sources("cpu", out, step)] = 1
+    weights: np.ndarray = np.eye(n, dtype=dtype)[_sources("cpu", out, step)]
     return weights
 
 
