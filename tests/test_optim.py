@@ -203,7 +203,7 @@ def test_parameters_and_gradients_lie_side_by_side_in_their_own_memory_order(nam
 def test_data_and_gradients_that_were_put_in_another_place_are_taken_up(name):
     ours, theirs = some_parameters(), some_parameters()
     one, two = MAKERS[name](ours), MAKERS[name](theirs)
-    for step in range(3):
+    for _ in range(3):
         for p, q in zip(ours, theirs, strict=True):
             p.data = p.data.copy() + 1  # as loading or casting may do
             q.data += 1
