@@ -69,7 +69,7 @@ def scalar(function: Function) -> Function:
 
 
 @scalar
-def unravel(element: int, height: int, width: int, channels: int) -> tuple[int, int, int, int]:
+def unravel(element: int, height: int, width: int, channels: int) -> Any:
     """The indices (r, y, x, c) of an element of an (R, height, width, channels) array of fewer than 2^32 elements."""
     h, w = np.uint32(height), np.uint32(width)  # a GPU divides numbers of 32 bits much faster than those of 64
     pixel, c = np.uint32(element) // np.uint32(channels), np.uint32(element) % np.uint32(channels)

@@ -52,12 +52,12 @@ def batch_norm(
 
     def backward(grad: Array, needs: tuple[bool, ...]) -> tuple[Array | None, ...]:
         grad = channels_last(relu_grad(grad, result) if relu else grad).reshape(-1, channels)
-        grad_x, grad_weight, grad_bias, shift, slope = None, *xp.zeros((4, channels), grad.dtype)
+        grad_weight, grad_bias, shift, slope = xp.zeros((4, channels), grad.dtype)
         if learning:
             grad_weight, grad_bias = _sums_of_products(grad, shift, rows, mean), column_sums(grad)
             _slopes(mean, inverse, scale, number(max(1, count)), grad_bias, grad_weight, shift, slope)
-        if needs[0]:  # in training the mean and the variance depend on x too
-            grad_x = combine(grad, scale, shift, rows, slope) if follow else grad * scale
+        # in training the mean and the variance depend on x too
+        grad_x = combine(grad, scale, shift, rows, slope) if follow and needs[0] else grad * scale if needs[0] else None
         maps = [None if g is None else channels_first(g.reshape(shape)) for g in (grad_x, grad)]
         gradients = maps[0], grad_weight, grad_bias, maps[1]
         return tuple(g if need else None for g, need in zip(gradients, needs, strict=False))
