@@ -156,8 +156,7 @@ def test_how_often_inference_waits_for_the_device(fake_device, images):
 
 
 def test_what_an_inference_launches(fake_device):
-    """R50-FPN with few channels: on a GPU it takes 394 launches, of which sorting, an index or a concatenation takes
-    several."""
+    """R50-FPN with few channels. On a GPU it takes some 440 launches: a sort or a concatenation takes several there."""
     narrow = dict(
         widths=(8,) * 4, stem_width=8, fpn_channels=16, rpn_channels=16, box_hidden=16, mask_layers=(16,) * 4,
         mask_channels=16, min_size=None, max_size=None, rpn_pre_nms_test=60, rpn_post_nms_test=40,
@@ -168,7 +167,7 @@ def test_what_an_inference_launches(fake_device):
         fake_device.reset()
         (found,) = model([scene(1, (96, 128))[0]])
     assert len(found["scores"]) > 10
-    assert 200 < fake_device.launches <= 354 and fake_device.uploads <= 31
+    assert 200 < fake_device.launches <= 406 and fake_device.uploads <= 31
     waiting = ["decode_proposals", "MaskRCNN.box_detections", "MaskRCNN.mask_detections"]
     assert fake_device.waiting == waiting
 
