@@ -363,6 +363,17 @@ def test_nothing_to_clip():
     assert SGD(some_parameters(), 0.1).clip_grad_norm(1.0) == 0.0
 
 
+def test_a_gradient_of_an_earlier_step_does_not_count(fake_device):
+    for array in (np.float32, lambda values: fake_device(np.float32(values))):
+        p, q = Parameter(array([0.0, 0.0])), Parameter(array([0.0]))
+        optimizer = SGD([p, q], lr=1.0)
+        p.grad, q.grad = array([3.0, 4.0]), array([12.0])
+        assert optimizer.clip_grad_norm(100.0) == 13.0
+        optimizer.zero_grad()
+        p.grad = array([3.0, 4.0])
+        assert optimizer.clip_grad_norm(100.0) == 5.0
+
+
 def test_a_norm_that_is_not_finite_is_reported_and_touches_nothing():
     parameters = some_parameters()
     some_gradients(parameters, 0)
