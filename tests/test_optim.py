@@ -180,6 +180,78 @@ def test_adamw_corrects_the_bias_of_a_parameter_s_own_first_steps():
     assert optimizer.steps == [501, 1]
 
 
+# One array for all parameters
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_parameters_and_gradients_lie_side_by_side_in_their_own_memory_order(name):
+    values = np.arange(120, dtype=np.float32).reshape(2, 4, 5, 3).transpose(0, 3, 1, 2)
+    filters = Parameter(values)
+    parameters = [Parameter(np.arange(5, dtype=np.float32)), filters]
+    optimizer = MAKERS[name](parameters)
+    assert np.array_equal(filters.data, values) and filters.data is not values
+    assert filters.data.transpose(0, 2, 3, 1).flags.c_contiguous
+    flat = optimizer.flat["data"]
+    assert all(np.shares_memory(p.data, flat) for p in parameters) and flat.sum() == 10 + 119 * 60
+    assert [p.data.__array_interface__["data"][0] % 64 for p in parameters] == [flat.ctypes.data % 64] * 2
+    (filters * filters).sum().backward()
+    assert np.shares_memory(filters.grad, optimizer.flat["grad"]) and np.array_equal(filters.grad, 2 * filters.data)
+    assert filters.grad.strides == filters.data.strides
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_data_and_gradients_that_were_put_in_another_place_are_taken_up(name):
+    ours, theirs = some_parameters(), some_parameters()
+    one, two = MAKERS[name](ours), MAKERS[name](theirs)
+    for _ in range(3):
+        for p, q in zip(ours, theirs, strict=True):
+            p.data = p.data.copy() + 1  # as loading or casting may do
+            q.data += 1
+            (p * p).sum().backward()
+            q.grad = 2 * q.data
+        one.step(), two.step()
+        assert all(np.shares_memory(p.data, one.flat["data"]) for p in ours)
+        one.zero_grad()
+    for p, q in zip(ours, theirs, strict=True):
+        assert np.array_equal(p.data, q.data)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_gradients_add_up_over_backward_passes(name):
+    p = Parameter(np.float32([1.0, 2.0]))
+    MAKERS[name]([p])
+    for times in (1, 2, 3):
+        (p * 3).sum().backward()
+        assert np.array_equal(p.grad, [3 * times] * 2)
+
+
+def test_a_parameter_that_is_frozen_later_stays_and_thawed_moves_again():
+    p, q = Parameter(np.ones(2, np.float32)), Parameter(np.ones(2, np.float32))
+    optimizer = SGD([p, q], lr=1.0)
+    node, q.node = q.node, None
+    p.grad = np.ones(2, np.float32)
+    optimizer.step()
+    assert np.array_equal(p.data, [0, 0]) and np.array_equal(q.data, [1, 1])
+    q.node = node
+    q.grad = np.ones(2, np.float32)
+    assert math.isclose(optimizer.clip_grad_norm(1e9), 2.0)
+    optimizer.step()
+    assert np.array_equal(p.data, [-1, -1]) and np.array_equal(q.data, [0, 0])
+
+
+def test_parameters_of_several_dtypes_or_devices_are_refused(fake_device):
+    single, double = some_parameters(np.float32), some_parameters(np.float64)
+    with pytest.raises(TypeError, match="'AdamW' are float32 and float64"):
+        AdamW(single[:1] + double[1:])
+    with pytest.raises(TypeError, match="mixes a numpy array on 'cpu' with a fake array on 'fake'"):
+        AdamW([*single[:1], Parameter(fake_device(single[1].data))])
+    optimizer = AdamW(single)
+    single[0].data = single[0].data.astype(np.float64)  # as Module.to() does
+    some_gradients(single, 0)
+    with pytest.raises(TypeError, match="float32 and float64"):
+        optimizer.step()
+
+
 # State
 
 
@@ -289,6 +361,17 @@ def test_a_parameter_that_is_given_twice_is_clipped_once():
 
 def test_nothing_to_clip():
     assert SGD(some_parameters(), 0.1).clip_grad_norm(1.0) == 0.0
+
+
+def test_a_gradient_of_an_earlier_step_does_not_count(fake_device):
+    for array in (np.float32, lambda values: fake_device(np.float32(values))):
+        p, q = Parameter(array([0.0, 0.0])), Parameter(array([0.0]))
+        optimizer = SGD([p, q], lr=1.0)
+        p.grad, q.grad = array([3.0, 4.0]), array([12.0])
+        assert optimizer.clip_grad_norm(100.0) == 13.0
+        optimizer.zero_grad()
+        p.grad = array([3.0, 4.0])
+        assert optimizer.clip_grad_norm(100.0) == 5.0
 
 
 def test_a_norm_that_is_not_finite_is_reported_and_touches_nothing():

@@ -119,15 +119,14 @@ def box_loss(
 
     logits (R, K), deltas (R, 4K), or (R, 4) for all classes alike, of all images' samples. gt_boxes: per image (G, 4).
     Returns the (sum, count) of loss_classifier and loss_box_reg; both counts are R."""
-    xp, coder = array_module(logits.data), settings.coder()
     labels = np.concatenate([s.labels for s in samples])
     classification = ops.cross_entropy(logits, like(labels, logits.data), reduction="sum")
     positives = np.flatnonzero(labels)
     column = labels[positives] if deltas.shape[1] > 4 else 0 * positives
     of_class = deltas.reshape(len(labels), deltas.shape[1] // 4, 4)[positives, column]  # (P, 4)
-    objects = xp.concatenate([b[like(s.objects, b)] for b, s in zip(gt_boxes, samples, strict=True)])
-    boxes = [s.positives for s in samples]
-    targets = coder.encode(objects, like(array_module(*boxes).concatenate(boxes), objects))
+    boxes = np.concatenate([to_numpy(s.positives) for s in samples])
+    objects = np.concatenate([to_numpy(b)[s.objects] for b, s in zip(gt_boxes, samples, strict=True)])
+    targets = like(settings.coder().encode(objects, boxes), logits.data)
     box = ops.smooth_l1_loss(of_class, targets, beta=settings.beta, reduction="sum")
     return {"loss_classifier": (classification, len(labels)), "loss_box_reg": (box, len(labels))}
 

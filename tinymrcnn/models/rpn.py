@@ -156,15 +156,17 @@ def rpn_loss(
 
     gt_boxes: per image (G, 4). Returns the (sum, count) of loss_objectness and loss_rpn_box_reg; both counts are the
     number of samples."""
-    anchors, xp = outputs.anchors.boxes, array_module(outputs.anchors.boxes)
+    anchors = outputs.anchors.boxes
     positives = np.concatenate([i * len(anchors) + s.positives for i, s in enumerate(samples)])
     negatives = np.concatenate([i * len(anchors) + s.negatives for i, s in enumerate(samples)])
     index = np.concatenate([positives, negatives])
     labels = (np.arange(len(index)) < len(positives)).astype(np.dtype(outputs.logits.dtype))
     logits, deltas = outputs.logits.reshape(-1)[index], outputs.deltas.reshape(-1, 4)[positives]
     objectness = ops.binary_cross_entropy_with_logits(logits, like(labels, anchors), reduction="sum")
-    objects = xp.concatenate([b[like(s.objects, b)] for b, s in zip(gt_boxes, samples, strict=True)])
-    targets = CODER.encode(objects, anchors[like(np.concatenate([s.positives for s in samples]), anchors)])
+    objects = np.concatenate([to_numpy(b)[s.objects] for b, s in zip(gt_boxes, samples, strict=True)])
+    targets = CODER.encode(
+        like(objects, anchors), anchors[like(np.concatenate([s.positives for s in samples]), anchors)]
+    )
     box = ops.smooth_l1_loss(deltas, targets, beta=settings.box_beta, reduction="sum")
     count = settings.samples * len(samples) if settings.fixed_count else len(index)
     return {"loss_objectness": (objectness, count), "loss_rpn_box_reg": (box, count)}

@@ -61,8 +61,8 @@ class Batch:
 
     @property
     def gt_boxes(self) -> list[Array]:
-        """The boxes of the ground truth, (G, 4) for every image."""
-        return [target["boxes"] for target in self.targets or ()]
+        """The boxes of the ground truth on the host, (G, 4) for every image."""
+        return [target["boxes"] for target in self.objects or ()]
 
 
 def make_batch(

@@ -126,8 +126,7 @@ class TwoStage(Module):
 
     def sample_anchors(self, anchors: rpn.Anchors, batch: Batch) -> list[rpn.AnchorSamples]:
         """Draw the anchors that the RPN's loss looks at, on the host, which waits for all images' matches at once."""
-        boxes = [objects["boxes"] for objects in batch.objects or ()]
-        counts = np.array([len(of_image) for of_image in boxes])
+        boxes, counts = batch.gt_boxes, np.array([len(of_image) for of_image in batch.gt_boxes])
         there = np.arange(counts.max()) < counts[:, None]  # (N, G): every image has room for as many objects
         padded = np.zeros((*there.shape, 4), boxes[0].dtype)
         padded[there] = np.concatenate(boxes)
@@ -145,7 +144,8 @@ class TwoStage(Module):
 
         Raises FloatingPointError in training when the RPN's outputs are not finite."""
         logits, deltas = outputs.logits.data, outputs.deltas.data
-        if self.training and not bool((abs(logits) < np.inf).all() & (abs(deltas) < np.inf).all()):
+        xp = array_module(logits, deltas)
+        if self.training and not bool(xp.isfinite(logits).all() & xp.isfinite(deltas).all()):  # the host waits
             raise FloatingPointError(f"The RPN's outputs are not finite for the images {batch.image_ids}.")
         found = rpn.decode_proposals(
             logits, deltas, anchors=outputs.anchors, image_sizes=batch.sizes, settings=self.config.rpn,
