@@ -181,6 +181,9 @@ def test_ellipses_boxes_and_crops():
     assert abs(points - [5, 7]).max(0).round(2).tolist() == [2, 4]
     x, y = max(np.reshape(ellipse(0, 0, 4, 1, np.pi / 6), (-1, 2)).tolist(), key=lambda point: point[0])
     assert np.degrees(np.arctan2(y, x)) == pytest.approx(30, abs=5)  # y is down: clockwise, as the tools mean it
+    x, y = np.reshape(ellipse(0, 0, 4, 1, np.pi / 6), (-1, 2)).T
+    along, across = np.cos(np.pi / 6) * x + np.sin(np.pi / 6) * y, np.cos(np.pi / 6) * y - np.sin(np.pi / 6) * x
+    np.testing.assert_allclose((along / 4) ** 2 + across**2, 1, atol=3e-3)
     assert turned_box(1, 2, 4, 6, 0, (9, 9)) == [1, 2, 4, 6]
     np.testing.assert_allclose(turned_box(1, 2, 4, 6, np.pi / 2, (1, 2)), [-5, 2, 6, 4], atol=1e-12)
     np.testing.assert_allclose(turned_box(0, 0, 2, 2, np.pi / 4, (1, 1)), [1 - 2**0.5, 1 - 2**0.5, 8**0.5, 8**0.5])
@@ -422,6 +425,22 @@ def test_masks_that_do_not_fit_are_told_when_the_data_are_opened(tmp_path):
         open_split(open_source(tmp_path).training())
     assert "a_mask.png' has the size (50, 40), its image has (40, 50)" in str(error.value)
     assert "c_mask.png' cannot be read as an image" in str(error.value)
+
+
+def test_a_mask_that_changes_after_the_data_are_opened(tmp_path):
+    writers.write_ids(tmp_path, writers.SCENES)
+    dataset = open_split(open_source(tmp_path).training())
+    writers.save(tmp_path / "PedMasks" / "a_mask.png", np.zeros((50, 40), np.uint8))
+    with pytest.raises(ValueError, match=r"a_mask.png' has the size \(50, 40\), its image has \(40, 50\)"):
+        dataset[0]
+
+
+def test_a_group_of_two_classes_is_two_objects(tmp_path):
+    """In LabelMe and CVAT a number may join a person and a car."""
+    scene = writers.Scene("a", (40, 50), (writers.PARTED, writers.PLAIN))
+    writers.write_labelme(tmp_path, [scene])
+    damage(tmp_path / "a.json", lambda content: content["shapes"][2].update(group_id=0))
+    assert found_in(open_split(open_source(tmp_path).training())) == expected([scene])
 
 
 def test_an_empty_mask_is_left_out_with_a_warning(tmp_path):
