@@ -14,7 +14,7 @@ from tiny_models import TINY, batch_of, losses_and_gradients
 
 from tinymrcnn.data import CityscapesDataset, CocoDataset, DataWarning, read_image
 from tinymrcnn.data.coco_masks import encode_ids, encode_mask
-from tinymrcnn.data.formats import FORMATS, convert, open_source, open_split
+from tinymrcnn.data.formats import FORMATS, Source, Split, convert, open_source, open_split
 from tinymrcnn.data.formats.brush import decode_brush
 from tinymrcnn.data.formats.collect import ellipse, placed, turned_box
 from tinymrcnn.data.images import COLOR, read_ids
@@ -331,6 +331,15 @@ def test_splits_share_their_classes(tmp_path):
     for split in source.splits.values():
         assert [each["name"] for each in open_split(split).categories] == ["bus", "car", "person"]
     assert open_split(source.held_out()).read_target(0)["labels"].tolist() == [3]
+
+
+def test_which_split_is_for_what(tmp_path):
+    split, other, third = (Split(tmp_path, {"images": []}, tmp_path / name) for name in "abc")
+    source = Source(tmp_path, "coco", {"test": split, "Train": other, "valid": third})
+    assert source.training() is other and source.held_out() is third
+    assert Source(tmp_path, "coco", {"test": split, "train": other}).held_out() is split
+    single = Source(tmp_path, "coco", {"val": third})
+    assert single.training() is third and single.held_out() is None
 
 
 # What is wrong -------------------------------------------------------------------------------------------
