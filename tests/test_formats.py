@@ -400,7 +400,7 @@ def test_damaged_json(tmp_path, layout, file, change, message):
 @pytest.mark.parametrize("layout, pattern, content, message", [
     ("cvat", "annotations.xml", lambda text: text.replace("</annotations>", ""), "cannot be read as CVAT"),
     ("cvat", "annotations.xml", lambda text: text.replace('width="50"', ""), "it has no 'width'"),
-    ("cvat", "annotations.xml", lambda text: text.replace('rle="', 'rle="3, '), "do not add up to its 16 x 16 pixels"),
+    ("cvat", "annotations.xml", lambda text: text.replace('rle="', 'rle="3, '), "do not add up to its 16 x 19 pixels"),
     ("cvat", "annotations.xml", lambda text: text.replace("<image", "<track/><image", 1), "tracks of a video"),
     ("yolo", "labels/train/a.txt", lambda text: "7" + text[1:], "a.txt' has the class 7; the names are of [0, 1]"),
     ("yolo", "labels/train/a.txt", lambda text: "car" + text, "a.txt' cannot be read as YOLO"),
