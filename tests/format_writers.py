@@ -46,7 +46,7 @@ class Scene(NamedTuple):
 
 PLAIN = Thing("car", ((3, 4, 13, 20),))
 TOUCHING = Thing("car", ((13, 4, 22, 18),))  # beside PLAIN
-HOLED = Thing("person", ((25, 3, 41, 19),), ((30, 8, 36, 14),))
+HOLED = Thing("person", ((25, 3, 44, 19),), ((28, 8, 36, 14),))
 PARTED = Thing("bus", ((4, 24, 12, 33), (20, 22, 34, 36)))
 # holes and parts that touch another object; an image of another size; one without objects
 SCENES = (

@@ -33,8 +33,8 @@ def test_gathered_by_hand(tmp_path):
     objects = statistics.gather(dataset)
     assert objects.image_sizes.tolist() == [[40, 50], [36, 64], [40, 50]]
     assert objects.images.tolist() == [0, 0, 0, 0, 1, 1] and objects.labels.tolist() == [2, 2, 3, 1, 3, 2]
-    assert objects.boxes[:3].tolist() == [[3, 4, 13, 20], [13, 4, 22, 18], [25, 3, 41, 19]]
-    assert objects.areas.tolist() == [160, 126, 220, 268, 500, 209]
+    assert objects.boxes[:3].tolist() == [[3, 4, 13, 20], [13, 4, 22, 18], [25, 3, 44, 19]]
+    assert objects.areas.tolist() == [160, 126, 256, 268, 500, 209]
     assert [array.dtype for array in objects] == [np.int64, np.int64, np.int64, np.float64, np.float64]
     assert statistics.per_image(objects).tolist() == [4, 2, 0]
     assert statistics.per_class(objects, 3).tolist() == [[1, 1], [3, 2], [2, 2]]

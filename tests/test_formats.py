@@ -14,7 +14,7 @@ from tiny_models import TINY, batch_of, losses_and_gradients
 
 from tinymrcnn.data import CityscapesDataset, CocoDataset, DataWarning, read_image
 from tinymrcnn.data.coco_masks import encode_ids, encode_mask
-from tinymrcnn.data.formats import FORMATS, convert, open_source, open_split
+from tinymrcnn.data.formats import FORMATS, Source, Split, convert, open_source, open_split
 from tinymrcnn.data.formats.brush import decode_brush
 from tinymrcnn.data.formats.collect import ellipse, placed, turned_box
 from tinymrcnn.data.images import COLOR, read_ids
@@ -181,6 +181,9 @@ def test_ellipses_boxes_and_crops():
     assert abs(points - [5, 7]).max(0).round(2).tolist() == [2, 4]
     x, y = max(np.reshape(ellipse(0, 0, 4, 1, np.pi / 6), (-1, 2)).tolist(), key=lambda point: point[0])
     assert np.degrees(np.arctan2(y, x)) == pytest.approx(30, abs=5)  # y is down: clockwise, as the tools mean it
+    x, y = np.reshape(ellipse(0, 0, 4, 1, np.pi / 6), (-1, 2)).T
+    along, across = np.cos(np.pi / 6) * x + np.sin(np.pi / 6) * y, np.cos(np.pi / 6) * y - np.sin(np.pi / 6) * x
+    np.testing.assert_allclose((along / 4) ** 2 + across**2, 1, atol=3e-3)
     assert turned_box(1, 2, 4, 6, 0, (9, 9)) == [1, 2, 4, 6]
     np.testing.assert_allclose(turned_box(1, 2, 4, 6, np.pi / 2, (1, 2)), [-5, 2, 6, 4], atol=1e-12)
     np.testing.assert_allclose(turned_box(0, 0, 2, 2, np.pi / 4, (1, 1)), [1 - 2**0.5, 1 - 2**0.5, 8**0.5, 8**0.5])
@@ -330,6 +333,15 @@ def test_splits_share_their_classes(tmp_path):
     assert open_split(source.held_out()).read_target(0)["labels"].tolist() == [3]
 
 
+def test_which_split_is_for_what(tmp_path):
+    split, other, third = (Split(tmp_path, {"images": []}, tmp_path / name) for name in "abc")
+    source = Source(tmp_path, "coco", {"test": split, "Train": other, "valid": third})
+    assert source.training() is other and source.held_out() is third
+    assert Source(tmp_path, "coco", {"test": split, "train": other}).held_out() is split
+    single = Source(tmp_path, "coco", {"val": third})
+    assert single.training() is third and single.held_out() is None
+
+
 # What is wrong -------------------------------------------------------------------------------------------
 
 
@@ -388,7 +400,7 @@ def test_damaged_json(tmp_path, layout, file, change, message):
 @pytest.mark.parametrize("layout, pattern, content, message", [
     ("cvat", "annotations.xml", lambda text: text.replace("</annotations>", ""), "cannot be read as CVAT"),
     ("cvat", "annotations.xml", lambda text: text.replace('width="50"', ""), "it has no 'width'"),
-    ("cvat", "annotations.xml", lambda text: text.replace('rle="', 'rle="3, '), "do not add up to its 16 x 16 pixels"),
+    ("cvat", "annotations.xml", lambda text: text.replace('rle="', 'rle="3, '), "do not add up to its 16 x 19 pixels"),
     ("cvat", "annotations.xml", lambda text: text.replace("<image", "<track/><image", 1), "tracks of a video"),
     ("yolo", "labels/train/a.txt", lambda text: "7" + text[1:], "a.txt' has the class 7; the names are of [0, 1]"),
     ("yolo", "labels/train/a.txt", lambda text: "car" + text, "a.txt' cannot be read as YOLO"),
@@ -422,6 +434,22 @@ def test_masks_that_do_not_fit_are_told_when_the_data_are_opened(tmp_path):
         open_split(open_source(tmp_path).training())
     assert "a_mask.png' has the size (50, 40), its image has (40, 50)" in str(error.value)
     assert "c_mask.png' cannot be read as an image" in str(error.value)
+
+
+def test_a_mask_that_changes_after_the_data_are_opened(tmp_path):
+    writers.write_ids(tmp_path, writers.SCENES)
+    dataset = open_split(open_source(tmp_path).training())
+    writers.save(tmp_path / "PedMasks" / "a_mask.png", np.zeros((50, 40), np.uint8))
+    with pytest.raises(ValueError, match=r"a_mask.png' has the size \(50, 40\), its image has \(40, 50\)"):
+        dataset[0]
+
+
+def test_a_group_of_two_classes_is_two_objects(tmp_path):
+    """In LabelMe and CVAT a number may join a person and a car."""
+    scene = writers.Scene("a", (40, 50), (writers.PARTED, writers.PLAIN))
+    writers.write_labelme(tmp_path, [scene])
+    damage(tmp_path / "a.json", lambda content: content["shapes"][2].update(group_id=0))
+    assert found_in(open_split(open_source(tmp_path).training())) == expected([scene])
 
 
 def test_an_empty_mask_is_left_out_with_a_warning(tmp_path):
