@@ -210,6 +210,19 @@ def test_a_swept_region_draws_stairs_and_a_saw_tooth(page):
 
 
 @pytest.mark.exhaustive
+def test_nothing_moves_by_itself_for_those_who_ask_for_rest(page):
+    fresh(page, "#roi=30,40,70,80")
+    page.ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-reduced-motion", "value": "reduce"}])
+    try:
+        page.click("#sweep")
+        assert page.run("trace.points.length") > 100  # at once
+        page.run(SETTLED)
+        assert region(page)[0] == 46
+    finally:
+        page.ask("Emulation.setEmulatedMedia", features=[])
+
+
+@pytest.mark.exhaustive
 def test_the_state_lies_in_the_address(page):
     fresh(page, "#picture=2&object=1&level=2&bins=3&roi=20,30,70,90&remembered=20,30,70,90&step=3&channel=5")
     state = page.run("app.state")
