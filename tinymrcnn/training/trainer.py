@@ -147,7 +147,7 @@ def _loop(run: Run, dataset) -> None:
     """The steps that are not done yet, with log, checkpoints and previews."""
     model, optimizer, config, out, stop = run.model, run.optimizer, run.config, run.out, run.stop
     model.train()
-    feed = batches(dataset, config.batch_size, run.done, config.steps, config.seed, config.flip)
+    feed = batches(dataset, config.batch_size, run.done, config.steps, config.seed, config.flip, config.augment)
     bar = progress_bar(run.done, config.steps, run.progress)
     with contextlib.closing(feed), bar, open_log(out / LOG) as log:
         began = time.perf_counter()
