@@ -2,6 +2,7 @@
 
     weights/NAME      the parameters and buffers, named as in Module.state_dict()
     optimizer/NAME    the optimiser's state, named as in its state_dict(); absent in a finished model
+    average/NAME      the moving average of the weights, in a run that keeps one (TrainConfig.ema)
     metadata          JSON: Config, TrainConfig, categories, step, seed, environment; the number of the format
 
 It holds no pickle, so that opening a stranger's file runs nothing, and reading it takes memory in proportion to the
@@ -20,6 +21,7 @@ import numpy as np
 
 from tinymrcnn import __version__
 from tinymrcnn.archives import RefusedError, open_zip
+from tinymrcnn.backend import to_numpy
 from tinymrcnn.files import SHIPPED_MODEL, replacing
 from tinymrcnn.models import Config, TrainConfig, TwoStage, make_model
 from tinymrcnn.nn.layers import at_most
@@ -38,7 +40,7 @@ class CheckpointError(ValueError):
 @dataclass(frozen=True)
 class Checkpoint:
     """What a file holds. step: how many training steps are done. categories is empty if the model has no class names;
-    train_config and optimizer are None in a finished model."""
+    train_config and optimizer are None in a finished model, average (of the weights) also in a run without one."""
 
     weights: dict[str, np.ndarray]
     config: Config
@@ -48,13 +50,17 @@ class Checkpoint:
     environment: dict
     train_config: TrainConfig | None = None
     optimizer: dict[str, np.ndarray] | None = None
+    average: dict[str, np.ndarray] | None = None
 
 
 # Writing
 
 
-def save_checkpoint(path, model, step: int = 0, train_config: TrainConfig | None = None, optimizer=None) -> None:
-    """Write the model, and where they are given the settings and the optimiser that its training resumes with.
+def save_checkpoint(
+    path, model, step: int = 0, train_config: TrainConfig | None = None, optimizer=None, average=None
+) -> None:
+    """Write the model, and where they are given the settings, the optimiser and the moving average of the weights that
+    its training resumes with.
 
     Without train_config and optimizer the file is a finished model: smaller, for use but not for resuming.
     Raises OSError where the file cannot be written, ValueError where model.categories are not those of the model's
@@ -76,6 +82,7 @@ def save_checkpoint(path, model, step: int = 0, train_config: TrainConfig | None
     arrays |= {f"weights/{name}": array for name, array in model.state_dict().items()}
     if optimizer is not None:
         arrays |= {f"optimizer/{name}": array for name, array in optimizer.state_dict().items()}
+    arrays |= {f"average/{name}": to_numpy(array) for name, array in (average or {}).items()}
     with replacing(path) as file:
         np.savez(file, **arrays)
 
@@ -111,7 +118,7 @@ def _load(path: Path) -> tuple[Checkpoint, TwoStage]:
         return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
     try:
-        checkpoint = _checkpoint(migrate(metadata), part("weights/"), part("optimizer/"))
+        checkpoint = _checkpoint(migrate(metadata), part("weights/"), part("optimizer/"), part("average/"))
         return checkpoint, _empty_model(checkpoint)
     except Exception as error:  # settings that make no sense can fail anywhere
         told = f"{error}" if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
@@ -166,7 +173,7 @@ def _read(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
     return metadata, arrays
 
 
-def _checkpoint(metadata: dict, weights: dict, optimizer: dict) -> Checkpoint:
+def _checkpoint(metadata: dict, weights: dict, optimizer: dict, average: dict) -> Checkpoint:
     """The Checkpoint, all checked except whether the weights fit the Config."""
     config = from_dict(Config, metadata["config"])
     for name in ("step", "seed"):
@@ -175,6 +182,13 @@ def _checkpoint(metadata: dict, weights: dict, optimizer: dict) -> Checkpoint:
     _check_categories(metadata["categories"], config.num_classes)
     if problem := no_weights(weights):
         raise ValueError(problem)
+    if average and (table := differences(average, {name: array.shape for name, array in weights.items()})):
+        raise ValueError(f"Its weights and their average do not belong together.\n{table}")
+    if problem := no_weights(average):
+        raise ValueError(f"Of the average of its weights: {problem}")
+    train_config = from_dict(TrainConfig, metadata["train_config"]) if metadata["train_config"] else None
+    if (train_config is not None and train_config.ema > 0) != bool(average):
+        raise ValueError("Its settings and its arrays do not agree on whether the weights are averaged (ema).")
     for name, array in optimizer.items():
         if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu" or not np.isfinite(array).all():
             raise ValueError(f"Its entry optimizer/{_plain(name)} holds something else than finite numbers.")
@@ -185,8 +199,9 @@ def _checkpoint(metadata: dict, weights: dict, optimizer: dict) -> Checkpoint:
         step=metadata["step"],
         seed=metadata["seed"],
         environment=dict(metadata["environment"]),
-        train_config=from_dict(TrainConfig, metadata["train_config"]) if metadata["train_config"] else None,
+        train_config=train_config,
         optimizer=optimizer or None,
+        average=average or None,
     )
 
 
