@@ -41,3 +41,12 @@ def keep_freed_memory() -> bool:
     libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
     libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD: larger arrays still come from the system
     return True
+
+
+def free_memory(meminfo: str = "/proc/meminfo") -> int | None:
+    """The bytes that a program can take without swapping, as Linux tells them; None elsewhere."""
+    try:
+        lines = Path(meminfo).read_text(encoding="utf-8", errors="replace").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError, IndexError):
+        return None
