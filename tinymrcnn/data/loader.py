@@ -28,19 +28,26 @@ def batch_indices(length: int, batch_size: int, step: int, seed: int) -> list[in
     return [orders[position // length][position % length].item() for position in positions]
 
 
-def load_batch(dataset, batch_size: int, step: int, seed: int, flip: bool = True, more: AugmentSettings | None = None):
-    """(step, images, targets): the batch of one step, every image mirrored with probability 1/2, and augmented as
-    `more` says."""
-    images, targets = [], []
-    for index in batch_indices(len(dataset), batch_size, step, seed):
-        image, target = dataset[index]
-        if flip and generator(seed, Purpose.FLIP, step, target["image_id"]).random() < 0.5:
-            image, target = flip_horizontally(image, target)
-        if more is not None:
-            image, target = augment(image, target, more, generator(seed, Purpose.AUGMENT, step, target["image_id"]))
-        images.append(image)
-        targets.append(target)
-    return step, images, targets
+def load_image(dataset, index: int, step: int, seed: int, flip: bool = True, more: AugmentSettings | None = None):
+    """(image, target) of a data set as they are seen in a step: mirrored with probability 1/2, and augmented as `more`
+    says."""
+    image, target = dataset[index]
+    if flip and generator(seed, Purpose.FLIP, step, target["image_id"]).random() < 0.5:
+        image, target = flip_horizontally(image, target)
+    if more is not None:
+        image, target = augment(image, target, more, generator(seed, Purpose.AUGMENT, step, target["image_id"]))
+    return image, target
+
+
+def load_batch(
+    dataset, batch_size: int, step: int, seed: int, flip: bool = True, more: AugmentSettings | None = None
+):  # fmt: skip
+    """(step, images, targets): the batch of one step, see load_image."""
+    pairs = [
+        load_image(dataset, index, step, seed, flip, more)
+        for index in batch_indices(len(dataset), batch_size, step, seed)
+    ]
+    return step, [image for image, _ in pairs], [target for _, target in pairs]
 
 
 def batches(

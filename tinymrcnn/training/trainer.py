@@ -10,7 +10,7 @@ What a run leaves in its folder:
     model.npz         the finished model                                     curves.png      losses over time, and AP
     best.npz          the model that did best in a validation                predictions.png held-out images
     log.jsonl         one line a step                                        preview.png     held-out images so far
-    validation.jsonl  one line a validation
+    validation.jsonl  one line a validation                                  augmented.png   one, as training sees it
 """
 
 import contextlib
@@ -27,12 +27,14 @@ from pathlib import Path
 import numpy as np
 
 from tinymrcnn.data import batches, map_categories
+from tinymrcnn.data.loader import load_image
 from tinymrcnn.draw import draw_curves, draw_grid, draw_instances, write_picture
 from tinymrcnn.evaluation import evaluate
 from tinymrcnn.files import locked, make_folder, printable, quoted, replacing, told
 from tinymrcnn.models import TrainConfig
 from tinymrcnn.models.two_stage import mean_losses
 from tinymrcnn.nn import SGD, AdamW, BatchNorm2d, clip_grad_norm
+from tinymrcnn.settings import AugmentSettings
 from tinymrcnn.stopping import Interrupted, RunStopped, handling
 from tinymrcnn.training import validation
 from tinymrcnn.training.averaging import averaged, update_average
@@ -41,7 +43,7 @@ from tinymrcnn.training.run import BEST, CHECKPOINT, LOG, MODEL, Run, load_run, 
 from tinymrcnn.training.schedule import learning_rate
 from tinymrcnn.weights import environment
 
-PREVIEW_IMAGES, GRID_IMAGES = 4, 8
+PREVIEW_IMAGES, GRID_IMAGES, AUGMENTED_IMAGES = 4, 8, 11  # with the image as it is, three rows of four
 logger = logging.getLogger("tinymrcnn")
 
 
@@ -125,6 +127,8 @@ def train_in(out: Path, model, dataset, config: TrainConfig, held_out, *, resume
         )
     else:
         run.begin()
+        if config.augment != AugmentSettings():
+            write_picture(out / "augmented.png", _augmented(dataset, config))
     keep_log(out / LOG, run.done)
     with handling(run.stop):
         try:
@@ -217,6 +221,16 @@ def _preview(run: Run) -> None:
         write_picture(run.out / "preview.png", picture)
     except OSError as error:
         logger.warning("The preview after %d steps could not be written: %s", run.done, told(error))
+
+
+def _augmented(dataset, config: TrainConfig):
+    """The first image that has objects (of a few), as it is and as it is seen in so many steps."""
+    index = next((i for i in range(min(10, len(dataset))) if len(dataset[i][1]["labels"])), 0)
+    pairs = [dataset[index]]
+    for step in range(AUGMENTED_IMAGES):
+        pairs.append(load_image(dataset, index, step, config.seed, config.flip, config.augment))
+    pictures = [draw_instances(*pair, dataset.categories, size=240) for pair in pairs]
+    return draw_grid([pictures[start : start + 4] for start in range(0, len(pictures), 4)])
 
 
 def _finish(run: Run) -> dict:
