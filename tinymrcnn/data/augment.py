@@ -82,7 +82,7 @@ def zoom(image, target: dict, scale: float, place: tuple[float, float]):
     masks = None
     if "masks" in target:
         rows, columns = ((pixels + 0.5).astype(np.int64) for pixels, _ in axes)  # the nearest
-        masks = target["masks"][:, rows[:, None], columns] * (row_within[:, None] & column_within)
+        masks = target["masks"].take(rows, 1).take(columns, 2) * (row_within[:, None] & column_within)
     return image, _cut_target(target, image.shape[1:], scale, place, masks)
 
 
