@@ -21,8 +21,8 @@ MAX_PROCESSES = 4
 
 # What `-m quick` runs, beginning with tests/test_: whole files that take no time, and of the others some tests
 QUICK = """
-    first tiny.py boxes_ images loader models_box_branch models_mask_branch models_pooler models_resnet_fpn models_rpn
-    models_transform nn optim ops_activations ops_losses ops_normalization ops_pooling roi_warp schedule
+    first tiny.py augment boxes_ images loader models_box_branch models_mask_branch models_pooler models_resnet_fpn
+    models_rpn models_transform nn optim ops_activations ops_losses ops_normalization ops_pooling roi_warp schedule
     autograd.py::test_gradients  autograd.py::test_a_diamond  autograd.py::test_a_second_backward
     backend.py::test_like_arrays  backend.py::test_scatter_add  backend.py::test_the_cpu_kernel
     bench.py::test_a_row_holds  bench.py::test_bench_prints  bench.py::test_profile_writes bench.py::test_resident

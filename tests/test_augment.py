@@ -194,6 +194,19 @@ def test_a_batch_depends_on_seed_step_and_image_alone():
     assert all(not np.array_equal(whole[0][1][0], other[0]) for other in others)
 
 
+def test_equal_images_are_varied_differently():
+    class Twins:
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            image, target = pictures(1)[0]
+            return image, {**target, "image_id": index}
+
+    (first, second), _ = load_batch(Twins(), 2, 0, 5, flip=False, more=AugmentSettings(brightness=0.5))[1:]
+    assert first.shape == second.shape and not np.array_equal(first, second)
+
+
 def test_the_defaults_change_no_bit():
     dataset = ShapesDataset(7, (40, 56))
     for plain, more in zip(

@@ -128,6 +128,7 @@ def test_turns_are_for_what_has_no_way_up():
     boxes = np.exp(rng.normal(3, 0.3, (500, 2)))
     assert values(variations(boxes))["augment.turn"]
     assert not values(variations(boxes * [1, 1.3]))["augment.turn"]  # people, say
+    assert not values(variations(boxes * [1.3, 1]))["augment.turn"]  # cars
 
 
 def test_every_choice_is_a_setting():

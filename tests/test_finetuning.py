@@ -149,7 +149,10 @@ def test_what_does_not_go_together(weights, capsys):
     os.rename("start.npz", "start.pth")
     save_checkpoint("start.npz", tiny_model())
     for options, message in (
-        (["--freeze-at", "2"], "--freeze-at keeps the first stages as they are, so it needs --weights or --backbone FILE"),
+        (
+            ["--freeze-at", "2"],
+            "--freeze-at keeps the first stages as they are, so it needs --weights or --backbone FILE",
+        ),
         ([*weights, "--freeze-at", "6"], "6 stages cannot be frozen: this backbone has 5"),
         ([*weights, "--freeze-at", "-1"], "-1 stages cannot be frozen"),
         (["--weights", "start.pth"], "'start.pth' does not say which model it belongs to: name it with --preset"),

@@ -51,6 +51,7 @@ def test_the_losses_are_those_of_training_over_the_whole_set():
     model.eval()
     expected = {name: loss.item() for name, loss in model.losses(list(images), list(targets)).items()}
     assert found.keys() == {"loss", *expected}
+    assert validation.losses_on(model, shapes(6)) == found and not model.training
     # the images are looked at four at a time here, and all at once there
     assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-4)
     assert found["loss"] == pytest.approx(sum(expected.values()), rel=1e-4)
