@@ -33,7 +33,9 @@ from tinymrcnn.weights import load_checkpoint
 def data_of(length=40.0, objects=(5, 5, 5), size=(256, 320), images=3, ratio=1.0):
     """Images of one size with boxes of one area, `ratio` times as high as wide."""
     box = [length / math.sqrt(ratio), length * math.sqrt(ratio)]
-    return Statistics(np.array([box] * sum(objects)).reshape(-1, 2), np.array(objects), np.array([size] * images))
+    return Statistics(
+        np.array([box] * sum(objects)).reshape(-1, 2), np.array(objects), np.array([size] * images), images
+    )
 
 
 def values(choices):
@@ -47,7 +49,8 @@ def test_the_statistics_of_a_data_set(tmp_path):
     np.testing.assert_array_equal(found.boxes, boxes[:, 2:] - boxes[:, :2])
     assert found.objects.tolist() == [len(target["labels"]) for _, target in dataset]
     assert found.images.tolist() == [[48, 70]] * 5 and found.shorter == 48
-    assert len(statistics(dataset, most=2).objects) == 2
+    some = statistics(dataset, most=2)
+    assert len(some.objects) == 2 and found.total == some.total == 5
     write_coco(dataset, tmp_path / "set")
     content = json.loads((tmp_path / "set" / "annotations.json").read_text())
     content["annotations"][0]["iscrowd"] = 1
@@ -59,21 +62,27 @@ def test_the_statistics_of_a_data_set(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("length", "size", "side", "factor"),
+    ("length", "size", "side"),
     [
-        (40, (256, 320), None, 1),  # well seen
-        (20, (256, 320), 416, 1.6),
-        (8, (256, 320), 512, 2),  # not more than twice
-        (20, (1500, 1000), 832, math.sqrt(2 / 3)),  # not more pixels than a laptop can do
-        (400, (3000, 4000), 864, math.sqrt(1 / 12)),
+        (40, (256, 320), None),  # well seen
+        (20, (256, 320), 416),  # 1.6 times as large
+        (8, (256, 320), 512),  # not more than twice
+        (20, (1500, 1000), 640),  # not more pixels than a laptop can do
+        (400, (3000, 4000), 672),
     ],
 )
-def test_small_objects_are_enlarged_and_large_images_made_smaller(length, size, side, factor):
-    choices, found = image_size(data_of(length, size=size))
-    assert values(choices).get("transform.min_size") == side
-    assert found == pytest.approx(factor, rel=0.05)
-    if side:
-        assert side % 32 == 0 and found == side / min(size) and values(choices)["transform.max_size"] == 2 * side
+def test_small_objects_are_enlarged_and_large_images_made_smaller(length, size, side):
+    choices = values(image_size(data_of(length, size=size)))
+    assert choices == ({"transform.min_size": side, "transform.max_size": 2 * side} if side else {})
+
+
+def test_images_of_many_sizes():
+    """One that is much larger than the usual one is made smaller; and boxes grow as their images do."""
+    data = data_of(40, size=(256, 320))
+    mixed = data._replace(images=np.array([[256, 320], [256, 320], [4000, 3000]]))
+    assert values(image_size(mixed)) == {"transform.min_size": 256, "transform.max_size": 512}
+    chosen = values(choose(mixed._replace(boxes=np.array([[40.0, 40.0]] * 10 + [[40 * 3000 / 256] * 2] * 5))))
+    assert chosen["rpn.anchor_sizes"] == anchors(np.array([[40.0, 40.0]] * 15))[0].value
 
 
 def test_how_well_anchors_fit_against_all_places():
@@ -114,13 +123,20 @@ def test_counts_follow_the_objects():
     assert values(counts(np.array([5000])))["box.samples"] == 256
 
 
+def length_of(count, side, *more, **given):
+    return values(training_length(count, np.array([[side, side]] * 3), *more, **given))
+
+
 def test_batch_and_steps():
-    assert values(training_length(260, 512 * 512, None)) == {"batch_size": 2, "steps": 3000}
-    assert values(training_length(5000, 128 * 128, None)) == {"batch_size": 8, "steps": 3750}
-    assert values(training_length(10**6, 128 * 128, None))["steps"] == MOST_STEPS
-    assert values(training_length(260, 512 * 512, None, batch=4)) == {"batch_size": 4, "steps": 1500}
-    tight = training_length(260, 512 * 512, 500_000_000)
-    assert values(tight) == {"batch_size": 1, "steps": 6000} and "free memory of 0.5 GB" in tight[0].reason
+    assert length_of(260, 512) == {"batch_size": 2, "steps": 3000}
+    assert length_of(5000, 128) == {"batch_size": 8, "steps": 3750}
+    assert length_of(10**6, 128)["steps"] == MOST_STEPS
+    assert length_of(260, 512, batch=4) == {"batch_size": 4, "steps": 1500}
+    assert length_of(260, 512, 500_000_000) == {"batch_size": 1, "steps": 6000}
+    assert "free memory of 0.5 GB" in training_length(260, np.array([[512, 512]]), 500_000_000)[0].reason
+    padded = np.array([[512, 256], [256, 512]])  # to 512 x 512, both
+    assert values(training_length(260, padded, 1_200_000_000))["batch_size"] == 2
+    assert values(training_length(260, padded))["batch_size"] == 4
 
 
 def test_turns_are_for_what_has_no_way_up():

@@ -21,7 +21,7 @@ STRIDES = (4, 8, 16, 32)
 RATIOS = (0.5, 1.0, 2.0)  # height / width of the anchors
 WELL_SEEN = 32  # pixels: objects that the network sees well
 LARGEST_FACTOR = 2  # by which images are enlarged; beyond, there is nothing more to see in them
-MOST_PIXELS = 1_000_000  # of an image, resized
+MOST_PIXELS = 600_000  # of a usual image, resized
 STEP_PIXELS = 600_000  # of a batch
 BYTES_A_PIXEL = 800  # that a step takes, at most: measured 600 on nuclei
 SEEN_AT_LEAST = 6_000  # images in a run,
@@ -33,22 +33,23 @@ ZOOM, COLOR = (0.8, 1.25), 0.2
 
 
 class Statistics(NamedTuple):
-    """What is known of a data set. boxes: (N, 2) widths and heights; objects: (I,) how many an image has, crowd regions
-    left out of both; images: (I, 2) heights and widths. All in pixels."""
+    """What is known of a data set, in pixels. boxes: (N, 2) widths and heights, image by image; objects: (I,) how many
+    an image has; crowd regions are left out of both. images: (I, 2) heights and widths. total: of all images, of which
+    these are some."""
 
     boxes: np.ndarray
     objects: np.ndarray
     images: np.ndarray
+    total: int
 
     @property
     def shorter(self) -> float:
         """The shorter side of a usual image."""
         return float(np.median(self.images.min(1)))
 
-    @property
-    def lengths(self) -> np.ndarray:
-        """(N,): the side of a square of each box's area."""
-        return np.sqrt(self.boxes.prod(1))
+    def scales(self, side: int | None) -> np.ndarray:
+        """(I,): by how much every image grows if its shorter side becomes `side`; None keeps it."""
+        return np.ones(len(self.images)) if side is None else side / self.images.min(1)
 
 
 class Choice(NamedTuple):
@@ -64,34 +65,34 @@ def choose(data: Statistics, memory: int | None = None, given: dict[str, Any] | 
     are fixed already, by their full names; the others follow them.
 
     Without any object only what the images ask for is chosen."""
-    given = given or {}
-    size, factor = image_size(data)
-    if "transform.min_size" in given:
-        factor = (given["transform.min_size"] or data.shorter) / data.shorter
-    pixels = float(np.median(data.images.prod(1))) * factor**2
-    length = training_length(len(data.images), pixels, memory, given.get("batch_size"))
-    if not len(data.boxes):
-        return [*size, *length]
-    return [*size, *anchors(data.boxes * factor), *counts(data.objects), *length, *variations(data.boxes)]
+    chosen = image_size(data)
+    known = {choice.name: choice.value for choice in chosen} | (given or {})
+    scales = data.scales(known.get("transform.min_size"))
+    sizes = data.images * scales[:, None]
+    chosen += training_length(data.total, sizes, memory, known.get("batch_size"))
+    if len(data.boxes):
+        boxes = data.boxes * np.repeat(scales, data.objects)[:, None]
+        chosen += [*anchors(boxes), *counts(data.objects), *variations(data.boxes)]
+    return chosen
 
 
-def image_size(data: Statistics) -> tuple[list[Choice], float]:
-    """Small objects are enlarged, images beyond MOST_PIXELS made smaller; and the factor by which that changes a usual
-    image. No choice where nothing is to be changed."""
-    length = float(np.median(data.lengths)) if len(data.boxes) else float(WELL_SEEN)
+def image_size(data: Statistics) -> list[Choice]:
+    """Small objects are enlarged, large images made smaller. No choice where neither is needed."""
+    pixels = data.images.prod(1)
+    length = float(np.median(np.sqrt(data.boxes.prod(1)))) if len(data.boxes) else float(WELL_SEEN)
     factor = min(max(1.0, WELL_SEEN / length), LARGEST_FACTOR)
-    reason = f"half of the objects are smaller than {length:.0f} pixels, and the shorter side has {data.shorter:.0f}"
-    limit = math.sqrt(MOST_PIXELS / float(np.median(data.images.prod(1))))
+    reason = f"half of the objects are smaller than {length:.0f} pixels in images of {data.shorter:.0f}"
+    limit = math.sqrt(MOST_PIXELS / float(np.median(pixels)))
     if limit < factor:
         factor = limit
-        reason = f"more than {MOST_PIXELS:,} pixels take long to learn from; objects of {length * factor:.0f} are left"
-    if 0.95 < factor < 1.05:
-        return [], 1.0
+        reason = f"more than {MOST_PIXELS:,} pixels take long; half of the objects are {length * factor:.0f} then"
+    elif pixels.max() > 2 * MOST_PIXELS:
+        reason = "the images are of very different sizes"
+    elif factor < 1.05:
+        return []
     side = max(32, round(data.shorter * factor / 32) * 32)
-    return [
-        Choice("transform.min_size", side, reason),
-        Choice("transform.max_size", 2 * side, "no image is more than twice as long"),
-    ], side / data.shorter
+    longest = Choice("transform.max_size", 2 * side, "of longer images, the longer side counts")
+    return [Choice("transform.min_size", side, reason), longest]
 
 
 def anchors(boxes: np.ndarray) -> list[Choice]:
@@ -144,19 +145,20 @@ def counts(objects: np.ndarray) -> list[Choice]:
     ]
 
 
-def training_length(images: int, pixels: float, memory: int | None, batch: int | None = None) -> list[Choice]:
-    """Batch, unless it is given, and steps for so many images of so many pixels."""
+def training_length(count: int, sizes: np.ndarray, memory: int | None = None, batch: int | None = None) -> list[Choice]:
+    """Batch, unless it is given, and steps for so many images, some of which have these sizes (I, 2), resized."""
     reason = f"about {STEP_PIXELS:,} pixels a step"
     if batch is None:
-        batch = int(min(max(2, STEP_PIXELS // pixels), TrainConfig().batch_size))
-        if memory is not None and batch * pixels * BYTES_A_PIXEL > memory / 2:
-            batch = int(max(1, memory / 2 // (pixels * BYTES_A_PIXEL)))
-            reason = f"more would take over half of the free memory of {memory / 1e9:.1f} GB"
-    seen = max(SEEN_AT_LEAST, EPOCHS_AT_LEAST * images)
+        batch = int(min(max(2, STEP_PIXELS // np.median(sizes.prod(1))), TrainConfig().batch_size))
+        padded = float(sizes.max(0).prod())  # all images of a batch are padded to one size
+        if memory is not None and batch * padded * BYTES_A_PIXEL > memory / 2:
+            batch = int(max(1, memory / 2 // (padded * BYTES_A_PIXEL)))
+            reason = f"more could take over half of the free memory of {memory / 1e9:.1f} GB"
+    seen = max(SEEN_AT_LEAST, EPOCHS_AT_LEAST * count)
     steps = min(max(1, round(seen / batch)), MOST_STEPS)
     return [
         Choice("batch_size", batch, reason),
-        Choice("steps", steps, f"each of {images:,} images is seen {steps * batch / images:.1f} times"),
+        Choice("steps", steps, f"each of {count:,} images is seen {steps * batch / count:.1f} times"),
     ]
 
 
@@ -189,4 +191,4 @@ def statistics(dataset, most: int = 1000) -> Statistics:
         boxes.append((kept[:, 2:] - kept[:, :2]).astype(np.float64))
         objects.append(len(kept))
         images.append(target["masks"].shape[1:] if "masks" in target else dataset[index][0].shape[1:])
-    return Statistics(np.concatenate(boxes), np.array(objects), np.array(images))
+    return Statistics(np.concatenate(boxes), np.array(objects), np.array(images), len(dataset))

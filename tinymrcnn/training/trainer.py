@@ -229,7 +229,7 @@ def _augmented(dataset, config: TrainConfig):
     pairs = [dataset[index]]
     for step in range(AUGMENTED_IMAGES):
         pairs.append(load_image(dataset, index, step, config.seed, config.flip, config.augment))
-    pictures = [draw_instances(*pair, dataset.categories, size=240) for pair in pairs]
+    pictures = [draw_instances(image, target, dataset.categories, size=240) for image, target in pairs]
     return draw_grid([pictures[start : start + 4] for start in range(0, len(pictures), 4)])
 
 
