@@ -162,6 +162,7 @@ def test_a_run_ends_early_and_resumes_to_its_end(tmp_path, monkeypatch, caplog):
     with caplog.at_level(logging.INFO, "tinymrcnn"):
         train(model, shapes(), config, run, held_out(), progress=False)
     assert "ends after 6 of 40 steps: 2 validations brought no better AP" in caplog.text
+    assert f"after 2 steps, AP 0.500: that model is in '{run / 'best.npz'}'" in caplog.text
     assert load_checkpoint(run / "model.npz").step == 6 == json.loads((run / "metrics.json").read_text())["steps"]
     assert load_checkpoint(run / "best.npz").step == 2
     assert load_checkpoint(run / "checkpoint.npz").step == 6

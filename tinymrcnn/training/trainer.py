@@ -246,6 +246,9 @@ def _finish(run: Run) -> dict:
     with averaged(model, run.average):
         write_picture(out / "predictions.png", _predictions(model, held_out, GRID_IMAGES))
         metrics = _last_metrics(run) or evaluate(model, held_out, progress=run.progress)
+    if run.validations and (best := validation.best_of(run.validations))["step"] != run.done:
+        logger.info("The best validation was that after %d steps, AP %.3f: that model is in '%s'.",
+                    best["step"], validation.score(best), printable(out / BEST))  # fmt: skip
     report = {
         "metrics": metrics,
         "images": len(held_out),
