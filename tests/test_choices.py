@@ -139,6 +139,11 @@ def test_batch_and_steps():
     assert values(training_length(260, padded))["batch_size"] == 4
 
 
+def test_small_batches_are_normalised_by_groups():
+    assert values(choose(data_of(), given={"batch_size": 2}))["resnet.norm"] == "group"
+    assert "resnet.norm" not in values(choose(data_of(), given={"batch_size": 8}))
+
+
 def test_turns_are_for_what_has_no_way_up():
     rng = np.random.default_rng(0)
     boxes = np.exp(rng.normal(3, 0.3, (500, 2)))
@@ -154,7 +159,7 @@ def test_every_choice_is_a_setting():
         config = replace(Config(), **{name: value for name, value in chosen.items() if name not in of_training})
         assert replace(TrainConfig(), **of_training).steps > 0 and len(config.rpn.anchor_sizes) == 4
         assert all(choice.reason for choice in choose(data))
-    assert values(choose(data_of(objects=(0, 0, 0)))).keys() == {"batch_size", "steps"}
+    assert values(choose(data_of(objects=(0, 0, 0)))).keys() == {"batch_size", "steps", "resnet.norm"}
 
 
 def test_what_is_given_is_followed():

@@ -141,7 +141,7 @@ def _new_run(options: TrainOptions) -> Prepared:
     dataset, held_out = open_data(source, model_fields.get("masks", start.masks))
     source["found"] = {name: found(source[name], opened) for name, opened in (("data", dataset), ("val", held_out))}
     if options.data and not options.weights and start.preset == "shapes":
-        given = {**model_fields, **train_fields}
+        given = (backbone.settings if backbone else {}) | model_fields | train_fields
         chosen = choose(statistics(dataset), free_memory(), given)
         print(_table(chosen, given))
         source["chosen"] = [choice._asdict() for choice in chosen if choice.name not in given]

@@ -24,6 +24,7 @@ LARGEST_FACTOR = 2  # by which images are enlarged; beyond, there is nothing mor
 MOST_PIXELS = 600_000  # of a usual image, resized
 STEP_PIXELS = 600_000  # of a batch
 BYTES_A_PIXEL = 800  # that a step takes, at most: measured 600 on nuclei
+ENOUGH_FOR_BATCH_NORM = 8  # images
 SEEN_AT_LEAST = 6_000  # images in a run,
 EPOCHS_AT_LEAST = 6  # and how often each of them
 MOST_STEPS = 20_000
@@ -70,6 +71,8 @@ def choose(data: Statistics, memory: int | None = None, given: dict[str, Any] | 
     scales = data.scales(known.get("transform.min_size"))
     sizes = data.images * scales[:, None]
     chosen += training_length(data.total, sizes, memory, known.get("batch_size"))
+    known = {choice.name: choice.value for choice in chosen} | known
+    chosen += normalization(known["batch_size"])
     if len(data.boxes):
         boxes = data.boxes * np.repeat(scales, data.objects)[:, None]
         chosen += [*anchors(boxes), *counts(data.objects), *variations(data.boxes)]
@@ -160,6 +163,14 @@ def training_length(count: int, sizes: np.ndarray, memory: int | None = None, ba
         Choice("batch_size", batch, reason),
         Choice("steps", steps, f"each of {count:,} images is seen {steps * batch / count:.1f} times"),
     ]
+
+
+def normalization(batch: int) -> list[Choice]:
+    """Groups of channels in place of batches where these are small (Wu & He, Group Normalization, 2018)."""
+    if batch >= ENOUGH_FOR_BATCH_NORM:
+        return []
+    reason = f"{batch} images that may differ much say little about the mean of all"
+    return [Choice("resnet.norm", "group", reason)]
 
 
 def variations(boxes: np.ndarray) -> list[Choice]:
