@@ -21,7 +21,7 @@ MAX_PROCESSES = 4
 
 # What `-m quick` runs, beginning with tests/test_: whole files that take no time, and of the others some tests
 QUICK = """
-    first tiny.py boxes_ data_statistics images loader models_box_branch models_mask_branch models_pooler
+    first tiny.py augment boxes_ data_statistics images loader models_box_branch models_mask_branch models_pooler
     models_resnet_fpn models_rpn models_transform nn optim
     ops_activations ops_losses ops_normalization ops_pooling roi_warp schedule
     autograd.py::test_gradients  autograd.py::test_a_diamond  autograd.py::test_a_second_backward

@@ -20,7 +20,7 @@ from tinymrcnn.models.presets import get_config
 from tinymrcnn.nn import AdamW, Linear
 from tinymrcnn.nn.layers import at_most
 from tinymrcnn.ops import winograd
-from tinymrcnn.settings import find_field
+from tinymrcnn.settings import AugmentSettings, find_field, replace
 from tinymrcnn.weights import (
     CheckpointError,
     environment,
@@ -176,6 +176,20 @@ def test_a_file_of_format_3_keeps_its_numbers(tmp_path, loss, decoding):
         del config["mask"]["softmax_decoding"], config["mnc"]
 
     assert load_checkpoint(rewritten(tmp_path / "c.npz", to_format_3)).config == model.config
+
+
+def test_a_run_of_format_4_goes_on_as_it_was(saved):
+    """It lacks what came with format 5, all of which was not there: no default of today takes its place."""
+    path, _, _, config = saved
+    assert config.val_every > 0
+
+    def to_format_4(metadata):
+        metadata["format_version"] = 4
+        for name in ("augment", "val_every", "patience", "ema"):
+            del metadata["train_config"][name]
+
+    back = load_checkpoint(rewritten(path, to_format_4)).train_config
+    assert back == replace(config, augment=AugmentSettings(), val_every=0, patience=0, ema=0.0)
 
 
 def test_a_field_that_is_missing_or_unknown_is_refused(saved):

@@ -101,9 +101,13 @@ def test_ctrl_c_says_how_to_resume_and_resume_goes_on(capsys, monkeypatch):
     assert "after 1 of 2 steps" in capsys.readouterr().out
     done = load_checkpoint("run/checkpoint.npz")
     assert (done.step, done.seed, done.train_config.seed) == (2, 4, 4)
-    assert "keeps its settings; leave out --quick, --steps" in error_of(
+    assert "keeps its settings; leave out --quick, or start" in error_of(
         capsys, ["train", "--resume", "run", "--steps", "3", "--quick"]
     )
+    assert "has done 2 steps already" in error_of(capsys, ["train", "--resume", "run", "--steps", "1"])
+    assert main(["train", "--device", "cpu", "--resume", "run", "--steps", "3"]) == 0
+    assert "after 2 steps, now with 3 in all" in capsys.readouterr().out
+    assert load_checkpoint("run/model.npz").step == 3
     os.remove("run/data.json")
     assert "data.json" in error_of(capsys, ["train", "--resume", "run"])
     assert "There is no checkpoint" in error_of(capsys, ["train", "--resume", "nowhere"])
@@ -118,13 +122,15 @@ def test_a_resumed_run_keeps_its_settings(capsys, given):
 
 def test_what_follows_the_number_of_steps():
     """The defaults are those of 1,800 steps; a shorter run warms up, saves and previews in proportion."""
-    assert in_proportion(1800) == in_proportion(2200) == {}
-    assert in_proportion(500) == {"warmup_steps": 50, "checkpoint_every": 55, "preview_every": 55}
-    assert in_proportion(2) == {"warmup_steps": 0, "checkpoint_every": 10, "preview_every": 10}
-    assert in_proportion(1799) == {"warmup_steps": 100, "checkpoint_every": 199, "preview_every": 199}
-    options = TrainOptions(steps=50, settings=["preview_every=7"])
-    _, config = command._settings(options, Config())
-    assert (config.warmup_steps, config.checkpoint_every, config.preview_every) == (5, 10, 7)
+    assert (in_proportion(1800), in_proportion(2200)) == ({"val_every": 200}, {"val_every": 244})
+    every = ("checkpoint_every", "preview_every", "val_every")
+    assert in_proportion(500) == {"warmup_steps": 50, **dict.fromkeys(every, 55)}
+    assert in_proportion(2) == {"warmup_steps": 0, **dict.fromkeys(every, 10)}
+    assert in_proportion(1799) == {"warmup_steps": 100, **dict.fromkeys(every, 199)}
+    options = TrainOptions(steps=50, val_every=3, settings=["preview_every=7", "augment.turn=true"])
+    config = command._train_config(command._given(options, Config())[1])
+    assert (config.warmup_steps, config.checkpoint_every, config.preview_every, config.val_every) == (5, 10, 7, 3)
+    assert config.augment.turn and not config.augment.blur
 
 
 def test_two_runs_without_a_name_get_two_folders():

@@ -179,6 +179,11 @@ def test_curves_show_every_series():
     log = [{"step": s, "lr": 1e-3, **{n: 2.0 / (s + 1) for n in names}, "positive_rois": s} for s in range(40)]
     assert draw_curves(log).shape == (900, 1100, 3)
     assert not np.array_equal(draw_curves(log), draw_curves(log[:20]))
+    lines = [{"step": 10 * n, "loss": 1 / n, "bbox/AP": 0.1 * n, "segm/AP": 0.2 * n} for n in (1, 2, 3)]
+    assert draw_curves(log, lines).shape == draw_curves(log, lines[:1]).shape == (1200, 1100, 3)
+    assert not np.array_equal(draw_curves(log, lines), draw_curves(log, lines[:2]))
+    boxes_only = [{"step": 10, "bbox/AP": 0.1}]
+    assert draw_curves([], boxes_only).shape == (1200, 1100, 3)
     assert draw_curves([]).shape == draw_curves(log[:1]).shape == (900, 1100, 3)
     with matplotlib.rc_context({"figure.dpi": 84}):  # as a lesson or a user's own settings may have it
         assert draw_curves(log).shape == (900, 1100, 3)

@@ -56,8 +56,9 @@ def test_a_checkpoint_brings_its_config_and_all_its_weights(weights, capsys):
     done = load_checkpoint("run/checkpoint.npz")
     assert done.config == tiny_model(score_threshold=0.4).config
     assert done.train_config == TrainConfig(
-        steps=2, batch_size=2, lr=command.FINE_TUNING["lr"], warmup_steps=0, checkpoint_every=10, preview_every=10
-    )
+        steps=2, batch_size=2, lr=command.FINE_TUNING["lr"], warmup_steps=0, checkpoint_every=10, preview_every=10,
+        val_every=10,
+    )  # fmt: skip
     frozen = [name for name in done.weights if name.startswith("backbone.body.") and name.split(".")[2] in
               ("conv1", "bn1", "layer1")]  # fmt: skip
     assert len(frozen) > 10 and changed() == set(done.weights) - set(frozen)
@@ -148,7 +149,10 @@ def test_what_does_not_go_together(weights, capsys):
     os.rename("start.npz", "start.pth")
     save_checkpoint("start.npz", tiny_model())
     for options, message in (
-        (["--freeze-at", "2"], "--freeze-at keeps the first stages as they are, so it needs --weights FILE"),
+        (
+            ["--freeze-at", "2"],
+            "--freeze-at keeps the first stages as they are, so it needs --weights or --backbone FILE",
+        ),
         ([*weights, "--freeze-at", "6"], "6 stages cannot be frozen: this backbone has 5"),
         ([*weights, "--freeze-at", "-1"], "-1 stages cannot be frozen"),
         (["--weights", "start.pth"], "'start.pth' does not say which model it belongs to: name it with --preset"),

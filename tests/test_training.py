@@ -264,8 +264,10 @@ def test_a_run_is_not_overwritten_nor_resumed_as_another(whole, tmp_path):
         train(tiny_model(), shapes(), CONFIG, folder)
     with pytest.raises(FileNotFoundError, match="no checkpoint"):
         train(tiny_model(), shapes(), CONFIG, tmp_path / "new", resume=True)
-    with pytest.raises(ValueError, match="another TrainConfig: steps was 6 and is 9"):
-        train(tiny_model(), shapes(), replace(CONFIG, steps=9), folder, resume=True)
+    with pytest.raises(ValueError, match="another TrainConfig: batch_size was 2 and is 3"):
+        train(tiny_model(), shapes(), replace(CONFIG, batch_size=3), folder, resume=True)
+    with pytest.raises(ValueError, match="has done 6 steps already; it cannot end after 5"):
+        train(tiny_model(), shapes(), replace(CONFIG, steps=5), folder, resume=True)
     with pytest.raises(ValueError, match="another Config: box.nms was 0.5 and is 0.4"):
         train(tiny_model(box_nms=0.4), shapes(), CONFIG, folder, resume=True)
     os.makedirs(tmp_path / "finished")

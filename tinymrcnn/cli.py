@@ -57,6 +57,7 @@ def _code(error: Exception) -> int:
 
 
 def _train(**options) -> int:
+    print("Starting. Where kernels are new, the first step compiles them, once: about 20 s.", flush=True)
     prepare_drawing()
     from tinymrcnn.commands.train import TrainOptions, train_command
 
@@ -161,7 +162,10 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--preset", help="which model (default: that of the weights, or shapes)")
     train.add_argument("--weights", metavar="FILE", help="fine-tune: start from these (lr: 1e-4 unless set)")
     train.add_argument(
-        "--freeze-at", type=int, metavar="N", help="with --weights: freeze the first N stages: stem, layer1, ..."
+        "--backbone", metavar="FILE", help="start from a classifier's ResNet, torchvision's or detectron2's (lr: 1e-4)"
+    )
+    train.add_argument(
+        "--freeze-at", type=int, metavar="N", help="with either: freeze the first N stages: stem, layer1, ..."
     )
     _add_data(train, "train on these", " (with --resume: their new place)")
     train.add_argument(
@@ -171,7 +175,11 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     _add_device(train)
     train.add_argument("--quick", action="store_true", help="fewer steps, evaluated on fewer images")
-    train.add_argument("--steps", type=int, metavar="N", help="how many steps to train")
+    train.add_argument("--steps", type=int, metavar="N", help="how many steps to train (with --resume: in all)")
+    train.add_argument("--val-every", type=int, metavar="N", help="steps between validations (a tenth of all; 0: none)")
+    train.add_argument(
+        "--patience", type=int, metavar="N", help="stop after N validations without a better AP (default: never)"
+    )
     train.add_argument("--batch-size", type=int, metavar="N", help="how many images a step sees (8; full size: 2)")
     train.add_argument("--seed", type=int, metavar="N", help="of weights, order, flips and samples (default: 0)")
     train.add_argument("--out", metavar="DIR", help="the run's folder (default: the first free of runs/PRESET, ...-2)")

@@ -53,6 +53,18 @@ def keep_freed_memory() -> bool:
     return True
 
 
+# The memory that is free
+
+
+def free_memory(meminfo: str = "/proc/meminfo") -> int | None:
+    """The bytes that a program can take without swapping, as Linux tells them; None elsewhere."""
+    try:
+        lines = Path(meminfo).read_text(encoding="utf-8", errors="replace").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError, IndexError):
+        return None
+
+
 # Where compiled kernels are kept
 
 

@@ -18,6 +18,7 @@ class Purpose(enum.IntEnum):
     RPN_SAMPLE = 5
     ROI_SAMPLE = 6
     RESIZE = 7
+    AUGMENT = 8
 
 
 def generator(seed: int, purpose: Purpose, step: int = 0, image: int = 0) -> np.random.Generator:

@@ -2,7 +2,7 @@
 
 The type of a field says what it may hold: `nms: Fraction = 0.7` refuses 2.0 and "a lot". Every stage of the model
 has its settings in its own file (RPNSettings in rpn.py, ...), and Config is made of them. TrainConfig, at the end,
-holds those of training.
+holds those of training, with AugmentSettings for its images.
 """
 
 import ast
@@ -32,6 +32,7 @@ PoolSize = Annotated[int, Range(1, 128)]
 Fraction = Annotated[float, Range(0, 1)]
 NotNegative = Annotated[float, Range(0, LARGEST)]
 Positive = Annotated[float, Range(1e-9, LARGEST)]
+Zoom = Annotated[float, Range(0.1, 10)]
 
 
 @dataclass(frozen=True)
@@ -201,6 +202,23 @@ def _described(hint: Any) -> str:
 
 
 @dataclass(frozen=True)
+class AugmentSettings(Settings):
+    """How training images are varied besides the flip, see data/augment.py. The defaults vary nothing."""
+
+    turn: bool = False  # by 0, 1, 2 or 3 quarters; with the flip, all eight ways to lay an image down
+    zoom: tuple[Zoom, Zoom] = (1.0, 1.0)  # least and most
+    brightness: Fraction = 0.0  # changes by this share at most, up or down
+    contrast: Fraction = 0.0  # likewise
+    hue: Annotated[float, Range(0, 0.5)] = 0.0  # of the circle of colours, at most, either way
+    blur: Annotated[float, Range(0, 10)] = 0.0  # pixels: the widest Gaussian
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.zoom[0] > self.zoom[1]:
+            raise ValueError(f"AugmentSettings: zoom is {self.zoom}; the least comes first.")
+
+
+@dataclass(frozen=True)
 class TrainConfig(Settings):
     """Training. The defaults train the `shapes` preset from scratch, on two CPU cores in less than ten minutes."""
 
@@ -214,7 +232,13 @@ class TrainConfig(Settings):
     warmup_steps: CountOrZero = 100
     drops: tuple[Fraction, ...] = (0.67, 0.89)  # "step": where the rate drops to a tenth, as fractions of all steps
     clip_norm: NotNegative = 10.0  # of all gradients together; 0 does not clip
-    flip: bool = True
+    flip: bool = True  # left and right, half of the images
+    augment: AugmentSettings = AugmentSettings()
     seed: Annotated[int, Range(0, 2**63 - 1)] = 0
     checkpoint_every: Count = 200
     preview_every: Count = 200
+    val_every: CountOrZero = 200  # steps from one validation on held-out images to the next; 0: none
+    patience: CountOrZero = (
+        0  # the run ends after so many validations without a better AP; 0: never before its last step
+    )
+    ema: Fraction = 0.0  # the share of itself that a moving average of the weights keeps in a step; 0: no average

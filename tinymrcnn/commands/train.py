@@ -26,16 +26,18 @@ from tinymrcnn.commands.source import (
     val_of,
 )
 from tinymrcnn.files import locked, make_folder, printable, quoted, replacing
+from tinymrcnn.machine import free_memory
 from tinymrcnn.models import Config, TrainConfig, TwoStage, build_model, make_model
 from tinymrcnn.models.presets import get_config
 from tinymrcnn.settings import field_names, find_field, parse_setting, replace
+from tinymrcnn.training.choices import Choice, choose, statistics
 from tinymrcnn.training.freezing import freeze_stages
 from tinymrcnn.training.run import CHECKPOINT, load_run
 from tinymrcnn.training.trainer import train_in
-from tinymrcnn.weights import load_checkpoint, load_weights
+from tinymrcnn.weights import load_backbone, load_checkpoint, load_weights, read_backbone
 
-KEPT_OPEN = ("resume", "device", "data", "val")  # the options that --resume allows
-QUICK = {"steps": 300, "warmup_steps": 30, "checkpoint_every": 50, "preview_every": 50}
+KEPT_OPEN = ("resume", "device", "data", "val", "steps")  # the options that --resume allows
+QUICK = {"steps": 300, "warmup_steps": 30, "checkpoint_every": 50, "preview_every": 50, "val_every": 100}
 QUICK_TEST_IMAGES = 100
 FULL_SIZE = {"batch_size": 2}  # as in the paper, on each of its GPUs
 FINE_TUNING = {"lr": 1e-4}  # good weights need small steps
@@ -46,11 +48,13 @@ class TrainOptions:
     """What a run is made from; None: the default. data, val: one path, of which is found out what it is, or two, a
     folder of images and a COCO annotation file; val can also be a share of the data to hold out, ("0.2",), which is
     what happens to data without a split of their own. format: of the data, where it is known. weights: a checkpoint of
-    ours, or a public file, which needs `preset`. settings: texts "FIELD=VALUE" for any field of Config or TrainConfig.
-    resume: the folder of a run to go on with, which keeps everything else."""
+    ours, or a public file, which needs `preset`. backbone: a public file of a ResNet as a classifier. settings: texts
+    "FIELD=VALUE" for any field of Config or TrainConfig. resume: the folder of a run to go on with, which keeps
+    everything else, but `steps` where they are given."""
 
     preset: str | None = None
     weights: str | None = None
+    backbone: str | None = None
     freeze_at: int | None = None
     data: Sequence[str] | None = None
     val: Sequence[str] | None = None
@@ -58,6 +62,8 @@ class TrainOptions:
     device: str = "auto"
     quick: bool = False
     steps: int | None = None
+    val_every: int | None = None
+    patience: int | None = None
     batch_size: int | None = None
     seed: int | None = None
     out: str | None = None
@@ -121,27 +127,46 @@ def _train(out: Path, run: Prepared, options: TrainOptions) -> dict:
 def _new_run(options: TrainOptions) -> Prepared:
     if not options.data and (options.val or options.format):
         raise ValueError(f"{'--val' if options.val else '--format'} belongs to --data: name the images to train on.")
-    if options.freeze_at and not options.weights:
-        raise ValueError("--freeze-at keeps the first stages as they are, so it needs --weights FILE to start from.")
+    if options.freeze_at and not (options.weights or options.backbone):
+        raise ValueError(
+            "--freeze-at keeps the first stages as they are, so it needs --weights or --backbone FILE to start from."
+        )
+    if options.weights and options.backbone:
+        raise ValueError("--weights holds a whole model, its backbone too: leave out --backbone.")
     if options.weights and not options.preset:
         start = load_checkpoint(options.weights).config
     else:
         start = get_config(options.preset or "shapes")
-    model_fields, config = _settings(options, start)
+    backbone = read_backbone(options.backbone) if options.backbone else None
+    if backbone:
+        start = replace(start, **backbone.settings)
+    model_fields, train_fields = _given(options, start)
     source: dict[str, typing.Any] = {
         "data": options.data and [str(Path(path).resolve()) for path in checked_paths("--data", options.data) or ()],
         "val": val_of(options.val),
         "format": options.format,
         "test_images": QUICK_TEST_IMAGES if options.quick else TEST_IMAGES,
         "weights": options.weights and str(Path(options.weights).resolve()),
+        "backbone": options.backbone and str(Path(options.backbone).resolve()),
         "freeze_at": options.freeze_at or 0,
     }
     dataset, held_out = open_data(source, model_fields.get("masks", start.masks))
     source["found"] = {name: found(source[name], opened) for name, opened in (("data", dataset), ("val", held_out))}
+    if options.data and not options.weights and start.preset == "shapes":
+        given = (backbone.settings if backbone else {}) | model_fields | train_fields
+        chosen = choose(statistics(dataset), free_memory(), given)
+        print(_table(chosen, given))
+        source["chosen"] = [choice._asdict() for choice in chosen if choice.name not in given]
+        of_training = field_names(TrainConfig)
+        model_fields = {c.name: c.value for c in chosen if c.name not in of_training} | model_fields
+        train_fields = {c.name: c.value for c in chosen if c.name in of_training} | train_fields
+    config = _train_config(train_fields)
     model = build_model(start, len(dataset.categories) + 1, config.seed, **model_fields)
     model.categories = dataset.categories  # by these names the predictors' rows of the weights are found
     if options.weights:
         print(load_weights(model, options.weights))
+    if backbone:
+        print(load_backbone(model, backbone))
     freeze_stages(model, source["freeze_at"])
     model.to(options.device)
     return Prepared(model, config, dataset, held_out, source)
@@ -185,20 +210,24 @@ def _resumed_run(out: Path, options: TrainOptions) -> Prepared:
     model = make_model(checkpoint.config, seed=None)
     freeze_stages(model, source["freeze_at"])
     assert checkpoint.train_config is not None  # load_run has checked this
+    steps = checkpoint.train_config.steps if options.steps is None else options.steps
+    config = replace(checkpoint.train_config, steps=steps)
     model.to(options.device)
-    return Prepared(model, checkpoint.train_config, dataset, held_out, source)
+    return Prepared(model, config, dataset, held_out, source)
 
 
 # Settings ------------------------------------------------------------------------------------------------
 
 
-def _settings(options: TrainOptions, start: Config) -> tuple[dict, TrainConfig]:
-    """The fields of Config to replace, and the TrainConfig, from what is trained (start: its Config before the
-    replacement), --quick, the options and --set, in this order."""
+def _given(options: TrainOptions, start: Config) -> tuple[dict, dict]:
+    """The fields of Config to replace, and those of TrainConfig, from what is trained (start: its Config before the
+    replacement), --quick, the options and --set, in this order. Raises ValueError where one cannot be set so."""
     train_fields: dict[str, typing.Any] = FULL_SIZE if start.transform.min_size else {}
-    train_fields = train_fields | (FINE_TUNING if options.weights else {}) | (QUICK if options.quick else {})
-    given = {"steps": options.steps, "batch_size": options.batch_size, "seed": options.seed}
-    train_fields |= {name: value for name, value in given.items() if value is not None}
+    train_fields = (
+        train_fields | (FINE_TUNING if options.weights or options.backbone else {}) | (QUICK if options.quick else {})
+    )
+    names = ("steps", "val_every", "patience", "batch_size", "seed")
+    train_fields |= {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     model_fields: dict[str, typing.Any] = {}
     for pair in options.settings or []:
         name, value = parse_setting(pair)
@@ -208,9 +237,26 @@ def _settings(options: TrainOptions, start: Config) -> tuple[dict, TrainConfig]:
             raise ValueError(f"--set {pair!r} cannot be: --preset and the data say this.")
         else:
             model_fields[full] = value
-    config = replace(TrainConfig(), **train_fields)
-    followers = {name: value for name, value in in_proportion(config.steps).items() if name not in train_fields}
-    return model_fields, replace(config, **followers)
+    replace(start, **model_fields)  # raises before the data are opened
+    replace(TrainConfig(), **train_fields)
+    return model_fields, train_fields
+
+
+def _train_config(fields: dict[str, typing.Any]) -> TrainConfig:
+    """The TrainConfig with these fields, and those that follow the number of steps."""
+    config = replace(TrainConfig(), **fields)
+    followers = {name: value for name, value in in_proportion(config.steps).items() if name not in fields}
+    return replace(config, **followers)
+
+
+def _table(chosen: list[Choice], given: dict) -> str:
+    """The settings that the data ask for, with their reasons, and those that were given in their place."""
+    rows = [("setting", "value", "because")]
+    for name, value, reason in chosen:
+        rows.append((name, str(given[name]), "it was given") if name in given else (name, str(value), reason))
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    lines = [f"  {name:<{widths[0]}}  {value:<{widths[1]}}  {reason}" for name, value, reason in rows]
+    return "\n".join(["What the data ask for; --set FIELD=VALUE changes each:", *lines])
 
 
 def _full_name(name: str) -> str:
@@ -221,13 +267,14 @@ def _full_name(name: str) -> str:
 
 
 def in_proportion(steps: int) -> dict[str, int]:
-    """What follows the number of steps where it is smaller than the default one: warm-up, checkpoints and previews."""
-    default = TrainConfig()
+    """What follows the number of steps: validations, and where it is smaller than the default one, warm-up, checkpoints
+    and previews too."""
+    default, every = TrainConfig(), max(10, steps // 9)
     if steps >= default.steps:
-        return {}
-    every = max(10, steps // 9)
+        return {"val_every": every}
     return {
         "warmup_steps": min(default.warmup_steps, steps // 10),
         "checkpoint_every": min(default.checkpoint_every, every),
         "preview_every": min(default.preview_every, every),
+        "val_every": every,
     }

@@ -1,6 +1,7 @@
-"""Training batches: a seeded order, a random horizontal flip, and one thread that reads ahead.
+"""Training batches: a seeded order, a random horizontal flip, more augmentation on request, and one thread that
+reads ahead.
 
-A batch is a function of (data set, seed, step) alone. So a run that resumes at any step sees the same
+A batch is a function of (data set, settings, seed, step) alone. So a run that resumes at any step sees the same
 batches, bit for bit, however far the thread had read ahead. Lesson 10 trains with it; the article flips
 only left and right (section 3.1, after Fast R-CNN).
 """
@@ -9,23 +10,11 @@ from collections import deque
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
-
+from tinymrcnn.data.augment import augment, flip_horizontally
 from tinymrcnn.randomness import Purpose, generator
+from tinymrcnn.settings import AugmentSettings
 
 PREFETCH = 4  # batches
-
-
-def flip_horizontally(image, target: dict):
-    """The mirror image (3, H, W) and its target: boxes and masks, if it has any, mirrored, the rest unchanged. No input
-    is modified."""
-    width = image.shape[2]
-    boxes = target["boxes"].copy()
-    boxes[:, 0::2] = width - boxes[:, 2::-2]
-    mirrored = {**target, "boxes": boxes}
-    if "masks" in target:
-        mirrored["masks"] = np.ascontiguousarray(target["masks"][:, :, ::-1])
-    return np.ascontiguousarray(image[:, :, ::-1]), mirrored
 
 
 def batch_indices(length: int, batch_size: int, step: int, seed: int) -> list[int]:
@@ -39,21 +28,32 @@ def batch_indices(length: int, batch_size: int, step: int, seed: int) -> list[in
     return [orders[position // length][position % length].item() for position in positions]
 
 
-def load_batch(dataset, batch_size: int, step: int, seed: int, flip: bool = True):
-    """(step, images, targets): the batch of one step, every image mirrored with probability 1/2."""
-    images, targets = [], []
-    for index in batch_indices(len(dataset), batch_size, step, seed):
-        image, target = dataset[index]
-        if flip and generator(seed, Purpose.FLIP, step, target["image_id"]).random() < 0.5:
-            image, target = flip_horizontally(image, target)
-        images.append(image)
-        targets.append(target)
-    return step, images, targets
+def load_image(dataset, index: int, step: int, seed: int, flip: bool = True, more: AugmentSettings | None = None):
+    """(image, target) of a data set as they are seen in a step: mirrored with probability 1/2, and augmented as `more`
+    says."""
+    image, target = dataset[index]
+    if flip and generator(seed, Purpose.FLIP, step, target["image_id"]).random() < 0.5:
+        image, target = flip_horizontally(image, target)
+    if more is not None:
+        image, target = augment(image, target, more, generator(seed, Purpose.AUGMENT, step, target["image_id"]))
+    return image, target
+
+
+def load_batch(
+    dataset, batch_size: int, step: int, seed: int, flip: bool = True, more: AugmentSettings | None = None
+):  # fmt: skip
+    """(step, images, targets): the batch of one step, see load_image."""
+    pairs = [
+        load_image(dataset, index, step, seed, flip, more)
+        for index in batch_indices(len(dataset), batch_size, step, seed)
+    ]
+    return step, [image for image, _ in pairs], [target for _, target in pairs]
 
 
 def batches(
-    dataset, batch_size: int, start_step: int, num_steps: int, seed: int, flip: bool = True
-) -> Generator[tuple[int, list, list], None, None]:
+    dataset, batch_size: int, start_step: int, num_steps: int, seed: int, flip: bool = True,
+    more: AugmentSettings | None = None,
+) -> Generator[tuple[int, list, list], None, None]:  # fmt: skip
     """The batches of a run: (step, images, targets) for step in range(start_step, num_steps).
 
     dataset: see tinymrcnn.data. num_steps: of the whole run, also when it resumes at start_step.
@@ -67,16 +67,16 @@ def batches(
         )
     if len(dataset) == 0:
         raise ValueError("The data set holds no image, so there is nothing to make batches of.")
-    return _read_ahead(dataset, batch_size, range(start_step, num_steps), seed, flip)
+    return _read_ahead(dataset, batch_size, range(start_step, num_steps), seed, flip, more)
 
 
-def _read_ahead(dataset, batch_size: int, steps: range, seed: int, flip: bool):
+def _read_ahead(dataset, batch_size: int, steps: range, seed: int, *varied):
     pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
     try:
         waiting: deque = deque()
         for step in steps:
             for ahead in range(step + len(waiting), min(step + PREFETCH, steps.stop)):
-                waiting.append(pool.submit(load_batch, dataset, batch_size, ahead, seed, flip))
+                waiting.append(pool.submit(load_batch, dataset, batch_size, ahead, seed, *varied))
             yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)

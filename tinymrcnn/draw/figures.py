@@ -89,28 +89,41 @@ def _pixels(figure: Figure):
     return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[:, :, :3])
 
 
-def draw_curves(log: list[dict]):
-    """The course of a training run: its losses, the learning rate, and the positive samples.
+def draw_curves(log: list[dict], validations=()):
+    """The course of a training run: its losses, the learning rate, the positive samples, and AP on held-out images.
 
     log: the lines of log.jsonl, dicts with step, lr, loss, the losses (loss_*) and positive_*; thin lines are
-    the values as logged, thick ones means over the last 2% of the steps."""
-    figure = Figure(figsize=(11, 9), layout="constrained")
-    losses, rates, counts = figure.subplots(3, 1, sharex=True, height_ratios=(3, 1, 1.5))
+    the values as logged, thick ones means over the last 2% of the steps. validations: the lines of validation.jsonl,
+    dicts with step, loss, and bbox/AP, segm/AP50, ...; without any, the last part is missing."""
+    figure = Figure(figsize=(11, 12 if validations else 9), layout="constrained")
+    parts = (3, 1, 1.5, 2.5)[: 4 if validations else 3]
+    losses, rates, counts, *precision = figure.subplots(len(parts), 1, sharex=True, height_ratios=parts)
     steps = [line["step"] for line in log]
     names = [name for name in log[0] if name.startswith("loss")] if log else []
     for index, name in enumerate(names):
         _draw_series(losses, steps, [line[name] for line in log], name, COLORS[index % 6] if index else "black")
+    points = [(line["step"], line["loss"]) for line in validations if "loss" in line]
+    if points:
+        losses.plot(*zip(*points, strict=True), "o--", color="black", markersize=4, label="held-out loss")
     losses.set(ylabel="loss", yscale="log")
     rates.plot(steps, [line["lr"] for line in log], color="black")
     rates.set(ylabel="learning rate")
     for index, name in enumerate([name for name in log[0] if name.startswith("positive")] if log else []):
         _draw_series(counts, steps, [line[name] for line in log], name.replace("_", " "), COLORS[index])
-    counts.set(ylabel="in the batch", xlabel="step")
+    counts.set(ylabel="in the batch")
     counts.set_ylim(bottom=0)
-    for axes in (losses, counts):
+    for axes in precision:
+        shown = [name for name in ("segm/AP", "segm/AP50", "bbox/AP", "bbox/AP50") if name in validations[0]]
+        for index, name in enumerate(shown):
+            found = [line[name] for line in validations]
+            style = "o-" if name.startswith("segm") else "s--"
+            axes.plot([line["step"] for line in validations], found, style, color=COLORS[index], label=name)
+        axes.set(ylabel="AP, held-out images", ylim=(0, 1))
+    (precision or [counts])[0].set(xlabel="step")
+    for axes in (losses, counts, *precision):
         if axes.lines:
-            axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=6, frameon=False)
-    for axes in (losses, rates, counts):
+            axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=7, frameon=False)
+    for axes in (losses, rates, counts, *precision):
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     return _pixels(figure)

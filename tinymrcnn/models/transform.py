@@ -167,7 +167,7 @@ def _scale_target(
         masks = target["masks"][keep]
         if before != after:
             rows, columns = (_nearest(m, n) for m, n in zip(before, after, strict=True))
-            masks = masks[:, rows[:, None], columns]
+            masks = masks.take(rows, 1).take(columns, 2)
         scaled["masks"] = masks
     return {name: np.ascontiguousarray(array) for name, array in scaled.items()}
 

@@ -1,26 +1,34 @@
 """A run and its folder: how far it is, what is saved of it, how it resumes, and what it reports when it ends early."""
 
 import dataclasses
+import json
 import logging
 import traceback
 from pathlib import Path
 from typing import Any
 
+from tinymrcnn.backend import to_device
 from tinymrcnn.data.categories import listed
-from tinymrcnn.files import printable, quoted, told
+from tinymrcnn.files import printable, quoted, replacing, told
 from tinymrcnn.models import TrainConfig
 from tinymrcnn.nn import SGD, AdamW
 from tinymrcnn.settings import flatten
 from tinymrcnn.stopping import Stop, out_of_memory
+from tinymrcnn.training.averaging import Average, averaged, start_average
+from tinymrcnn.training.log import read_log
+from tinymrcnn.training.schedule import learning_rate
 from tinymrcnn.weights import Checkpoint, environment, load_checkpoint, load_weights, save_checkpoint
 
-CHECKPOINT = "checkpoint.npz"
+CHECKPOINT, MODEL, BEST = "checkpoint.npz", "model.npz", "best.npz"
+LOG, VALIDATION = "log.jsonl", "validation.jsonl"
 logger = logging.getLogger("tinymrcnn")
 
 
 @dataclasses.dataclass
 class Run:
-    """What a run works with, and how far it is: `done` steps are in the model, `saved` of them in the checkpoint."""
+    """What a run works with, and how far it is: `done` steps are in the model, `saved` of them in the checkpoint.
+
+    average: the moving average of the weights, where one is kept. validations: see validation.py."""
 
     out: Path
     model: Any
@@ -31,12 +39,31 @@ class Run:
     done: int = 0
     saved: int = 0
     stop: Stop = dataclasses.field(default_factory=Stop)
+    average: Average | None = None
+    validations: list[dict] = dataclasses.field(default_factory=list)
+
+    def begin(self) -> None:
+        """The first checkpoint of a new run."""
+        self.average = start_average(self.model) if self.config.ema else None
+        self.save()
 
     def save(self) -> None:
         """Write the checkpoint; signals wait until it is written."""
         with self.stop.writing():
-            save_checkpoint(self.out / CHECKPOINT, self.model, self.done, self.config, self.optimizer)
+            path = self.out / CHECKPOINT
+            save_checkpoint(path, self.model, self.done, self.config, self.optimizer, self.average)
             self.saved = self.done
+
+    def save_model(self, name: str) -> None:
+        """Write what the run has learned as a finished model: the weights, or their average where one is kept."""
+        with averaged(self.model, self.average), self.stop.writing():
+            save_checkpoint(self.out / name, self.model, self.done)
+
+    def note_validation(self, line: dict) -> None:
+        """Add a line to the validations, and to their file."""
+        self.validations.append(line)
+        with replacing(self.out / VALIDATION) as file:
+            file.writelines((json.dumps(each) + "\n").encode() for each in self.validations)
 
     def last_words(self, error: Exception) -> str:
         """Save what can be saved after an error. Returns what went wrong, where, what is saved, and how to go on."""
@@ -92,14 +119,20 @@ def load_run(out) -> Checkpoint:
     return checkpoint
 
 
-def resume_run(run: Run) -> int:
-    """Put model and optimiser into the state of the run's checkpoint. Returns the number of steps done."""
+MAY_CHANGE = {"steps": None}  # when a run is resumed
+
+
+def resume_run(run: Run) -> None:
+    """Put model, optimiser and everything else of the run into the state of its checkpoint.
+
+    The run may get more steps than it had. Raises ValueError where it gets fewer than are done, or anything else
+    differs."""
     checkpoint, model, out = load_run(run.out), run.model, printable(run.out)
     for name, then, now in (
         ("Config", checkpoint.config, model.config),
         ("TrainConfig", checkpoint.train_config or TrainConfig(), run.config),
     ):
-        if changed := _differences(flatten(then), flatten(now)):
+        if changed := _differences(flatten(then) | MAY_CHANGE, flatten(now) | MAY_CHANGE):
             raise ValueError(f"The run in '{out}' cannot be resumed with another {name}: {changed}.")
     names_then, names_now = ([category["name"] for category in c] for c in (checkpoint.categories, model.categories))
     if names_then != names_now:
@@ -110,14 +143,35 @@ def resume_run(run: Run) -> int:
         )
     load_weights(model, run.out / CHECKPOINT)
     run.optimizer.load_state_dict(checkpoint.optimizer or {})
-    logger.info("Resuming '%s' after %d of %d steps.", out, checkpoint.step, run.config.steps)
+    run.done = run.saved = checkpoint.step
+    if checkpoint.average is not None:
+        run.average = {name: to_device(array, model.device) for name, array in checkpoint.average.items()}
+    if (path := run.out / VALIDATION).exists():
+        run.validations = [line for line in read_log(path) if line["step"] <= run.done]
+    assert checkpoint.train_config is not None  # load_run has checked this
+    _tell_resumed(run, checkpoint.train_config)
     if changed := _differences(checkpoint.environment, {**environment(), "device": model.device}):
         logger.warning(
             "The run was saved in another environment (%s). It goes on, but will not end with the same bits as if it "
             "had not been interrupted.",
             changed,
         )
-    return checkpoint.step
+
+
+def _tell_resumed(run: Run, before: TrainConfig) -> None:
+    """Say where the run goes on, and what it means that it has other steps than before."""
+    out, done, steps = printable(run.out), run.done, run.config.steps
+    if steps < done:
+        raise ValueError(f"The run in '{out}' has done {done} steps already; it cannot end after {steps}.")
+    if steps == before.steps:
+        logger.info("Resuming '%s' after %d of %d steps.", out, done, steps)
+        return
+    logger.info(
+        "Resuming '%s' after %d steps, now with %d in all; until now %d were planned. The learning rate follows the "
+        "schedule of a run of %d steps from here on: the last step had %.2g, the next has %.2g.",
+        out, done, steps, before.steps, steps,
+        learning_rate(max(0, done - 1), before), learning_rate(min(done, steps - 1), run.config),
+    )  # fmt: skip
 
 
 def _differences(then: dict, now: dict) -> str:

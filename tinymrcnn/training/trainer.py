@@ -7,9 +7,10 @@ interrupted and resumed ends with the same bits as one that was not. Lesson 10 g
 What a run leaves in its folder:
 
     checkpoint.npz    model, optimiser and settings; resumes the run         metrics.json    COCO metrics
-    model.npz         the finished model                                     curves.png      losses over time
-    log.jsonl         one line a step                                        predictions.png held-out images
-    preview.png       held-out images so far
+    model.npz         the finished model                                     curves.png      losses over time, and AP
+    best.npz          the model that did best in a validation                predictions.png held-out images
+    log.jsonl         one line a step                                        preview.png     held-out images so far
+    validation.jsonl  one line a validation                                  augmented.png   one, as training sees it
 """
 
 import contextlib
@@ -27,20 +28,23 @@ import numpy as np
 
 from tinymrcnn.backend import array_module, to_numpy
 from tinymrcnn.data import batches, map_categories
+from tinymrcnn.data.loader import load_image
 from tinymrcnn.draw import draw_curves, draw_grid, draw_instances, write_picture
 from tinymrcnn.evaluation import evaluate
 from tinymrcnn.files import locked, make_folder, printable, quoted, replacing, told
 from tinymrcnn.models import TrainConfig
 from tinymrcnn.models.two_stage import mean_losses
 from tinymrcnn.nn import SGD, AdamW, BatchNorm2d
+from tinymrcnn.settings import AugmentSettings
 from tinymrcnn.stopping import Interrupted, RunStopped, handling
+from tinymrcnn.training import validation
+from tinymrcnn.training.averaging import averaged, update_average
 from tinymrcnn.training.log import keep_log, open_log, progress_bar, read_log, summary, write_line
-from tinymrcnn.training.run import CHECKPOINT, Run, load_run, resume_run
+from tinymrcnn.training.run import BEST, CHECKPOINT, LOG, MODEL, Run, load_run, resume_run
 from tinymrcnn.training.schedule import learning_rate
-from tinymrcnn.weights import environment, save_checkpoint
+from tinymrcnn.weights import environment
 
-MODEL, LOG = "model.npz", "log.jsonl"
-PREVIEW_IMAGES, GRID_IMAGES = 4, 8
+PREVIEW_IMAGES, GRID_IMAGES, AUGMENTED_IMAGES = 4, 8, 11  # with the image as it is, three rows of four
 logger = logging.getLogger("tinymrcnn")
 
 
@@ -82,8 +86,8 @@ def train(
     """Train the model, which may be new or hold weights already, and return the COCO metrics on `held_out`.
 
     dataset, held_out: see tinymrcnn.data; held_out may have the classes in another order, or some of them only; without
-    it there are no previews and no metrics. out: the run's folder. resume: go on with the run in that folder, given the
-    same model, data sets and config. progress: whether to show a progress bar.
+    it there are no previews, validations and metrics. out: the run's folder. resume: go on with the run in that folder,
+    given the same model, data sets and config, of which `steps` may differ. progress: whether to show a progress bar.
 
     Ctrl-C, SIGTERM and SIGHUP end the run after the current step, save, and raise Interrupted, a KeyboardInterrupt,
     whose text says how to resume. Any other error between the steps saves too, where it can, and raises RunStopped, a
@@ -118,13 +122,15 @@ def train_in(out: Path, model, dataset, config: TrainConfig, held_out, *, resume
     model.categories, model.seed = dataset.categories, config.seed
     run = Run(out, model, make_optimizer(model, config), config, held_out, progress)
     if resume:
-        run.done = run.saved = resume_run(run)
+        resume_run(run)
     elif (out / CHECKPOINT).exists():
         raise FileExistsError(
             f"'{printable(out)}' holds a run already: resume it with --resume {quoted(out)}, or name another folder."
         )
     else:
-        run.save()
+        run.begin()
+        if config.augment != AugmentSettings():
+            write_picture(out / "augmented.png", _augmented(dataset, config))
     keep_log(out / LOG, run.done)
     with handling(run.stop):
         try:
@@ -148,14 +154,18 @@ def train_in(out: Path, model, dataset, config: TrainConfig, held_out, *, resume
 def _loop(run: Run, dataset) -> None:
     """The steps that are not done yet, with log, checkpoints and previews."""
     model, optimizer, config, out, stop = run.model, run.optimizer, run.config, run.out, run.stop
+    if _validate_if_due(run):
+        return
     model.train()
-    feed = batches(dataset, config.batch_size, run.done, config.steps, config.seed, config.flip)
+    feed = batches(dataset, config.batch_size, run.done, config.steps, config.seed, config.flip, config.augment)
     bar = progress_bar(run.done, config.steps, run.progress)
     with contextlib.closing(feed), bar, open_log(out / LOG) as log:
         began = time.perf_counter()
         for step, images, targets in feed:
             with _statistics_kept_on_error(model):
                 line = training_step(model, optimizer, step, images, targets, config)
+            if run.average is not None:
+                update_average(run.average, model, config.ema, step)
             run.done = step + 1
             line["seconds"] = round(time.perf_counter() - began, 4)
             write_line(log, line)
@@ -167,6 +177,8 @@ def _loop(run: Run, dataset) -> None:
                 raise Interrupted
             if run.held_out is not None and run.done % config.preview_every == 0:
                 _preview(run)
+            if _validate_if_due(run):
+                break
             began = time.perf_counter()
 
 
@@ -184,13 +196,43 @@ def _statistics_kept_on_error(model):
         raise
 
 
+def _validate_if_due(run: Run) -> bool:
+    """Validate after every config.val_every steps, and keep the best model. Returns whether the run ends early."""
+    every = run.config.val_every
+    if run.held_out is None or not every or not run.done or run.done % every:
+        return False
+    if not run.validations or run.validations[-1]["step"] != run.done:
+        some = validation.Some(run.held_out)
+        with averaged(run.model, run.average):
+            line = {"step": run.done, "images": len(some), **validation.validate(run.model, some)}
+        if all(validation.score(line) > validation.score(before) for before in run.validations):
+            run.save_model(BEST)
+        run.note_validation(line)
+        logger.info(validation.in_words(run.validations))
+    if over := validation.is_over(run.validations, run.config.patience) and run.done < run.config.steps:
+        logger.info("The run ends after %d of %d steps: %d validations brought no better AP.", run.done,
+                    run.config.steps, run.config.patience)  # fmt: skip
+    return over
+
+
 def _preview(run: Run) -> None:
     """Draw the held-out images so far. A file that a viewer has locked is no reason to end a run."""
-    picture = _predictions(run.model, run.held_out, PREVIEW_IMAGES)
+    with averaged(run.model, run.average):
+        picture = _predictions(run.model, run.held_out, PREVIEW_IMAGES)
     try:
         write_picture(run.out / "preview.png", picture)
     except OSError as error:
         logger.warning("The preview after %d steps could not be written: %s", run.done, told(error))
+
+
+def _augmented(dataset, config: TrainConfig):
+    """The first image that has objects (of a few), as it is and as it is seen in so many steps."""
+    index = next((i for i in range(min(10, len(dataset))) if len(dataset[i][1]["labels"])), 0)
+    pairs = [dataset[index]]
+    for step in range(AUGMENTED_IMAGES):
+        pairs.append(load_image(dataset, index, step, config.seed, config.flip, config.augment))
+    pictures = [draw_instances(image, target, dataset.categories, size=240) for image, target in pairs]
+    return draw_grid([pictures[start : start + 4] for start in range(0, len(pictures), 4)])
 
 
 def _finish(run: Run) -> dict:
@@ -198,18 +240,21 @@ def _finish(run: Run) -> dict:
     model, out, held_out = run.model, run.out, run.held_out
     run.stop.patience = 0  # no step can be cut short any more
     run.stop.raise_if_due()
-    with run.stop.writing():
-        save_checkpoint(out / MODEL, model, run.config.steps)
+    run.save_model(MODEL)
     log = read_log(out / LOG)
-    write_picture(out / "curves.png", draw_curves(log))
+    write_picture(out / "curves.png", draw_curves(log, run.validations))
     if held_out is None:
         return {}
-    write_picture(out / "predictions.png", _predictions(model, held_out, GRID_IMAGES))
-    metrics = evaluate(model, held_out, progress=run.progress)
+    with averaged(model, run.average):
+        write_picture(out / "predictions.png", _predictions(model, held_out, GRID_IMAGES))
+        metrics = _last_metrics(run) or evaluate(model, held_out, progress=run.progress)
+    if run.validations and (best := validation.best_of(run.validations))["step"] != run.done:
+        logger.info("The best validation was that after %d steps, AP %.3f: that model is in '%s'.",
+                    best["step"], validation.score(best), printable(out / BEST))  # fmt: skip
     report = {
         "metrics": metrics,
         "images": len(held_out),
-        "steps": run.config.steps,
+        "steps": run.done,
         "seed": run.config.seed,
         "training_seconds": round(sum(line["seconds"] for line in log), 1),
         "device": model.device,
@@ -219,6 +264,14 @@ def _finish(run: Run) -> dict:
     with replacing(out / "metrics.json") as file:
         file.write((json.dumps(report, indent=2) + "\n").encode())
     return metrics
+
+
+def _last_metrics(run: Run) -> dict[str, float] | None:
+    """The metrics of a validation after the last step, if that was on all held-out images."""
+    last = run.validations[-1] if run.validations else {"step": 0}
+    if last["step"] != run.done or last["images"] != len(run.held_out):
+        return None
+    return {name: value for name, value in last.items() if "/" in name}
 
 
 def _predictions(model, held_out, count: int):

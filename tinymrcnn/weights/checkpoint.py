@@ -2,6 +2,7 @@
 
     weights/NAME      the parameters and buffers, named as in Module.state_dict()
     optimizer/NAME    the optimiser's state, named as in its state_dict(); absent in a finished model
+    average/NAME      the moving average of the weights, in a run that keeps one (TrainConfig.ema)
     metadata          JSON: Config, TrainConfig, categories, step, seed, environment; the number of the format
 
 It is an .npz file or, if its name ends so, one of safetensors, which other programs can read: there the weights have
@@ -23,6 +24,7 @@ import numpy as np
 
 from tinymrcnn import __version__
 from tinymrcnn.archives import RefusedError, open_zip
+from tinymrcnn.backend import to_numpy
 from tinymrcnn.files import SHIPPED_MODEL, replacing
 from tinymrcnn.models import Config, TrainConfig, TwoStage, make_model
 from tinymrcnn.nn.layers import at_most
@@ -33,7 +35,7 @@ from tinymrcnn.weights.environment import environment
 from tinymrcnn.weights.migrations import FORMAT_VERSION, migrate
 
 FORMAT = "tinymrcnn checkpoint"
-WEIGHTS, OPTIMIZER = "weights/", "optimizer/"
+WEIGHTS, OPTIMIZER, AVERAGE = "weights/", "optimizer/", "average/"
 
 
 class CheckpointError(ValueError):
@@ -43,7 +45,7 @@ class CheckpointError(ValueError):
 @dataclass(frozen=True)
 class Checkpoint:
     """What a file holds. step: how many training steps are done. categories is empty if the model has no class names;
-    train_config and optimizer are None in a finished model."""
+    train_config and optimizer are None in a finished model, average (of the weights) also in a run without one."""
 
     weights: dict[str, np.ndarray]
     config: Config
@@ -53,14 +55,17 @@ class Checkpoint:
     environment: dict
     train_config: TrainConfig | None = None
     optimizer: dict[str, np.ndarray] | None = None
+    average: dict[str, np.ndarray] | None = None
 
 
 # Writing
 
 
-def save_checkpoint(path, model, step: int = 0, train_config: TrainConfig | None = None, optimizer=None) -> None:
-    """Write the model, and where they are given the settings and the optimiser that its training resumes with. A path
-    that ends in .safetensors gets such a file, any other an .npz file.
+def save_checkpoint(
+    path, model, step: int = 0, train_config: TrainConfig | None = None, optimizer=None, average=None
+) -> None:
+    """Write the model, and where they are given the settings, the optimiser and the moving average of the weights that
+    its training resumes with. A path that ends in .safetensors gets such a file, any other an .npz file.
 
     Without train_config and optimizer the file is a finished model: smaller, for use but not for resuming.
     Raises OSError where the file cannot be written, ValueError where model.categories are not those of the model's
@@ -81,6 +86,7 @@ def save_checkpoint(path, model, step: int = 0, train_config: TrainConfig | None
     text, weights = json.dumps(metadata), model.state_dict()
     state = optimizer.state_dict() if optimizer is not None else {}
     arrays: dict[str, typing.Any] = {f"{OPTIMIZER}{name}": array for name, array in state.items()}
+    arrays |= {f"{AVERAGE}{name}": to_numpy(array) for name, array in (average or {}).items()}
     with replacing(path) as file:
         if Path(path).suffix == ".safetensors":
             write_safetensors(file, weights | arrays, {"format": "pt", "tinymrcnn": text})
@@ -120,7 +126,7 @@ def _load(path: Path) -> tuple[Checkpoint, TwoStage]:
         return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
     try:
-        checkpoint = _checkpoint(migrate(metadata), part(WEIGHTS), part(OPTIMIZER))
+        checkpoint = _checkpoint(migrate(metadata), part(WEIGHTS), part(OPTIMIZER), part(AVERAGE))
         return checkpoint, _empty_model(checkpoint)
     except Exception as error:  # settings that make no sense can fail anywhere
         told = f"{error}" if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
@@ -192,11 +198,11 @@ def _read_safetensors(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
             f"The file '{path}' holds safetensors, but is no checkpoint of tinymrcnn: it does not tell the model's "
             "settings. Name the --preset that it belongs to, or use load_weights()."
         )
-    named = {name if name.startswith(OPTIMIZER) else WEIGHTS + name: array for name, array in arrays.items()}
+    named = {name if name.startswith((OPTIMIZER, AVERAGE)) else WEIGHTS + name: array for name, array in arrays.items()}
     return metadata, named
 
 
-def _checkpoint(metadata: dict, weights: dict, optimizer: dict) -> Checkpoint:
+def _checkpoint(metadata: dict, weights: dict, optimizer: dict, average: dict) -> Checkpoint:
     """The Checkpoint, all checked except whether the weights fit the Config."""
     config = from_dict(Config, metadata["config"])
     for name in ("step", "seed"):
@@ -205,6 +211,13 @@ def _checkpoint(metadata: dict, weights: dict, optimizer: dict) -> Checkpoint:
     _check_categories(metadata["categories"], config.num_classes)
     if problem := no_weights(weights):
         raise ValueError(problem)
+    if average and (table := differences(average, {name: array.shape for name, array in weights.items()})):
+        raise ValueError(f"Its weights and their average do not belong together.\n{table}")
+    if problem := no_weights(average):
+        raise ValueError(f"Of the average of its weights: {problem}")
+    train_config = from_dict(TrainConfig, metadata["train_config"]) if metadata["train_config"] else None
+    if (train_config is not None and train_config.ema > 0) != bool(average):
+        raise ValueError("Its settings and its arrays do not agree on whether the weights are averaged (ema).")
     for name, array in optimizer.items():
         if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu" or not np.isfinite(array).all():
             raise ValueError(f"Its entry optimizer/{_plain(name)} holds something else than finite numbers.")
@@ -215,8 +228,9 @@ def _checkpoint(metadata: dict, weights: dict, optimizer: dict) -> Checkpoint:
         step=metadata["step"],
         seed=metadata["seed"],
         environment=dict(metadata["environment"]),
-        train_config=from_dict(TrainConfig, metadata["train_config"]) if metadata["train_config"] else None,
+        train_config=train_config,
         optimizer=optimizer or None,
+        average=average or None,
     )
 
 

@@ -10,11 +10,12 @@ field that is missing without such an entry is an error.
     3    Which model it is, what only FCIS has, and the strides of the ResNet's stages.
     4    The head of the mask branch, how softmax masks are decoded, how the samples of a bin are reduced, what only MNC
          has, the groups of the ResNet's bottlenecks, and how much these widen.
+    5    Augmentation besides the flip, validation, early stopping, and the moving average of the weights.
 """
 
 from collections.abc import Callable
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 
 # Fields of Config that the earliest files lack, and what the code did at that time
 EARLIEST_CONFIG = {
@@ -114,8 +115,22 @@ def from_format_3(metadata: dict) -> dict:
     return {**metadata, "config": {**config, "resnet": resnet, "mask": mask, "pooler": pooler, "mnc": MNC}}
 
 
+# What training did before format 5: none of it
+TRAINING = {
+    "augment": {"turn": False, "zoom": [1.0, 1.0], "brightness": 0.0, "contrast": 0.0, "hue": 0.0, "blur": 0.0},
+    "val_every": 0, "patience": 0, "ema": 0.0,
+}  # fmt: skip
+
+
+def from_format_4(metadata: dict) -> dict:
+    config = metadata["train_config"]
+    return {**metadata, "train_config": {**config, **TRAINING} if config else None}
+
+
 # From the format of this number to the next one: a function of the metadata, which returns new ones
-MIGRATIONS: dict[int, Callable[[dict], dict]] = {1: from_format_1, 2: from_format_2, 3: from_format_3}
+MIGRATIONS: dict[int, Callable[[dict], dict]] = {
+    1: from_format_1, 2: from_format_2, 3: from_format_3, 4: from_format_4,
+}  # fmt: skip
 
 
 def migrate(metadata: dict) -> dict:

@@ -76,9 +76,9 @@ MASK_BRANCH = ("roi_heads.mask_head.", "roi_heads.mask_predictor.")
 def read_public(path: Path) -> tuple[str, dict[str, np.ndarray], dict]:
     """(family, {our name: array}, {field of Config: the value that the weights were trained for}) of a public file.
     The classes are still in the order of the family. Raises RefusedError."""
-    state = _state_dict(read_file(path))
+    state = state_dict(read_file(path))
     family = _family(state)
-    weights = _translate(state, DETECTRON2 if family == "detectron2" else OLD_TORCHVISION)
+    weights = translate(state, DETECTRON2 if family == "detectron2" else OLD_TORCHVISION)
     of_resnext = RESNEXT if family == "detectron2" and _has_groups(weights) else {}
     return family, weights, CONVENTIONS[family] | of_resnext
 
@@ -119,7 +119,7 @@ def read_file(path: Path):
         raise RefusedError(f"It is no file of weights in a format that is known here (it begins with {start!r}).")
 
 
-def _state_dict(value) -> dict[str, np.ndarray]:
+def state_dict(value) -> dict[str, np.ndarray]:
     """The dictionary of arrays, which training scripts and detectron2 put under "model"."""
     if type(value) is dict and type(value.get("model")) is dict:
         value = value["model"]
@@ -149,7 +149,7 @@ def _has_groups(weights: dict[str, np.ndarray]) -> bool:
     return filters is not None and filters.ndim == 4 and filters.shape[1] < filters.shape[0]
 
 
-def _translate(state: dict, rules) -> dict[str, np.ndarray]:
+def translate(state: dict, rules) -> dict[str, np.ndarray]:
     translated = {}
     for name, array in state.items():
         ours = name

@@ -1,0 +1,205 @@
+"""Settings from the data: what a data set of one's own asks for, where the toy set's settings do not fit.
+
+In: the sizes of all boxes, the numbers of objects, the sizes of the images, and the memory at hand. Out: settings, each
+with its reason. Every rule is a few lines below; `--set` overrides each.
+
+The rules aim at the `shapes` network: 1.2 million parameters, levels of strides 4 to 32, trained from random weights on
+a laptop.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tinymrcnn.settings import TrainConfig
+from tinymrcnn.training.validation import Some
+
+# Shapes below: N boxes in I images
+
+STRIDES = (4, 8, 16, 32)
+RATIOS = (0.5, 1.0, 2.0)  # height / width of the anchors
+WELL_SEEN = 32  # pixels: objects that the network sees well
+LARGEST_FACTOR = 2  # by which images are enlarged; beyond, there is nothing more to see in them
+MOST_PIXELS = 600_000  # of a usual image, resized
+STEP_PIXELS = 600_000  # of a batch
+BYTES_A_PIXEL = 800  # that a step takes, at most: measured 600 on nuclei
+ENOUGH_FOR_BATCH_NORM = 8  # images
+SEEN_AT_LEAST = 6_000  # images in a run,
+EPOCHS_AT_LEAST = 6  # and how often each of them
+MOST_STEPS = 20_000
+BASES = (8, 12, 16, 24, 32, 48, 64)  # pixels: the smallest anchor
+SECOND_SIZE_GAIN = 0.03  # of mean IoU, for which every level gets a second size
+ZOOM, COLOR = (0.8, 1.25), 0.2
+
+
+class Statistics(NamedTuple):
+    """What is known of a data set, in pixels. boxes: (N, 2) widths and heights, image by image; objects: (I,) how many
+    an image has; crowd regions are left out of both. images: (I, 2) heights and widths. total: of all images, of which
+    these are some."""
+
+    boxes: np.ndarray
+    objects: np.ndarray
+    images: np.ndarray
+    total: int
+
+    @property
+    def shorter(self) -> float:
+        """The shorter side of a usual image."""
+        return float(np.median(self.images.min(1)))
+
+    def scales(self, side: int | None) -> np.ndarray:
+        """(I,): by how much every image grows if its shorter side becomes `side`; None keeps it."""
+        return np.ones(len(self.images)) if side is None else side / self.images.min(1)
+
+
+class Choice(NamedTuple):
+    """name: of a field of Config or TrainConfig. reason: a phrase for people."""
+
+    name: str
+    value: Any
+    reason: str
+
+
+def choose(data: Statistics, memory: int | None = None, given: dict[str, Any] | None = None) -> list[Choice]:
+    """The settings for a data set. memory: bytes that are free, or None where that is not known. given: settings that
+    are fixed already, by their full names; the others follow them.
+
+    Without any object only what the images ask for is chosen."""
+    chosen = image_size(data)
+    known = {choice.name: choice.value for choice in chosen} | (given or {})
+    scales = data.scales(known.get("transform.min_size"))
+    sizes = data.images * scales[:, None]
+    chosen += training_length(data.total, sizes, memory, known.get("batch_size"))
+    known = {choice.name: choice.value for choice in chosen} | known
+    chosen += normalization(known["batch_size"])
+    if len(data.boxes):
+        boxes = data.boxes * np.repeat(scales, data.objects)[:, None]
+        chosen += [*anchors(boxes), *counts(data.objects), *variations(data.boxes)]
+    return chosen
+
+
+def image_size(data: Statistics) -> list[Choice]:
+    """Small objects are enlarged, large images made smaller. No choice where neither is needed."""
+    pixels = data.images.prod(1)
+    length = float(np.median(np.sqrt(data.boxes.prod(1)))) if len(data.boxes) else float(WELL_SEEN)
+    factor = min(max(1.0, WELL_SEEN / length), LARGEST_FACTOR)
+    reason = f"half of the objects are smaller than {length:.0f} pixels in images of {data.shorter:.0f}"
+    limit = math.sqrt(MOST_PIXELS / float(np.median(pixels)))
+    if limit < factor:
+        factor = limit
+        reason = f"more than {MOST_PIXELS:,} pixels take long; half of the objects are {length * factor:.0f} then"
+    elif pixels.max() > 2 * MOST_PIXELS:
+        reason = "the images are of very different sizes"
+    elif factor < 1.05:
+        return []
+    side = max(32, round(data.shorter * factor / 32) * 32)
+    longest = Choice("transform.max_size", 2 * side, "of longer images, the longer side counts")
+    return [Choice("transform.min_size", side, reason), longest]
+
+
+def anchors(boxes: np.ndarray) -> list[Choice]:
+    """The grid of anchors that fits boxes (N, 2) best, in pixels of the resized images."""
+    grids = {count: [_grid(base, count) for base in BASES] for count in (1, 2)}
+    found = {count: [float(anchor_fit(boxes, grid).mean()) for grid in grids[count]] for count in grids}
+    best = {count: int(np.argmax(found[count])) for count in grids}
+    gain = found[2][best[2]] - found[1][best[1]]
+    count = 2 if gain >= SECOND_SIZE_GAIN else 1
+    grid = grids[count][best[count]]
+    low = float((anchor_fit(boxes, grid) < 0.3).mean())
+    fits = f"the best anchor and an object overlap by an IoU of {found[count][best[count]]:.2f} on average"
+    second = f"; two sizes a level bring {gain:+.2f}"
+    return [Choice("rpn.anchor_sizes", grid, f"{fits}, {low:.1%} by less than 0.3{second}")]
+
+
+def _grid(base: float, count: int) -> tuple[tuple[float, ...], ...]:
+    """`count` sizes for each level, from `base` on, and on every level twice as large."""
+    return tuple(
+        tuple(float(round(base * 2**level * 2 ** (i / count))) for i in range(count)) for level in range(len(STRIDES))
+    )
+
+
+def anchor_fit(boxes: np.ndarray, sizes) -> np.ndarray:
+    """(N,): the IoU of boxes (N, 2) and their best anchor, which lies as far off their centre as is usual: a quarter of
+    the level's stride along each axis. sizes: for each level, as RPNSettings.anchor_sizes."""
+    best = np.zeros(len(boxes))
+    for stride, of_level in zip(STRIDES, sizes, strict=True):
+        for size in of_level:
+            for ratio in RATIOS:
+                anchor = np.array([size / math.sqrt(ratio), size * math.sqrt(ratio)])
+                shared = ((boxes + anchor) / 2 - stride / 4).clip(0, np.minimum(boxes, anchor)).prod(1)
+                best = np.maximum(best, shared / (boxes.prod(1) + anchor.prod() - shared))
+    return best
+
+
+def counts(objects: np.ndarray) -> list[Choice]:
+    """How many RoIs, proposals and detections images with so many objects need."""
+    usual, many, most = (float(np.percentile(objects, q)) for q in (75, 95, 100))
+    samples = 2 ** round(math.log2(min(max(4 * usual, 32), 256)))
+    proposals = min(max(250, 50 * math.ceil(6 * many / 50)), 1000)
+    detections = 100 if most <= 80 else min(50 * math.ceil(1.25 * most / 50), 1000)
+    quarter = f"a quarter of them can be positive, and a quarter of the images have more than {usual:.0f} objects"
+    six = f"six times the {many:.0f} objects of a full image"
+    return [
+        Choice("box.samples", samples, quarter),
+        *(Choice(f"rpn.post_nms_{mode}", proposals, six) for mode in ("train", "test")),
+        *(Choice(f"rpn.pre_nms_{mode}", max(500, 2 * proposals), "twice that, a level") for mode in ("train", "test")),
+        Choice("box.max_detections", detections, f"the fullest image has {most:.0f} objects"),
+    ]
+
+
+def training_length(count: int, sizes: np.ndarray, memory: int | None = None, batch: int | None = None) -> list[Choice]:
+    """Batch, unless it is given, and steps for so many images, some of which have these sizes (I, 2), resized."""
+    reason = f"about {STEP_PIXELS:,} pixels a step"
+    if batch is None:
+        batch = int(min(max(2, STEP_PIXELS // np.median(sizes.prod(1))), TrainConfig().batch_size))
+        padded = float(sizes.max(0).prod())  # all images of a batch are padded to one size
+        if memory is not None and batch * padded * BYTES_A_PIXEL > memory / 2:
+            batch = int(max(1, memory / 2 // (padded * BYTES_A_PIXEL)))
+            reason = f"more could take over half of the free memory of {memory / 1e9:.1f} GB"
+    seen = max(SEEN_AT_LEAST, EPOCHS_AT_LEAST * count)
+    steps = min(max(1, round(seen / batch)), MOST_STEPS)
+    return [
+        Choice("batch_size", batch, reason),
+        Choice("steps", steps, f"each of {count:,} images is seen {steps * batch / count:.1f} times"),
+    ]
+
+
+def normalization(batch: int) -> list[Choice]:
+    """Groups of channels in place of batches where these are small (Wu & He, Group Normalization, 2018)."""
+    if batch >= ENOUGH_FOR_BATCH_NORM:
+        return []
+    reason = f"{batch} images that may differ much say little about the mean of all"
+    return [Choice("resnet.norm", "group", reason)]
+
+
+def variations(boxes: np.ndarray) -> list[Choice]:
+    """Augmentation: quarter turns only where nothing in the data says which way is up."""
+    upright = np.log(boxes[:, 1] / boxes[:, 0])
+    lean = float(upright.mean())
+    turn = abs(lean) < 0.05
+    what = f"objects are {math.exp(lean):.2f} times as tall as wide on average"
+    up = "nothing says which way is up" if turn else "they may have a way up"
+    return [
+        Choice("augment.turn", turn, f"{what}: {up}"),
+        Choice("augment.zoom", ZOOM, "sizes between those that are there"),
+        Choice("augment.brightness", COLOR, "light differs from image to image"),
+        Choice("augment.contrast", COLOR, "likewise"),
+    ]
+
+
+def statistics(dataset, most: int = 1000) -> Statistics:
+    """The Statistics of a data set, from `most` of its images that are spread evenly over it."""
+    boxes: list[np.ndarray] = [np.zeros((0, 2))]
+    objects, images = [], []
+    some = Some(dataset, most)
+    for index in some.indices:
+        if hasattr(dataset, "read_target"):
+            target = dataset.read_target(index)
+        else:
+            target = dataset[index][1]
+        kept = target["boxes"][target["iscrowd"] == 0]
+        boxes.append((kept[:, 2:] - kept[:, :2]).astype(np.float64))
+        objects.append(len(kept))
+        images.append(target["masks"].shape[1:] if "masks" in target else dataset[index][0].shape[1:])
+    return Statistics(np.concatenate(boxes), np.array(objects), np.array(images), len(dataset))

@@ -1,0 +1,92 @@
+"""Validation: every so often, how good the model is on held-out images; which step was the best, and when to stop.
+
+What is found is a line of validation.jsonl: the step, each loss, and COCO's metrics. The losses are those of training,
+with the same RoIs drawn every time, so that they can be compared from one validation to the next.
+"""
+
+import numpy as np
+
+from tinymrcnn.autograd import no_grad
+from tinymrcnn.data import map_categories
+from tinymrcnn.evaluation import evaluate
+from tinymrcnn.models.two_stage import mean_losses
+
+MOST_IMAGES = 200
+BATCH = 4
+
+
+class Some:
+    """At most `count` images of a data set, evenly spread over it."""
+
+    def __init__(self, dataset, count: int = MOST_IMAGES):
+        self.dataset, self.categories = dataset, dataset.categories
+        count = min(count, len(dataset))
+        self.indices = [place * len(dataset) // count for place in range(count)]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int):
+        return self.dataset[self.indices[index]]
+
+
+def validate(model, dataset) -> dict[str, float]:
+    """{"loss", "loss_classifier", ..., "bbox/AP", ...} of a model on a data set.
+
+    The classes are found by name, see map_categories. The losses are left out where the data set has no masks and the
+    model learns them."""
+    return losses_on(model, dataset) | evaluate(model, dataset, progress=False)
+
+
+def losses_on(model, dataset) -> dict[str, float]:
+    """The losses over a whole data set, and "loss", their sum."""
+    labels = map_categories(model.categories, dataset.categories)
+    totals: dict[str, tuple] = {}
+    training = model.training
+    model.eval()
+    try:
+        with no_grad():
+            for start in range(0, len(dataset), BATCH):
+                images, targets = zip(
+                    *(dataset[index] for index in range(start, min(start + BATCH, len(dataset)))), strict=True
+                )
+                if model.config.masks and any("masks" not in target for target in targets):
+                    return {}
+                known = [
+                    {**target, "labels": np.array([labels[label] for label in target["labels"].tolist()], np.int64)}
+                    for target in targets
+                ]
+                sums, _ = model.loss_sums(list(images), known, step=0)
+                for name, (total, count) in sums.items():
+                    before = totals.get(name, (0, 0))
+                    totals[name] = total + before[0], count + before[1]
+    finally:
+        model.train(training)
+    losses = {name: loss.item() for name, loss in mean_losses(totals).items()}
+    return {"loss": sum(losses.values()), **losses}
+
+
+def score(line: dict) -> float:
+    """By which validations are compared: AP of masks, or of boxes where there are no masks."""
+    return line.get("segm/AP", line["bbox/AP"])
+
+
+def best_of(lines: list[dict]) -> dict:
+    """The validation with the highest AP, the first of equals."""
+    return max(lines, key=score)
+
+
+def is_over(lines: list[dict], patience: int) -> bool:
+    """Whether the last `patience` validations were all no better than the best before them; never where it is 0."""
+    if not patience or not lines:
+        return False
+    return len(lines) - 1 - lines.index(best_of(lines)) >= patience
+
+
+def in_words(lines: list[dict]) -> str:
+    """The last validation, for people."""
+    line, best = lines[-1], best_of(lines)
+    loss = f"loss {line['loss']:.3f}, " if "loss" in line else ""
+    kind = "mask" if "segm/AP" in line else "box"
+    so_far = "the best so far" if best is line else f"the best was {score(best):.3f} after {best['step']}"
+    return f"Validation after {line['step']} steps: {loss}{kind} AP {score(line):.3f}, {so_far}."
