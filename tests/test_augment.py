@@ -6,7 +6,7 @@ import pytest
 from tinymrcnn.data import ShapesDataset, augment, batches
 from tinymrcnn.data.augment import LEAST_SHARE, blur, recolor, turn, zoom
 from tinymrcnn.data.loader import load_batch
-from tinymrcnn.models.transform import check_target
+from tinymrcnn.data.targets import check_target
 from tinymrcnn.randomness import Purpose, generator
 from tinymrcnn.settings import AugmentSettings
 

@@ -71,9 +71,8 @@ def paste_masks(masks: Array, boxes: Array, size: tuple[int, int], *, whole_pixe
     image = np.zeros((len(masks), *size), masks.dtype)
     if whole_pixels:
         masks, boxes = np.pad(masks, ((0, 0), (1, 1), (1, 1))), over_whole_pixels(boxes, masks.shape[1:])
-    if image.size:
-        # a rim of zeros, so that a sample beyond the outermost cells' centres fades out
-        run(paste_kernel, None, image.size, np.pad(masks, ((0, 0), (1, 1), (1, 1))), boxes.astype(np.float64), image)
+    # a rim of zeros, so that a sample beyond the outermost cells' centres fades out
+    run(paste_kernel, None, image.size, np.pad(masks, ((0, 0), (1, 1), (1, 1))), boxes.astype(np.float64), image)
     return image
 
 
