@@ -28,7 +28,7 @@ from tinymrcnn.models.presets import get_config
 from tinymrcnn.nn import SGD, AdamW
 from tinymrcnn.ops import winograd
 from tinymrcnn.settings import replace
-from tinymrcnn.stopping import RunStopped
+from tinymrcnn.stopping import RunStopped, out_of_memory
 from tinymrcnn.training import make_optimizer, read_log, train, trainer, training_step
 from tinymrcnn.weights import load_checkpoint, load_model, save_checkpoint
 
@@ -275,6 +275,21 @@ def little_memory_on(gpu):
         gpu.ndarray.reset()
     else:
         pool.set_limit(size=0)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_one"),
+    [
+        (MemoryError(), True),
+        (RuntimeError("cudaErrorMemoryAllocation: out of memory"), True),
+        (RuntimeError("CUDA_ERROR_OUT_OF_MEMORY: out of memory"), True),
+        (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("CUBLAS_STATUS_EXECUTION_FAILED"), False),
+        (ValueError("Out of order"), False),
+    ],
+)
+def test_errors_that_tell_of_too_little_memory(error, is_one):
+    assert out_of_memory(error) is is_one
 
 
 class Limited:
