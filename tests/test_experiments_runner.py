@@ -10,7 +10,7 @@ from tiny_models import C4, TINY, tiny_model
 from tinymrcnn import threads
 from tinymrcnn.data import ShapesDataset
 from tinymrcnn.data.loader import load_batch
-from tinymrcnn.evaluation.coco import evaluate_detections
+from tinymrcnn.evaluation import evaluate_detections
 from tinymrcnn.experiments import heads, inference_order, runner
 from tinymrcnn.experiments.judging import detections_of, mask_iou, metrics_of, objects_of
 from tinymrcnn.experiments.plan import DETECTIONS, PROPOSALS, Comparison, Plan, Variant, key, run_of, trunk_of
