@@ -263,6 +263,24 @@ def test_both_challenges_with_the_region_can_be_solved(page):
     assert sorted(words.split()[0] for words in solved) == ["Moved", "Told"]
 
 
+def test_the_steps_of_nms_keep_what_the_network_keeps(page):
+    fresh(page, "#picture=2")
+    names = page.run("[...document.querySelector('#nms-list').options].map((option) => option.text)")
+    lists = [i for i, name in enumerate(names) if name.startswith("detections")]
+    assert len(lists) >= 3
+    kept = 0
+    for i in lists:
+        page.run(f"""(() => {{
+          const list = document.querySelector("#nms-list");
+          list.selectedIndex = {i};
+          list.dispatchEvent(new Event("change"));
+        }})()""")
+        page.run(SETTLED)
+        page.click("#nms-all")
+        kept += page.run("walk.kept.length")
+    assert kept == page.run("app.found.detections.kept.length") > 4
+
+
 def test_painting_and_drawing(page):
     fresh(page)
     page.click("#paint-empty")

@@ -34,8 +34,8 @@ function showProposals(found) {
   $("proposals-readout").innerHTML =
     `<p><strong>${above.length}</strong> of ${proposals.kept.length} proposals are above ${percent(least)}.</p>
     ${table(["level", "anchors", "best", "proposals", "shown"], ofLevel)}
-    <p>Of ${total} anchors at most ${rpn.pre_nms_test} of each level are kept as the best, then those
-      that no better one covers, then the best ${rpn.post_nms_test} of all levels.</p>`;
+    <p>Of ${total} anchors the best ${rpn.pre_nms_test} of each level are corrected; of those the ones stay that
+      overlap no better one by an IoU above ${rpn.nms}; and of these the best ${rpn.post_nms_test} of all levels.</p>`;
 }
 
 $("proposal-score").addEventListener("input", () => {
@@ -47,29 +47,23 @@ app.part([], showProposals);
 
 const walk = { list: null, looked: 0, kept: [], dropped: new Map(), last: "" };
 
+// The candidates of each class, as the box branch has them, then the best proposals of each level.
 function nmsLists(found) {
-  const lists = [];
+  const { rpn, box } = app.detector.config;
   const { candidates } = found.detections;
   const { candidates: proposed } = found.proposals;
-  CLASSES.forEach((name, label) => {
-    const rows = candidates.labels.flatMap((of, i) => (of === label ? [i] : []));
-    if (rows.length)
-      lists.push({
-        name: `detections: ${name} (${rows.length})`,
-        threshold: 0.5,
-        ...sortedBoxes(candidates, rows, (score) => score),
-      });
+  const rowsOf = (groups, group) => groups.flatMap((of, i) => (of === group ? [i] : []));
+  const classes = CLASSES.map((name, label) => {
+    const rows = rowsOf(candidates.labels, label);
+    const words = `detections: ${name} (${rows.length})`;
+    return { name: words, of: "detections", threshold: box.nms, ...sortedBoxes(candidates, rows, (score) => score) };
   });
-  LEVELS.forEach((name, level) => {
-    const rows = proposed.levels.flatMap((of, i) => (of === level ? [i] : [])).slice(0, 60);
-    if (rows.length)
-      lists.push({
-        name: `proposals of P${name} (the best ${rows.length})`,
-        threshold: 0.7,
-        ...sortedBoxes(proposed, rows, sigmoid),
-      });
+  const levels = LEVELS.map((name, level) => {
+    const rows = rowsOf(proposed.levels, level).slice(0, 60);
+    const words = `proposals of P${name} (the best ${rows.length})`;
+    return { name: words, of: "proposals", threshold: rpn.nms, ...sortedBoxes(proposed, rows, sigmoid) };
   });
-  return lists;
+  return [...classes, ...levels].filter(({ boxes }) => boxes.length);
 }
 
 function sortedBoxes({ boxes, scores }, rows, share) {
@@ -154,22 +148,16 @@ app.part([], (found) => {
   const select = $("nms-list");
   const before = select.selectedIndex;
   select.innerHTML = lists.map(({ name }) => `<option>${name}</option>`).join("");
-  const detections = lists.filter(({ threshold }) => threshold === 0.5);
-  const largest = Math.max(...detections.map(({ boxes }) => boxes.length));
-  select.selectedIndex =
-    before >= 0 && before < lists.length
-      ? before
-      : Math.max(
-          0,
-          lists.findIndex(({ boxes }) => boxes.length === largest),
-        );
-  const choose = () => {
-    walk.list = lists[select.selectedIndex] || null;
-    if (walk.list) app.set({ threshold: walk.list.threshold });
+  // at first the class with the most candidates
+  const sizes = lists.map(({ of, boxes }) => (of === "detections" ? boxes.length : 0));
+  select.selectedIndex = before >= 0 && before < lists.length ? before : sizes.indexOf(Math.max(...sizes));
+  walk.list = lists[select.selectedIndex] || null;
+  select.onchange = () => {
+    walk.list = lists[select.selectedIndex];
+    app.set({ threshold: walk.list.threshold }); // the network's own
     startWalk();
   };
-  select.onchange = choose;
-  choose();
+  startWalk();
 });
 app.part(["threshold"], () => startWalk());
 slider("nms-threshold", "threshold", (value) => number(value));
