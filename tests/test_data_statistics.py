@@ -67,10 +67,6 @@ def test_of_nothing():
     )
     assert statistics.anchor_fit(nothing.boxes, statistics.anchor_shapes([(16,)], RATIOS), [4]).shape == (0,)
     assert statistics.quantiles(np.empty(0)) == [0] * 5
-    assert statistics.suggested(nothing, OWN, RATIOS, STRIDES) == {
-        "rpn.anchor_sizes": ((16,), (32,), (64,), (128,)), "rpn.post_nms_train": 250, "rpn.post_nms_test": 250,
-        "box.samples": 32, "box.max_detections": 100,
-    }  # fmt: skip
 
 
 @pytest.mark.parametrize("sides", [(3, 30), (20, 200)])
@@ -85,28 +81,3 @@ def test_the_fit_of_anchors_is_that_of_real_anchors(sides):
     fit = statistics.anchor_fit(boxes, statistics.anchor_shapes(sizes, ratios), STRIDES)
     assert fit.dtype == np.float64
     np.testing.assert_allclose(fit, best, atol=1e-5)
-
-
-def test_sizes_that_fit():
-    rng = np.random.default_rng(0)
-    for sides, smallest in (((8, 14), range(6, 13)), ((40, 300), range(23, 65))):
-        boxes = boxes_of(rng, 400, sides, 400)
-        sizes = statistics.fitting_sizes(boxes, OWN, RATIOS, STRIDES)
-        assert len(sizes) == 4 and len({len(level) for level in sizes}) == 1 and sizes[0][0] in smallest
-        means = [statistics.mean_fit(boxes, each, RATIOS, STRIDES) for each in (sizes, OWN)]
-        assert 1 >= means[0] >= means[1] + 0.1
-    one = np.tile([[0.0, 0, 9, 9]], (9, 1))  # nothing to gain from two sizes
-    assert all(len(level) == 1 for level in statistics.fitting_sizes(one, OWN, (1.0,), STRIDES))
-    single = statistics.fitting_sizes(one + 11.5, ((16, 32, 64),), (1.0,), [16])  # centred on an anchor
-    assert len(single) == 1 and len(single[0]) == 3 and 8 in single[0]
-    good = boxes_of(rng, 400, (20, 70), 400)  # of the toy shapes: others are better, but not by much
-    assert statistics.fitting_sizes(good, OWN, RATIOS, STRIDES) == OWN
-
-
-def test_numbers_follow_the_fullest_images():
-    few = statistics.suggested(objects_of([1, 2, 6]), OWN, RATIOS, STRIDES)
-    many = statistics.suggested(objects_of([24, 40, 125]), OWN, RATIOS, STRIDES)
-    assert (few["box.samples"], few["box.max_detections"], few["rpn.post_nms_test"]) == (32, 100, 250)
-    assert (many["box.samples"], many["box.max_detections"], many["rpn.post_nms_test"]) == (352, 200, 750)
-    most = statistics.suggested(objects_of([900]), OWN, RATIOS, STRIDES)
-    assert (most["box.samples"], most["box.max_detections"], most["rpn.post_nms_train"]) == (512, 1200, 2000)

@@ -18,9 +18,11 @@ from tinymrcnn.data.images import read_image
 from tinymrcnn.draw.contact_sheet import contact_sheet, spread
 from tinymrcnn.draw.figures import write_picture
 from tinymrcnn.files import make_folder, printable, quoted, told
+from tinymrcnn.machine import free_memory
 from tinymrcnn.models.config import Config
 from tinymrcnn.models.presets import get_config
-from tinymrcnn.settings import value_of
+from tinymrcnn.training.choices import as_table, choose
+from tinymrcnn.training.choices import statistics as sizes_of
 
 MOST_ROWS = 50  # of the table; the rest is counted
 MOST_CLASSES = 30
@@ -55,7 +57,8 @@ def check_data(source: Sequence[str], *, format: str | None = None, preset: str 
         first = next((name for name in opened if name.lower().startswith("train")), next(iter(opened)))
         resized = _resized(numbers[first], config)
         _print_fit(resized, config)
-        _print_settings(resized, config, source, masks)
+        if preset == "shapes":
+            _print_settings(opened[first], source, masks)
         if out:
             write_picture(out, contact_sheet(opened[first], spread(len(opened[first]))))
             print(f"\n'{printable(out)}' shows some of the images with their objects.")
@@ -178,20 +181,17 @@ def _print_fit(objects: statistics.Objects, config: Config) -> None:
           "that learn objects.")  # fmt: skip
 
 
-def _print_settings(objects: statistics.Objects, config: Config, source: Sequence[str], masks: bool) -> None:
-    """The command that trains with what the data ask for."""
-    rpn, positive = config.rpn, config.box.positive_fraction
-    asked = statistics.suggested(objects, rpn.anchor_sizes, rpn.aspect_ratios, config.strides, positive)
-    changed: dict[str, object] = {} if masks else {"masks": "false"}
-    for name, value in asked.items():
-        own = value_of(config, name)
-        if own != value and not (isinstance(value, int) and isinstance(own, int) and own >= value):
-            changed[name] = value
-    settings = "".join(f" --set {quoted(f'{name}={value}'.replace(' ', ''))}" for name, value in changed.items())
-    preset = "" if config.preset == "shapes" else f" --preset {config.preset}"
-    no_masks = "" if masks else " (no object has a mask, so boxes are learned alone)"
-    print(f"\nSettings that the data ask for{no_masks}:")
-    print(f"  tinymrcnn train --data {' '.join(map(quoted, source))}{preset}{settings}")
+def _print_settings(dataset, source: Sequence[str], masks: bool) -> None:
+    """What `train --data` chooses for these data, and as a line that can be changed."""
+    given: dict[str, object] = {} if masks else {"masks": False}
+    chosen = choose(sizes_of(dataset), free_memory(), given)
+    if not masks:
+        print("\nNo object has a mask, so boxes are learned alone: --set masks=false.")
+    print(f"\n{as_table(chosen, given)}")
+    settings = {**given, **{choice.name: choice.value for choice in chosen}}
+    texts = [quoted(f"{name}={value}".replace(" ", "")) for name, value in settings.items()]
+    print("As one line, to change and to copy:")
+    print(f"  tinymrcnn train --data {' '.join(map(quoted, source))} --set {' --set '.join(texts)}")
 
 
 def _resized(objects: statistics.Objects, config: Config) -> statistics.Objects:

@@ -30,7 +30,7 @@ from tinymrcnn.machine import free_memory
 from tinymrcnn.models import Config, TrainConfig, TwoStage, build_model, make_model
 from tinymrcnn.models.presets import get_config
 from tinymrcnn.settings import field_names, find_field, parse_setting, replace
-from tinymrcnn.training.choices import Choice, choose, statistics
+from tinymrcnn.training.choices import as_table, choose, statistics
 from tinymrcnn.training.freezing import freeze_stages
 from tinymrcnn.training.run import CHECKPOINT, load_run
 from tinymrcnn.training.trainer import train_in
@@ -155,7 +155,7 @@ def _new_run(options: TrainOptions) -> Prepared:
     if options.data and not options.weights and start.preset == "shapes":
         given = (backbone.settings if backbone else {}) | model_fields | train_fields
         chosen = choose(statistics(dataset), free_memory(), given)
-        print(_table(chosen, given))
+        print(as_table(chosen, given))
         source["chosen"] = [choice._asdict() for choice in chosen if choice.name not in given]
         of_training = field_names(TrainConfig)
         model_fields = {c.name: c.value for c in chosen if c.name not in of_training} | model_fields
@@ -247,16 +247,6 @@ def _train_config(fields: dict[str, typing.Any]) -> TrainConfig:
     config = replace(TrainConfig(), **fields)
     followers = {name: value for name, value in in_proportion(config.steps).items() if name not in fields}
     return replace(config, **followers)
-
-
-def _table(chosen: list[Choice], given: dict) -> str:
-    """The settings that the data ask for, with their reasons, and those that were given in their place."""
-    rows = [("setting", "value", "because")]
-    for name, value, reason in chosen:
-        rows.append((name, str(given[name]), "it was given") if name in given else (name, str(value), reason))
-    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    lines = [f"  {name:<{widths[0]}}  {value:<{widths[1]}}  {reason}" for name, value, reason in rows]
-    return "\n".join(["What the data ask for; --set FIELD=VALUE changes each:", *lines])
 
 
 def _full_name(name: str) -> str:

@@ -1,4 +1,4 @@
-"""What a data set holds, in numbers, and the settings of a model that follow from them.
+"""What a data set holds, in numbers, and how a model's anchors fit it.
 
 Everything here takes arrays and returns numbers; nothing is read but by gather(). Sizes are in pixels of the images as
 they are: for a model that resizes them, multiply boxes and sizes first.
@@ -13,9 +13,6 @@ import numpy as np
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 SMALL, MEDIUM = 32**2, 96**2  # pixels: the areas up to which COCO calls an object small or medium
 NO_FIT, GOOD_FIT = 0.3, 0.7  # IoU with the best anchor: below, it is background to the RPN; from here on, an object
-BASES = tuple(2 ** (exponent / 2) for exponent in range(4, 15))  # 4 to 128: anchor sizes of the finest level, tried
-STEPS = ((1.0,), (1.0, 2**0.5))  # one size a level, or two
-WORTH_TWO, WORTH_IT = 0.05, 0.1  # by how much the mean fit must be better
 Sizes = Sequence[Sequence[float]]  # of anchors, for each level, finest first
 
 
@@ -98,52 +95,3 @@ def anchor_shapes(sizes: Sizes, ratios: Sequence[float]) -> list[np.ndarray]:
         np.array([(size / math.sqrt(ratio), size * math.sqrt(ratio)) for size in level for ratio in ratios])
         for level in sizes
     ]
-
-
-def mean_fit(boxes: np.ndarray, sizes: Sizes, ratios: Sequence[float], strides: Sequence[int]) -> float:
-    """How well anchors of these sizes fit the boxes (N, 4) on average, from 0 to 1: the IoU with the best one as a
-    share of GOOD_FIT, beyond which nothing is gained. Of no boxes, 1."""
-    fit = anchor_fit(boxes, anchor_shapes(sizes, ratios), strides)
-    return float((fit.clip(max=GOOD_FIT) / GOOD_FIT).mean()) if len(fit) else 1.0
-
-
-def fitting_sizes(boxes: np.ndarray, own: Sizes, ratios: Sequence[float], strides: Sequence[int]) -> Sizes:
-    """The anchor sizes for each level that fit the boxes (N, 4) best, on a grid given by the strides: doubled from
-    level to level, one a level, or two where that is better by WORTH_TWO, since they cost time; of a single level, as
-    many as the model has, each twice the one before. own: the model's sizes, which are returned unless others are
-    better by WORTH_IT."""
-    found = {}
-    for step in STEPS if len(strides) > 1 else [tuple(2.0**n for n in range(len(own[0])))]:
-        for base in BASES:
-            sizes = tuple(tuple(round(base * 2**level * factor) for factor in step) for level in range(len(strides)))
-            found[sizes] = mean_fit(boxes, sizes, ratios, strides) - (WORTH_TWO if step == STEPS[1] else 0)
-    best = max(found, key=lambda sizes: found[sizes])
-    enough = mean_fit(boxes, own, ratios, strides) + WORTH_IT
-    return best if mean_fit(boxes, best, ratios, strides) >= enough else own
-
-
-# Settings ------------------------------------------------------------------------------------------------
-
-
-def suggested(
-    objects: Objects, own: Sizes, ratios: Sequence[float], strides: Sequence[int], positive_fraction: float = 0.25
-) -> dict[str, object]:
-    """{name of a setting: its value} for a model that is to learn these objects: anchors that fit their sizes, so many
-    RoIs that the objects of most images are among the positive ones, and room for all detections.
-
-    own, ratios, strides: of the model's anchors and levels. positive_fraction: of the RoIs. The numbers are the least
-    that serve; a model that has more keeps its own."""
-    counts = per_image(objects)
-    many = float(np.quantile(counts, 0.75)) if len(counts) else 0.0  # all but the fullest images
-    most = int(counts.max(initial=0))
-    return {
-        "rpn.anchor_sizes": fitting_sizes(objects.boxes, own, ratios, strides),
-        "rpn.post_nms_train": min(2000, _rounded_up(5 * most, 250)),
-        "rpn.post_nms_test": min(2000, _rounded_up(5 * most, 250)),
-        "box.samples": min(512, _rounded_up(many / positive_fraction, 32)),
-        "box.max_detections": _rounded_up(1.25 * most, 100),
-    }
-
-
-def _rounded_up(value: float, unit: int) -> int:
-    return unit * max(1, math.ceil(value / unit))

@@ -79,6 +79,16 @@ def choose(data: Statistics, memory: int | None = None, given: dict[str, Any] | 
     return chosen
 
 
+def as_table(chosen: list[Choice], given: dict[str, Any]) -> str:
+    """The settings that the data ask for, with their reasons, and those that were given in their place."""
+    rows = [("setting", "value", "because")]
+    for name, value, reason in chosen:
+        rows.append((name, str(given[name]), "it was given") if name in given else (name, str(value), reason))
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    lines = [f"  {name:<{widths[0]}}  {value:<{widths[1]}}  {reason}" for name, value, reason in rows]
+    return "\n".join(["What the data ask for; --set FIELD=VALUE changes each:", *lines])
+
+
 def image_size(data: Statistics) -> list[Choice]:
     """Small objects are enlarged, large images made smaller. No choice where neither is needed."""
     pixels = data.images.prod(1)
