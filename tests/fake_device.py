@@ -102,7 +102,7 @@ def _wait(times=1):
     frame = sys._getframe(1)
     while frame and frame.f_globals["__name__"].partition(".")[::2] in (("tinymrcnn", "backend"), (__name__, "")):
         frame = frame.f_back
-    FakeArray.waiting += [frame.f_code.co_qualname] * times
+    FakeArray.waiting += times * [frame.f_code.co_qualname if frame else "a test"]
 
 
 def _host_arrays(values):
@@ -194,7 +194,7 @@ class FakeArray:
     __array_ufunc__ = None  # NumPy's ufuncs and operators refuse it
     __hash__ = None
     copies = waits = launches = uploads = 0
-    waiting: list[str] = []
+    waiting = []  # the function of the package that waited, for every wait
     used = set()  # (function or method, *its keywords, the dtype of its result where CuPy computes some only)
     largest = math.inf
 
@@ -373,6 +373,7 @@ def install(name="fake", setitem=operator.setitem, setattr=setattr):
     setattr(kernels, "machine_code", MODULE.cuda.machine_code)
     if name == "cuda":
         setattr(backend, "cuda_problem", lambda: None)
+        setattr(backend, "tf32", MODULE.cuda.switch_tf32)
     FakeArray.reset()
     return MODULE.cuda
 

@@ -25,7 +25,7 @@ class Driver:
     _functions = []  # of all drivers: kernels._loaded keeps their numbers
 
     def __init__(self):
-        self.launched, self._streams = [], [0]
+        self.launched, self._streams, self._tf32 = [], [0], False
         self.driver = types.SimpleNamespace(launchKernel=self._launch)
         self.runtime = types.SimpleNamespace(
             getDevice=lambda: "fake",  # no GPU has this number, so nothing that is kept for one is taken
@@ -38,6 +38,11 @@ class Driver:
         """In the place of kernels.machine_code: the "code" is what is needed to run the CPU's kernel."""
         assert capability == "90"
         return kernel, signature
+
+    def switch_tf32(self, allowed=None):
+        """In the place of backend.tf32."""
+        self._tf32 = self._tf32 if allowed is None else allowed
+        return self._tf32
 
     def Device(self, number=0):
         return types.SimpleNamespace(compute_capability="90", synchronize=lambda: None)
@@ -157,8 +162,7 @@ def twin(kernel):
     function = kernel.py_func
     if function.__name__ in WITHOUT_A_TWIN:
         return WITHOUT_A_TWIN[function.__name__]
-    if function.__qualname__ == "each.<locals>.kernel":
-        body = inspect.getclosurevars(function).nonlocals["of_thread"]
+    if body := inspect.getclosurevars(function).nonlocals.get("of_thread"):  # of kernels.each
         return lambda *args: body(slice(None), *args)
     on_cpu = getattr(sys.modules[function.__module__], function.__name__.removesuffix("_cuda") + "_cpu")
     shares = next(iter(inspect.signature(on_cpu.py_func).parameters)) == "thread"

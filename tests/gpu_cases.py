@@ -107,6 +107,11 @@ def cases(channels: int, height: int, width: int, count: int) -> dict[str, Case]
             [x, bias, other],
             lambda torch, x, w, b: torch.nn.functional.batch_norm(x, None, None, w, b, True),
         ),
+        "batch_norm, residual": Case(
+            lambda x, w, b, y: batch_norm(x, constant(0, w), constant(1, w), w, b, True, residual=y),
+            [x, bias, other, x[..., ::-1, :].copy()],
+            lambda torch, x, w, b, y: torch.nn.functional.batch_norm(x, None, None, w, b, True) + y,
+        ),
         "group_norm": Case(
             lambda x, w, b: group_norm(x, 4, w, b),
             [x, bias, other],

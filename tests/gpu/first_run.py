@@ -315,16 +315,17 @@ def timed(work, setting) -> float:
 def bench(notes: Notes) -> None:
     """`tinymrcnn bench`, group by group, and two rows more: inference without pasting, and with TF32."""
     setting, rows = setting_of(notes), {}
-    for group in ("roi", "nms", "train", "model", "conv", "paste"):
-        if group in ("train", "model") and imitated(setting):
-            continue  # they measure memory in processes of their own
+    for name in ("roi", "nms", "train", "model", "conv", "paste", "conv --tf32", "train --tf32", "model --tf32"):
+        group, *more = name.split()
+        if group in ("train", "model") and imitated(setting) or more and setting.device == "cpu":
+            continue  # those measure memory in processes of their own
         path = notes.path.parent / f"bench_{group}.json"
-        options = ["bench", group, "--device", setting.device, "--out", str(path), *(["--quick"] * notes.quick)]
+        options = ["bench", group, *more, "--device", setting.device, "--out", str(path), *(["--quick"] * notes.quick)]
         try:
             command(*options)
-            rows[group] = json.loads(path.read_text())["rows"]
+            rows[name] = json.loads(path.read_text())["rows"]
         except Exception as error:
-            notes.problem(f"bench {group}: {type(error).__name__}: {error}"[:500])
+            notes.problem(f"bench {name}: {type(error).__name__}: {error}"[:500])
         path.unlink(missing_ok=True)
         notes["rows"] = rows
     notes.attempt("without_pasting", inference_without_pasting, setting)
