@@ -75,7 +75,9 @@ def worst_relative_error(
 
         def phi(moved: np.ndarray, i: int = i) -> float:
             arguments = [Tensor(like(moved, x.data)) if j == i else x for j, x in enumerate(inputs)]
-            return _phi(fn, arguments, upstream)
+            with no_grad():
+                outputs = _outputs(fn, arguments)
+            return sum(float((to_numpy(out.data) * g).sum()) for out, g in zip(outputs, upstream, strict=True))
 
         if not full:
             # an inner product with a random direction is about as large as the gradient's norm
@@ -95,11 +97,6 @@ def worst_relative_error(
 def _outputs(fn: Function, inputs: Sequence[Any]) -> tuple[Tensor, ...]:
     out = fn(*inputs)
     return tuple(out) if isinstance(out, (tuple, list)) else (out,)
-
-
-def _phi(fn: Function, inputs: Sequence[Any], upstream: list[np.ndarray]) -> float:
-    with no_grad():
-        return sum(float((to_numpy(out.data) * g).sum()) for out, g in zip(_outputs(fn, inputs), upstream, strict=True))
 
 
 def _backward(fn: Function, inputs: Sequence[Any], upstream: list[np.ndarray]) -> list[Any]:

@@ -50,12 +50,11 @@ _layers = itertools.count(1)
 def without_drawing() -> Iterator[None]:
     """Within this block (of this thread) new layers and Module.initialize() draw no weights: a new model's are 0.
     It is for models that are loaded afterwards, since drawing millions of weights takes seconds."""
-    before = _drawing.get()
-    _drawing.set(False)
+    before = _drawing.set(False)
     try:
         yield
     finally:
-        _drawing.set(before)
+        _drawing.reset(before)
 
 
 def is_drawing() -> bool:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tinymrcnn.backend import Array
-from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, run, unravel
+from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, lanes_of, run, unravel
 
 
 class Window(NamedTuple):
@@ -60,16 +60,17 @@ def _im2col_cpu(thread: int, threads: int, x: Array, columns: Array, first_row: 
 
 @cuda_kernel
 def _im2col_cuda(x: Array, columns: Array, first_row: int, *numbers: int) -> None:
-    """The same; a thread makes one element of `columns`."""
+    """The same; some threads share the channels of a window's pixel, whose place each works out once."""
     height, width, kernel_h, kernel_w, stride, padding, dilation = numbers
-    for index in range(cuda.grid(1), columns.size, cuda.gridsize(1)):
-        row, u, v, c = unravel(index, kernel_h, kernel_w, x.shape[3])
-        line, j = divmod(row, width)
-        n, i = divmod(first_row + line, height)
-        y = i * stride - padding + u * dilation
-        z = j * stride - padding + v * dilation
-        inside = 0 <= y < x.shape[1] and 0 <= z < x.shape[2]
-        columns[row, (u * kernel_w + v) * x.shape[3] + c] = x[n, y, z, c] if inside else x.dtype.type(0)
+    channels, lanes = x.shape[3], lanes_of(x.shape[3])
+    for index in range(cuda.grid(1), columns.size // channels * lanes, cuda.gridsize(1)):
+        row, u, v, lane = unravel(index, kernel_h, kernel_w, lanes)
+        line, j = divmod(np.uint32(row), np.uint32(width))
+        n, i = divmod(np.uint32(first_row + line), np.uint32(height))
+        y, z = np.int64(i) * stride - padding + u * dilation, np.int64(j) * stride - padding + v * dilation
+        inside, at = 0 <= y < x.shape[1] and 0 <= z < x.shape[2], (u * kernel_w + v) * channels
+        for c in range(lane, channels, lanes):
+            columns[row, at + c] = x[n, y, z, c] if inside else x.dtype.type(0)
 
 
 def check_whole_numbers(**sizes: int | None) -> None:
@@ -110,18 +111,19 @@ def _col2im_cpu(thread: int, threads: int, columns: Array, x: Array, *numbers: i
 
 @cuda_kernel
 def _col2im_cuda(columns: Array, x: Array, *numbers: int) -> None:
-    """The same; a thread gathers all that belongs to one element of x."""
+    """The same; some threads share the channels of a pixel of x, and gather all that belongs to theirs."""
     height, width, kernel_h, kernel_w, stride, padding, dilation = numbers
-    channels = x.shape[3]
-    for index in range(cuda.grid(1), x.size, cuda.gridsize(1)):
-        n, y, z, c = unravel(index, x.shape[1], x.shape[2], channels)
+    channels, lanes = x.shape[3], lanes_of(x.shape[3])
+    for index in range(cuda.grid(1), x.size // channels * lanes, cuda.gridsize(1)):
+        n, y, z, lane = unravel(index, x.shape[1], x.shape[2], lanes)
         for u in range(kernel_h):
             i, rest = divmod(y + padding - u * dilation, stride)
             if rest == 0 and 0 <= i < height:
                 for v in range(kernel_w):
                     j, rest = divmod(z + padding - v * dilation, stride)
                     if rest == 0 and 0 <= j < width:
-                        x[n, y, z, c] += columns[(n * height + i) * width + j, (u * kernel_w + v) * channels + c]
+                        for c in range(lane, channels, lanes):
+                            x[n, y, z, c] += columns[(n * height + i) * width + j, (u * kernel_w + v) * channels + c]
 
 
 def col2im(columns: Array, x: Array, size: tuple[int, int], window: Window) -> None:
