@@ -191,7 +191,7 @@ def test_curves_show_every_series():
 
 def test_anchors_and_roi_grid_have_their_colours():
     image, _ = scene()
-    anchors = [np.array([[10.0, 10, 30, 30]]), np.array([[-10.0, 0, 50, 60], [0, 0, 1, 1]])]
+    anchors = {"P2": np.array([[10.0, 10, 30, 30]]), "P3": np.array([[-10.0, 0, 50, 60], [0, 0, 1, 1]])}
     picture = draw_anchors(image, anchors)
     for level in range(2):
         assert (picture == class_color(level + 1)).all(2).any()

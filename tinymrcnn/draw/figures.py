@@ -157,18 +157,18 @@ def draw_errors(errors: dict[str, dict[str, tuple[int, float]]]):
     return _pixels(figure)
 
 
-def draw_anchors(image, anchors: list):
+def draw_anchors(image, anchors: dict):
     """Anchors over an image (3, H, W), a colour for each level; those that leave the image are seen whole.
 
-    anchors: one array (A, 4) for each level; give a few of them, as those of one cell."""
+    anchors: {name of a level: array (A, 4)}; give a few of them, as those of one cell."""
     figure = Figure(figsize=(7, 7), layout="constrained")
     axes = figure.subplots()
     height, width = image.shape[1:]
     axes.imshow(image.transpose(1, 2, 0), extent=(0, width, height, 0))
-    for level, boxes in enumerate(anchors):
+    for level, (name, boxes) in enumerate(anchors.items()):
         for index, (x1, y1, x2, y2) in enumerate(np.asarray(boxes).tolist()):
-            name = f"level {level}" if index == 0 else None
-            axes.plot((x1, x2, x2, x1, x1), (y1, y1, y2, y2, y1), color=COLORS[level % len(COLORS)], lw=2, label=name)
+            label = name if index == 0 else None
+            axes.plot((x1, x2, x2, x1, x1), (y1, y1, y2, y2, y1), color=COLORS[level % len(COLORS)], lw=2, label=label)
     axes.autoscale_view()
     axes.set(xlabel="x (pixels)", ylabel="y (pixels)", aspect="equal", facecolor="#dddddd")
     axes.legend(loc="upper right")
