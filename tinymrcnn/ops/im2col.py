@@ -69,8 +69,9 @@ def _im2col_cuda(x: Array, columns: Array, first_row: int, *numbers: int) -> Non
         n, i = divmod(np.uint32(first_row + line), np.uint32(height))
         y, z = np.int64(i) * stride - padding + u * dilation, np.int64(j) * stride - padding + v * dilation
         inside, at = 0 <= y < x.shape[1] and 0 <= z < x.shape[2], (u * kernel_w + v) * channels
-        for c in range(lane, channels, lanes):
-            columns[row, at + c] = x[n, y, z, c] if inside else x.dtype.type(0)
+        while lane < channels:
+            columns[row, at + lane] = x[n, y, z, lane] if inside else x.dtype.type(0)
+            lane += lanes
 
 
 def check_whole_numbers(**sizes: int | None) -> None:
@@ -111,19 +112,18 @@ def _col2im_cpu(thread: int, threads: int, columns: Array, x: Array, *numbers: i
 
 @cuda_kernel
 def _col2im_cuda(columns: Array, x: Array, *numbers: int) -> None:
-    """The same; some threads share the channels of a pixel of x, and gather all that belongs to theirs."""
+    """The same; a thread gathers all that belongs to one element of x."""
     height, width, kernel_h, kernel_w, stride, padding, dilation = numbers
-    channels, lanes = x.shape[3], lanes_of(x.shape[3])
-    for index in range(cuda.grid(1), x.size // channels * lanes, cuda.gridsize(1)):
-        n, y, z, lane = unravel(index, x.shape[1], x.shape[2], lanes)
+    channels = x.shape[3]
+    for index in range(cuda.grid(1), x.size, cuda.gridsize(1)):
+        n, y, z, c = unravel(index, x.shape[1], x.shape[2], channels)
         for u in range(kernel_h):
             i, rest = divmod(y + padding - u * dilation, stride)
             if rest == 0 and 0 <= i < height:
                 for v in range(kernel_w):
                     j, rest = divmod(z + padding - v * dilation, stride)
                     if rest == 0 and 0 <= j < width:
-                        for c in range(lane, channels, lanes):
-                            x[n, y, z, c] += columns[(n * height + i) * width + j, (u * kernel_w + v) * channels + c]
+                        x[n, y, z, c] += columns[(n * height + i) * width + j, (u * kernel_w + v) * channels + c]
 
 
 def col2im(columns: Array, x: Array, size: tuple[int, int], window: Window) -> None:
