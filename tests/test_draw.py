@@ -109,6 +109,8 @@ def test_colours_tell_objects_apart_where_classes_cannot():
     for categories, colors in ((CATEGORIES, (2, 2)), (many, (2, 1)), (CATEGORIES[1:], (2, 1)), ((), (2, 2))):
         picture = draw_instances(image, side_by_side, categories, size=160)
         assert [tuple(picture[28 * 4, x * 4]) for x in (2, 30)] == [class_color(color) for color in colors]
+    picture = draw_instances(image, side_by_side, CATEGORIES, size=160, by_instance=True)
+    assert [tuple(picture[28 * 4, x * 4]) for x in (2, 30)] == [class_color(2), class_color(1)]
 
 
 def test_labels_keep_clear_of_each_other():

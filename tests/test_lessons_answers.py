@@ -1,7 +1,8 @@
 """The exercises' checks, by lists of answers: every wrong one is refused, every right one accepted.
 
 The answers lie in lesson_answers/, one file a lesson, each under a line `# %% exercise-N right: which` or `wrong: ...`.
-A check runs here after the lesson's first cell alone, so it must need no more than that and its own lines."""
+A check runs here after the lesson's first cell and those with the tag `setup`, so it must need no more than these and
+its own lines."""
 
 import contextlib
 import io
@@ -39,7 +40,9 @@ def verdict(monkeypatch):
         cells = cells_of(lesson, "code")
         check = next(source(cell) for cell in cells if tag(cell, "check") == number)
         names, printed = {"__name__": "__main__"}, io.StringIO()
-        exec(source(cells[0]), names)
+        with contextlib.redirect_stdout(io.StringIO()):
+            for cell in cells[:1] + [cell for cell in cells[1:] if "setup" in cell["metadata"].get("tags", [])]:
+                exec(source(cell), names)
         sys.modules["checking"]._tries.clear()
         exec(code, names)
         with contextlib.redirect_stdout(printed):

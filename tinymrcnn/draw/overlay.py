@@ -29,7 +29,7 @@ def class_color(label: int) -> tuple[int, int, int]:
 
 def draw_instances(
     image, instances: dict, categories=(), score_threshold: float = 0.5, size: int = 512, *, font=None,
-    with_boxes: bool = True, with_labels: bool = True,
+    with_boxes: bool = True, with_labels: bool = True, by_instance: bool = False,
 ):  # fmt: skip
     """The image with its objects: masks tinted and outlined, boxes, class names and scores.
 
@@ -40,13 +40,14 @@ def draw_instances(
     font: a file, for names with letters that DejaVu Sans lacks; a class whose name it lacks too appears by its number.
     with_boxes, with_labels: whether boxes are drawn, and names and scores are written.
 
-    Colours tell the classes apart; where there is one class only, or more than there are colours, the objects. The
-    name of a single class is not written. In a crowd a label that finds no place clear of others is left out."""
+    Colours tell the classes apart; by_instance, or where there is one class only, or more than there are colours, the
+    objects. The name of a single class is not written. In a crowd a label that finds no place clear of others is left
+    out."""
     names = {category["label"]: category["name"] for category in categories}
     labels, scores = instances["labels"], instances.get("scores")
     kept = range(len(labels)) if scores is None else np.flatnonzero(scores >= score_threshold).tolist()
     kept = sorted(kept, key=lambda n: 0 if scores is None else scores[n].item())  # the best on top
-    if names and not 1 < len(names) <= len(COLORS):
+    if by_instance or names and not 1 < len(names) <= len(COLORS):
         colors = {n: class_color(rank) for rank, n in enumerate(reversed(kept), start=1)}
     else:
         colors = {n: class_color(labels[n]) for n in kept}
