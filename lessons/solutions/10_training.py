@@ -26,5 +26,5 @@ def mirrored(boxes, width):
 def clipped(gradients, limit):
     """A tuple of arrays in the same directions, together at most `limit` long."""
     length = math.sqrt(sum((gradient**2).sum() for gradient in gradients))
-    factor = min(1.0, limit / length)
+    factor = limit / max(length, limit)  # a length of 0 divides nothing
     return tuple(gradient * factor for gradient in gradients)
