@@ -3,7 +3,6 @@
 import ast
 import functools
 import operator
-from pathlib import Path
 
 import cupy_api
 import numpy as np
@@ -12,7 +11,8 @@ from fake_device import FakeArray
 from test_fake_training import MODELS, train_and_detect
 from tiny_models import tiny_model
 
-PACKAGE = Path(__file__).resolve().parents[1] / "tinymrcnn"
+from tinymrcnn.files import source_files
+
 ROOTS = {"xp": "", "cupy": "", "gpu": "cuda."}  # how the package calls CuPy, and its parts
 
 
@@ -63,7 +63,7 @@ def missing_names(names, module) -> list[str]:
 
 @functools.cache
 def names_of_the_package() -> frozenset[str]:
-    return frozenset(name for file in PACKAGE.rglob("*.py") for name in names_in(file.read_text(encoding="utf-8")))
+    return frozenset(name for file in source_files() for name in names_in(file.read_text(encoding="utf-8")))
 
 
 def test_cupy_has_what_training_and_inference_use(cupy, fake_device):

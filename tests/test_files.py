@@ -8,7 +8,19 @@ import sys
 
 import pytest
 
-from tinymrcnn.files import LOCK, PARTIAL, check_output, locked, make_folder, printable, quoted, replacing, told
+from tinymrcnn.files import (
+    LOCK,
+    PACKAGE,
+    PARTIAL,
+    check_output,
+    locked,
+    make_folder,
+    printable,
+    quoted,
+    replacing,
+    source_files,
+    told,
+)
 
 
 def test_a_file_appears_when_the_block_has_ended_well(tmp_path):
@@ -151,3 +163,11 @@ def test_paths_are_quoted_as_the_shell_takes_them():
     assert quoted("runs/a", windows=False) == "runs/a"
     assert quoted("my runs/it's", windows=False) == "'my runs/it'\"'\"'s'"
     assert quoted(r"my runs\a", windows=True) == r'"my runs\a"'
+
+
+def test_copies_of_jupyterlab_are_no_source_files(tmp_path):
+    for name in ("b.py", "a/c.py", ".ipynb_checkpoints/b-checkpoint.py", "a/.ipynb_checkpoints/c.py", "a/d.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    assert source_files(tmp_path) == [tmp_path / "a/c.py", tmp_path / "b.py"]
+    assert PACKAGE / "files.py" in source_files()

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tinymrcnn.files import source_files
+
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "lessons"
 COURSE = (
@@ -59,7 +61,7 @@ def printed(cell, stream: str = "stdout") -> str:
 def functions_of_the_package() -> dict[str, list[list[str]]]:
     """{name: the lines of each function of this name}, methods too."""
     found: dict[str, list[list[str]]] = {}
-    for path in (ROOT / "tinymrcnn").rglob("*.py"):
+    for path in source_files():
         text = path.read_text(encoding="utf-8")
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef):

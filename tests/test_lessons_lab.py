@@ -33,6 +33,7 @@ def lab(tmp_path_factory):
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "jupyterlab", *options.split(), "--no-browser", "--allow-root", "--ip=127.0.0.1"]
     command += [f"--ServerApp.port={port}", "--IdentityProvider.token=lessons"]
+    command += [f"--FileCheckpoints.checkpoint_dir={folder / 'checkpoints'}"]  # else they lie beside the code
     environment = {**os.environ, "JUPYTER_CONFIG_DIR": str(folder), "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings")}
 
     def address(path=""):

@@ -9,6 +9,7 @@ from pathlib import Path
 from conftest import QUICK
 
 import tinymrcnn
+from tinymrcnn.files import source_files
 
 TESTS = Path(__file__).resolve().parent
 PACKAGE = TESTS.parent / "tinymrcnn"
@@ -58,7 +59,7 @@ def test_what_counts_as_code():
 
 
 def test_the_core_stays_under_4000_lines():
-    files = [path for path in PACKAGE.rglob("*.py") if path.relative_to(PACKAGE).parts[0] in CORE]
+    files = [path for path in source_files() if path.relative_to(PACKAGE).parts[0] in CORE]
     core = sum(lines_of_code(path.read_text(encoding="utf-8")) for path in files if path.name not in BESIDE)
     assert 3000 < core < 4000
 
@@ -80,7 +81,7 @@ def test_who_may_import_what():
     for module, places in allowed.items():
         importing = {
             path.relative_to(PACKAGE).parts[0]
-            for path in PACKAGE.rglob("*.py")
+            for path in source_files()
             if any(f"{name}.".startswith(f"{module}.") for name in imports_of(path.read_text(encoding="utf-8")))
         }
         assert importing == places, module
@@ -90,7 +91,7 @@ def modules() -> dict[str, ast.Module]:
     """Every file of the package by the name under which it is imported, but the package's own door, which imports
     nothing until a name is used."""
     found = {}
-    for path in PACKAGE.rglob("*.py"):
+    for path in source_files():
         name = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
         found[name] = ast.parse(path.read_text(encoding="utf-8"))
     del found["tinymrcnn"]

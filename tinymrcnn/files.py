@@ -16,14 +16,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-# The trained toy model that comes with the package
-SHIPPED_MODEL = Path(__file__).resolve().parent / "assets" / "shapes.npz"
+PACKAGE = Path(__file__).resolve().parent
+SHIPPED_MODEL = PACKAGE / "assets" / "shapes.npz"  # the trained toy model that comes with the package
 
 # What the system says of a full disk, which is no fault of the input
 FULL_DISK = (errno.ENOSPC, errno.EFBIG, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 LOCK, PARTIAL = ".lock", ".tinymrcnn-partial"
 logger = logging.getLogger("tinymrcnn")
+
+
+def source_files(package: Path = PACKAGE) -> list[Path]:
+    """The .py files of a package, sorted, without the copies that JupyterLab leaves in .ipynb_checkpoints."""
+    return sorted(path for path in package.rglob("*.py") if ".ipynb_checkpoints" not in path.parts)
 
 
 def printable(text: object) -> str:

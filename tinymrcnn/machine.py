@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable, MutableMapping
 from pathlib import Path
 
-from tinymrcnn.files import make_folder, replacing
+from tinymrcnn.files import make_folder, replacing, source_files
 
 log = logging.getLogger("tinymrcnn")
 AVX512 = {"avx512f", "avx512dq", "avx512bw", "avx512vl", "avx512cd"}  # what OpenBLAS's SkylakeX kernels need
@@ -94,7 +94,7 @@ def kept(folder: str | None, name: str, key: str, make: Callable[[], bytes]) -> 
     if folder is None:
         return make()
     digest = hashlib.sha256(key.encode())
-    for source in sorted(Path(__file__).parent.rglob("*.py")):
+    for source in source_files():
         digest.update(source.read_bytes())
     file = Path(folder) / f"{digest.hexdigest()[:20]}-{name}"
     with contextlib.suppress(OSError):

@@ -9,10 +9,9 @@ import numpy as np
 from threadpoolctl import threadpool_info
 
 from tinymrcnn import __version__, kernels, threads
+from tinymrcnn.files import PACKAGE, source_files
 from tinymrcnn.machine import cpu_info
 from tinymrcnn.ops import winograd
-
-PACKAGE = Path(__file__).resolve().parents[1]
 
 
 @functools.cache
@@ -20,7 +19,7 @@ def code_hash(package: Path = PACKAGE) -> str:
     """Twelve hexadecimal digits that change whenever a source file of the package changes: the version does not change
     between two releases."""
     digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
+    for path in source_files(package):
         content = path.read_bytes().replace(b"\r\n", b"\n")  # as Git writes them on Windows
         digest.update(f"{path.relative_to(package).as_posix()} {len(content)}\n".encode() + content)
     return digest.hexdigest()[:12]
