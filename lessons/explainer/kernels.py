@@ -23,12 +23,10 @@ import llvmlite.binding as llvm  # noqa: E402
 import numba  # noqa: E402
 from numba import types  # noqa: E402
 
-from tinymrcnn.boxes.masks import _paste, tap  # noqa: E402
+from tinymrcnn.boxes.masks import paste_kernel, tap  # noqa: E402
 from tinymrcnn.boxes.nms import iou, nms_cpu  # noqa: E402
-from tinymrcnn.ops.activations import _add_relu_cpu, _relu_cpu  # noqa: E402
-from tinymrcnn.ops.convolution import _finish_cpu  # noqa: E402
+from tinymrcnn.ops.activations import _combine_cpu  # noqa: E402
 from tinymrcnn.ops.im2col import _col2im_cpu, _im2col_cpu  # noqa: E402
-from tinymrcnn.ops.normalization import _scale_and_shift_cpu  # noqa: E402
 from tinymrcnn.ops.pooling import _forward_cpu as _max_pool_cpu  # noqa: E402
 from tinymrcnn.ops.winograd import _transform_input, _transform_output  # noqa: E402
 from tinymrcnn.roi.roi_align import roi_align_forward_cpu, sample_position, samples_per_bin, taps  # noqa: E402
@@ -67,22 +65,20 @@ LINE, MATRIX, CUBE, MAPS = (types.Array(f4, dimensions, "C") for dimensions in (
 PLACES, STARTS, KEEP = types.Array(types.int32, 4, "C"), types.Array(i8, 1, "C"), types.Array(b1, 1, "C")
 BOXES = types.Array(types.float64, 2, "C")
 SHARE = (i8, i8)  # thread, threads
+WINDOW = types.StarArgUniTuple(i8, 7)  # *numbers, which arrive one after the other
 
 KERNELS = {
     "product": (product, (LINE, i8, LINE, LINE, i8, i8, i8, i8)),
-    "im2col": (_im2col_cpu, (*SHARE, MAPS, MATRIX, *8 * (i8,))),
-    "col2im": (_col2im_cpu, (*SHARE, MATRIX, MAPS, *7 * (i8,))),
+    "im2col": (_im2col_cpu, (*SHARE, MAPS, MATRIX, i8, WINDOW)),
+    "col2im": (_col2im_cpu, (*SHARE, MATRIX, MAPS, WINDOW)),
     "winograd_input": (_transform_input, (MAPS, CUBE, *4 * (i8,))),
     "winograd_output": (_transform_output, (CUBE, MAPS, *3 * (i8,), LINE, f4)),
-    "finish": (_finish_cpu, (MATRIX, LINE, f4)),
-    "scale_and_shift": (_scale_and_shift_cpu, (MATRIX, LINE, LINE, MATRIX)),
-    "relu": (_relu_cpu, (LINE, LINE)),
-    "add_relu": (_add_relu_cpu, (LINE, LINE, LINE)),
+    "combine": (_combine_cpu, (*SHARE, MATRIX, LINE, LINE, MATRIX, LINE, f4, MATRIX)),
     "max_pool": (_max_pool_cpu, (*SHARE, MAPS, MAPS, PLACES, i8, i8, i8)),
     "roi_pool": (roi_pool_forward_cpu, (*SHARE, MAPS, MATRIX, f4, MAPS, PLACES)),
     "roi_align": (roi_align_forward_cpu, (*SHARE, MAPS, MATRIX, f4, i8, b1, MAPS)),
     "nms": (nms_cpu, (*SHARE, MATRIX, STARTS, f4, KEEP)),
-    "paste": (_paste, (*SHARE, CUBE, BOXES, CUBE)),
+    "paste": (paste_kernel, (*SHARE, CUBE, BOXES, CUBE)),
     # the arithmetic alone, for the page's answers to "where from"
     "pool_bins": (pool_bins, (f4, f4, f4, i8)),
     "pool_cells": (bin_cells, (i8, f4, i8, i8)),
@@ -136,9 +132,10 @@ def object_file(text):
     return machine.emit_object(module)
 
 
-def short_name(type):
-    """float32 -> "float32", an array of them in 2 dimensions -> "float32 2"."""
-    return f"{type.dtype} {type.ndim}" if isinstance(type, types.Array) else str(type)
+def short_names(kinds):
+    """float32 -> "float32", an array of them in 2 dimensions -> "float32 2"; the types in a tuple each for itself."""
+    flat = [one for kind in kinds for one in (kind if isinstance(kind, types.BaseTuple) else [kind])]
+    return [f"{one.dtype} {one.ndim}" if isinstance(one, types.Array) else str(one) for one in flat]
 
 
 def main():
@@ -147,7 +144,7 @@ def main():
         text, result = compiled(function, arguments, name)
         (folder / f"{name}.o").write_bytes(object_file(text))
         results = [] if result == types.none else list(getattr(result, "types", [result]))
-        table[name] = [[short_name(type) for type in kinds] for kinds in (arguments, results)]
+        table[name] = [short_names(arguments), short_names(results)]
     (folder / "kernels.json").write_text(json.dumps(table))
 
 

@@ -92,6 +92,22 @@ class Layers {
     this.kernels.call("product", flat(a), aStep, flat(b), flat(c), cStep, rows, inner, columns);
   }
 
+  // tinymrcnn/ops/activations.py: x scale + shift + y, and 0 where that is less; into `out` or a new array.
+  combine(x, { scale, shift, y, relu = false, out = this.kernels.array(x.shape) }) {
+    const { kernels } = this;
+    if (x.size === 0) return out;
+    kernels.scratch(() => {
+      const channels = x.shape.at(-1);
+      const none = kernels.array([0]);
+      const matrix = (map) => map.reshape(map.size / channels, channels);
+      const other = y ? matrix(y) : kernels.array([0, channels]);
+      const shifts = shift ?? kernels.zeros([channels]);
+      const lowest = relu ? 0 : -Infinity;
+      kernels.call("combine", 0, 1, matrix(x), scale ?? none, shifts, other, none, lowest, matrix(out));
+    });
+    return out;
+  }
+
   conv2d(x, layer, { stride = 1, padding = 0, relu = false } = {}) {
     const filters = this.filters(layer);
     const { kernels } = this;
@@ -116,7 +132,7 @@ class Layers {
       this.product(columns, filters.matrix, out, rows, kh * kw * channels, outputs);
     });
     if (this.weights[`${layer}.bias`] || relu) {
-      kernels.call("finish", out.reshape(rows, outputs), filters.bias, relu ? 0 : -Infinity);
+      this.combine(out, { shift: filters.bias, relu, out });
     }
     return out;
   }
@@ -183,8 +199,7 @@ class Layers {
       this.product(x, matrix, columns, rows, channels, wide);
       kernels.call("col2im", 0, 1, columns, out, h, w, kh, kw, stride, 0, 1);
     });
-    kernels.call("finish", out.reshape(out.size / outputs, outputs), bias, relu ? 0 : -Infinity);
-    return out;
+    return this.combine(out, { shift: bias, relu, out });
   }
 
   // The weight (O, I) of a fully connected layer as the matrix (I, O). cells: where the inputs are the flattened grid
@@ -212,8 +227,7 @@ class Layers {
     const rows = x.size / inputs;
     const out = this.kernels.array([rows, outputs]);
     this.product(x, matrix, out, rows, inputs, outputs);
-    if (rows) this.kernels.call("finish", out, bias, relu ? 0 : -Infinity);
-    return out;
+    return this.combine(out, { shift: bias, relu, out });
   }
 
   // Batch normalisation with the statistics of the training: a scale and a shift for each channel.
@@ -229,25 +243,16 @@ class Layers {
   }
 
   batchNorm(x, layer) {
-    const out = this.kernels.array(x.shape);
-    const channels = x.shape[3];
-    const rows = x.size / channels;
-    const matrices = [x, out].map((map) => map.reshape(rows, channels));
     const [scale, shift] = this.scaleAndShift(layer);
-    this.kernels.call("scale_and_shift", matrices[0], scale, shift, matrices[1]);
-    return out;
+    return this.combine(x, { scale, shift });
   }
 
   relu(x) {
-    const out = this.kernels.array(x.shape);
-    this.kernels.call("relu", x.from(0), out.from(0));
-    return out;
+    return this.combine(x, { relu: true });
   }
 
   addRelu(x, y) {
-    const out = this.kernels.array(x.shape);
-    this.kernels.call("add_relu", x.from(0), y.from(0), out.from(0));
-    return out;
+    return this.combine(x, { y, relu: true });
   }
 
   maxPool(x, kernel, stride, padding) {
