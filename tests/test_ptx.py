@@ -1,7 +1,7 @@
 """What the CUDA kernels of the RoI operators and of NMS execute, on the PTX machine of lessons/ptx.py: how many
 instructions, and with which results.
 
-The threads of one bin run, with 256 channels, and the bins have 2 x 2 samples, or the cells of an RoI of 12 x 10.
+The threads of one bin run, and the bins have 2 x 2 samples, or the cells of an RoI of 12 x 10.
 """
 
 import importlib
@@ -26,14 +26,15 @@ pytestmark = [
 SCALE, ROIS = np.float32(0.25), np.array([[1, 3.3, 2.1, 50.4, 40.2]], np.float32)
 SETTINGS = SCALE, 2, True
 # Kernel: its arguments, the inputs by name; the CPU kernel takes the same. Then how many instructions for an output,
-# at most, of 7 x 7 bins and of 14 x 14.
+# at most, in the CASES.
+CASES = (7, 256), (14, 256), (7, 64)  # bins along each axis, channels
 KERNELS = {
-    "roi_align_forward": (align, ("features", ROIS, *SETTINGS, "out"), 85, 85),
-    "roi_align_backward": (align, ("grad", ROIS, *SETTINGS, "grad_features"), 100, 100),
-    "roi_pool_forward": (pool, ("features", ROIS, SCALE, "out", "argmax"), 90, 43),
-    "roi_pool_backward": (pool, ("grad", ROIS, "where", "grad_cells"), 24, 24),
-    "roi_crop_forward": (crop, ("features", ROIS, SCALE, "out"), 55, 55),
-    "roi_crop_backward": (crop, ("grad", ROIS, SCALE, "grad_features"), 32, 32),
+    "roi_align_forward": (align, ("features", ROIS, *SETTINGS, "out"), 85, 85, 125),
+    "roi_align_backward": (align, ("grad", ROIS, *SETTINGS, "grad_features"), 100, 100, 135),
+    "roi_pool_forward": (pool, ("features", ROIS, SCALE, "out", "argmax"), 90, 43, 120),
+    "roi_pool_backward": (pool, ("grad", ROIS, "where", "grad_cells"), 24, 24, 35),
+    "roi_crop_forward": (crop, ("features", ROIS, SCALE, "out"), 55, 55, 70),
+    "roi_crop_backward": (crop, ("grad", ROIS, SCALE, "grad_features"), 32, 32, 46),
 }
 PTX = {}  # compiled once
 
@@ -72,9 +73,9 @@ def run_bin(name, bins, channels):
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_instructions_for_an_output_and_results(name):
-    for bins, limit in zip((7, 14), KERNELS[name][2:], strict=True):
-        count, results = run_bin(name, bins, 256)
-        assert 0.8 * limit < count <= limit, f"{count:.1f} instructions with {bins} x {bins} bins"
+    for (bins, channels), limit in zip(CASES, KERNELS[name][2:], strict=True):
+        count, results = run_bin(name, bins, channels)
+        assert 0.8 * limit < count <= limit, f"{count:.1f} instructions with {bins} x {bins} bins, {channels} channels"
         for ours, theirs in results:
             assert np.abs(theirs).max() > 0
             np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
@@ -136,7 +137,7 @@ def test_a_launch_that_32_bits_cannot_count_is_refused():
         launch(add_up, 2**32)
 
 
-@pytest.mark.parametrize("channels, limits", [(256, (32, 750)), (64, (63, 750)), (5, (187, 750))])
+@pytest.mark.parametrize("channels, limits", [(256, (32, 82)), (64, (44, 126)), (5, (187, 720))])
 def test_instructions_for_an_element_of_a_convolutions_windows(channels, limits):
     """A 3x3 convolution: the windows of one output pixel, and one pixel of their sum, which gathers nine numbers."""
     im2col, height, width = importlib.import_module("tinymrcnn.ops.im2col"), 6, 7
@@ -156,9 +157,24 @@ def test_instructions_for_an_element_of_a_convolutions_windows(channels, limits)
     columns = rng.normal(size=columns.shape).astype(np.float32)
     im2col._col2im_cpu(0, 1, columns, same, *numbers)
     code = parse(compiled(im2col._col2im_cuda, columns, pixels, *numbers))
-    threads = range(place * channels, (place + 1) * channels)
-    counts, _ = run_block(code, [columns, pixels, *numbers], x.size, some=threads)
+    threads = range(place * lanes, (place + 1) * lanes)
+    counts, _ = run_block(code, [columns, pixels, *numbers], x.size // channels * lanes, some=threads)
     assert 0.8 * limits[1] < sum(counts) / channels <= limits[1]
     np.testing.assert_allclose(
         pixels.reshape(-1, channels)[place], same.reshape(-1, channels)[place], rtol=0, atol=1e-5
     )
+
+
+@pytest.mark.parametrize("stride, padding, dilation", [(1, 2, 3), (2, 1, 1), (3, 0, 2), (5, 4, 1)])
+def test_every_pixel_gathers_its_windows(stride, padding, dilation):
+    """Those of all threads, at borders and in gaps, of 20 channels: some threads have two, some one."""
+    im2col, shape, lanes = importlib.import_module("tinymrcnn.ops.im2col"), (2, 5, 7, 20), lanes_of(20)
+    window = im2col.Window((2, 3), stride, padding, dilation)
+    size = window.out_size(shape[1:3])
+    numbers = *size, *window.kernel, stride, padding, dilation
+    columns = np.random.default_rng(0).normal(size=(2 * size[0] * size[1], 6 * 20)).astype(np.float32)
+    pixels, expected = np.ones((2, *shape), np.float32)
+    im2col._col2im_cpu(0, 1, columns, expected, *numbers)
+    run_block(parse(compiled(im2col._col2im_cuda, columns, pixels, *numbers)), [columns, pixels, *numbers], 70 * lanes)
+    np.testing.assert_allclose(pixels, expected, rtol=0, atol=1e-5)
+    assert np.abs(expected - 1).max() > 1

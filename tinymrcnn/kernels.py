@@ -52,11 +52,12 @@ with patch.object(np, "row_stack", np.vstack, create=True):
 
 __all__ = [
     "cpu_kernel", "cuda", "cuda_kernel", "each", "launch", "launch_size", "numba", "run", "scalar", "unravel",
+    "unravel_bin",
 ]  # fmt: skip
 
 THREADS_PER_BLOCK = 256
 MAX_BLOCKS = 4096  # the kernels stride over the grid, so more blocks gain nothing
-LANES, EACH = 16, 16  # threads side by side on the channels of one place, and how many of these each takes
+LANES, EACH = 8, 16  # threads side by side on the channels of one place, and how many of these each takes
 SECONDS_PER_ELEMENT = 2e-9  # roughly what a CPU kernel takes for one element of its result
 
 
@@ -81,6 +82,17 @@ def unravel(element: int, height: int, width: int, channels: int) -> Any:
 def lanes_of(channels: int) -> int:
     """How many CUDA threads share the channels of one place: what they compute of it, each computes once for EACH."""
     return int(np.uint32(channels + LANES * EACH - 1) // np.uint32(LANES * EACH)) * min(LANES, channels)
+
+
+@scalar
+def unravel_bin(element: int, height: int, width: int, channels: int) -> tuple[int, int, int, int, int]:
+    """A thread's bin, or pixel, (r, y, x), the first of its channels, and how many channels there are from it on. It
+    takes every LANES-th of these, at most EACH, so that neighbouring threads read neighbouring channels.
+
+    element: 0 to R * height * width * lanes_of(channels) - 1."""
+    r, y, x, lane = unravel(element, height, width, lanes_of(channels))
+    first = lane + lane // LANES * (LANES * (EACH - 1))
+    return r, y, x, first, channels - first
 
 
 def cpu_kernel(function: Function) -> Function:

@@ -69,7 +69,7 @@ def _combine_cpu(
 @cuda_kernel
 def _combine_cuda(x: Array, scale: Array, shift: Array, y: Array, factor: Array, lowest: float, out: Array) -> None:
     for element in range(cuda.grid(1), x.size, cuda.gridsize(1)):
-        i, c = divmod(element, x.shape[1])
+        i, c = divmod(np.uint32(element), np.uint32(x.shape[1]))
         value = (x[i, c] * scale[c] if scale.size > 0 else x[i, c]) + shift[c]
         if y.size > 0:
             value += y[i, c] * factor[c] if factor.size > 0 else y[i, c]

@@ -6,12 +6,12 @@ over the border read zeros. col2im is the transpose: every element of the matrix
 that it was read from.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tinymrcnn.backend import Array
-from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, lanes_of, run, unravel
+from tinymrcnn.kernels import EACH, LANES, cpu_kernel, cuda, cuda_kernel, lanes_of, run, scalar, unravel, unravel_bin
 
 
 class Window(NamedTuple):
@@ -75,10 +75,13 @@ def _im2col_cuda(x: Array, columns: Array, first_row: int, *numbers: int) -> Non
 
 
 def check_whole_numbers(**sizes: int | None) -> None:
-    """Raises TypeError unless stride, padding and so on are whole numbers: here they are the same both ways."""
+    """Raises TypeError unless stride, padding and so on are whole numbers: here they are the same both ways; and
+    ValueError from 2^31 on, which the CUDA kernels do not count."""
     for name, value in sizes.items():
         if value is not None and not isinstance(value, (int, np.integer)):
             raise TypeError(f"{name} is a whole number, the same in both directions, not {value!r}.")
+        if value is not None and value >= 2**31:
+            raise ValueError(f"{name} must be less than 2^31, not {value}.")
 
 
 def im2col(x: Array, columns: Array, first_row: int, size: tuple[int, int], window: Window) -> None:
@@ -110,23 +113,43 @@ def _col2im_cpu(thread: int, threads: int, columns: Array, x: Array, *numbers: i
                                 x[n, y, z, c] += columns[row, at + c]
 
 
+@scalar
+def window_at(pixel: int, stride: int, windows: int) -> Any:
+    """Along one axis, which of the windows begins at this pixel (of the padded image); -1 where none does."""
+    index = np.int64(np.uint32(pixel) // np.uint32(stride))  # a GPU divides numbers of 32 bits faster than those of 64
+    return index if 0 <= pixel == index * stride and index < windows else -1
+
+
 @cuda_kernel
 def _col2im_cuda(columns: Array, x: Array, *numbers: int) -> None:
-    """The same; a thread gathers all that belongs to one element of x."""
+    """The same; some threads share the channels of a pixel, and gather all that belongs to it."""
     height, width, kernel_h, kernel_w, stride, padding, dilation = numbers
     channels = x.shape[3]
-    for index in range(cuda.grid(1), x.size, cuda.gridsize(1)):
-        n, y, z, c = unravel(index, x.shape[1], x.shape[2], channels)
+    total = cuda.local.array(EACH, x.dtype)
+    for index in range(cuda.grid(1), x.size // channels * lanes_of(channels), cuda.gridsize(1)):
+        n, y, z, first, rest = unravel_bin(index, x.shape[1], x.shape[2], channels)
+        for k in range(EACH):
+            total[k] = x.dtype.type(0)
         for u in range(kernel_h):
-            i, rest = divmod(y + padding - u * dilation, stride)
-            if rest == 0 and 0 <= i < height:
-                for v in range(kernel_w):
-                    j, rest = divmod(z + padding - v * dilation, stride)
-                    if rest == 0 and 0 <= j < width:
-                        x[n, y, z, c] += columns[(n * height + i) * width + j, (u * kernel_w + v) * channels + c]
+            i = window_at(y + padding - u * dilation, stride, height)
+            if i < 0:
+                continue
+            for v in range(kernel_w):
+                j = window_at(z + padding - v * dilation, stride, width)
+                if j < 0:
+                    continue
+                # without a sign, so that nothing has to ask whether an index is negative
+                row, at = np.uint32((n * height + i) * width + j), np.uint32((u * kernel_w + v) * channels)
+                for k in range(EACH):
+                    if k * LANES >= rest:
+                        break
+                    total[k] += columns[row, at + first + k * LANES]
+        for k in range(EACH):
+            if k * LANES < rest:
+                x[n, y, z, first + k * LANES] += total[k]
 
 
 def col2im(columns: Array, x: Array, size: tuple[int, int], window: Window) -> None:
     """Add every element of `columns` (all windows of the batch, as im2col lays them out) to its pixel of x."""
     numbers = *size, *window.kernel, window.stride, window.padding, window.dilation
-    run(_col2im_cpu, _col2im_cuda, x.size, columns, x, *numbers)
+    run(_col2im_cpu, _col2im_cuda, max(x.size, columns.size), columns, x, *numbers)

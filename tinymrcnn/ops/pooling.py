@@ -5,7 +5,7 @@ import numpy as np
 from tinymrcnn.autograd import Tensor, record
 from tinymrcnn.backend import Array, array_module, channels_first, channels_last
 from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, run, scalar, unravel
-from tinymrcnn.ops.im2col import Window, check_whole_numbers, col2im, im2col
+from tinymrcnn.ops.im2col import Window, check_whole_numbers, col2im, im2col, window_at
 
 
 @scalar
@@ -74,11 +74,11 @@ def _backward_cuda(grad: Array, taken: Array, out: Array, kernel: int, stride: i
         n, y, z, c = unravel(index, out.shape[1], out.shape[2], out.shape[3])
         total = grad.dtype.type(0)
         for u in range(kernel):
-            i, rest = divmod(y + padding - u, stride)
-            if rest == 0 and 0 <= i < grad.shape[1]:
+            i = window_at(y + padding - u, stride, grad.shape[1])
+            if i >= 0:
                 for v in range(kernel):
-                    j, rest = divmod(z + padding - v, stride)
-                    if rest == 0 and 0 <= j < grad.shape[2] and taken[n, i, j, c] == u * kernel + v:
+                    j = window_at(z + padding - v, stride, grad.shape[2])
+                    if j >= 0 and taken[n, i, j, c] == u * kernel + v:
                         total += grad[n, i, j, c]
         out[n, y, z, c] = total
 

@@ -13,9 +13,9 @@ import numpy as np
 
 from tinymrcnn.autograd import Tensor, record
 from tinymrcnn.backend import Array, array_module, channels_first, channels_last, like, to_numpy
-from tinymrcnn.kernels import EACH, LANES, cpu_kernel, cuda, cuda_kernel, lanes_of, run, scalar
+from tinymrcnn.kernels import EACH, LANES, cpu_kernel, cuda, cuda_kernel, lanes_of, run, scalar, unravel_bin
 from tinymrcnn.roi.roi_pool import roi_pool_unchecked
-from tinymrcnn.roi.rois import OutputSize, Reduction, check_arguments, check_size, interleave, output_shape, unravel_bin
+from tinymrcnn.roi.rois import OutputSize, Reduction, check_arguments, check_size, interleave, output_shape
 
 # The arithmetic, once for every target
 

@@ -18,8 +18,8 @@ from typing import Any
 
 from tinymrcnn.autograd import Tensor, cat, record
 from tinymrcnn.backend import Array, array_module, channels_first, channels_last
-from tinymrcnn.kernels import EACH, LANES, cpu_kernel, cuda, cuda_kernel, lanes_of, run, scalar, unravel
-from tinymrcnn.roi.rois import OutputSize, check_arguments, output_shape, unravel_bin
+from tinymrcnn.kernels import EACH, LANES, cpu_kernel, cuda, cuda_kernel, lanes_of, run, scalar, unravel, unravel_bin
+from tinymrcnn.roi.rois import OutputSize, check_arguments, output_shape
 
 # The arithmetic, once for every target
 

@@ -14,9 +14,9 @@ import numpy as np
 
 from tinymrcnn.autograd import Tensor, record
 from tinymrcnn.backend import Array, array_module, backend_of, channels_first, channels_last
-from tinymrcnn.kernels import EACH, LANES, cpu_kernel, cuda, cuda_kernel, lanes_of, run, scalar
+from tinymrcnn.kernels import EACH, LANES, cpu_kernel, cuda, cuda_kernel, lanes_of, run, scalar, unravel_bin
 from tinymrcnn.ops.pooling import takes_over
-from tinymrcnn.roi.rois import OutputSize, check_arguments, output_shape, unravel_bin
+from tinymrcnn.roi.rois import OutputSize, check_arguments, output_shape
 
 # The arithmetic, once for every target
 

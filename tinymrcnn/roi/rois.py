@@ -12,7 +12,6 @@ import numpy as np
 
 from tinymrcnn.autograd import Tensor, record
 from tinymrcnn.backend import Array, array_module, channels_first, channels_last, to_numpy
-from tinymrcnn.kernels import EACH, LANES, lanes_of, scalar, unravel
 
 OutputSize = int | tuple[int, int]
 Reduction = Literal["mean", "max"]
@@ -118,17 +117,3 @@ def interleave(parts: list[Tensor], rows: list[Array]) -> Tensor:
         return tuple(channels_first(grad[r]) if need else None for r, need in zip(rows, needs, strict=True))
 
     return record(channels_first(result), tuple(parts), backward, "interleave")
-
-
-# How the threads of a CUDA kernel share out the work
-
-
-@scalar
-def unravel_bin(element: int, height: int, width: int, channels: int) -> tuple[int, int, int, int, int]:
-    """A thread's bin (r, y, x), the first of its channels, and how many channels there are from it on. It takes every
-    LANES-th of these, at most EACH, so that neighbouring threads read neighbouring channels.
-
-    element: 0 to R * height * width * lanes_of(channels) - 1."""
-    r, y, x, lane = unravel(element, height, width, lanes_of(channels))
-    first = lane + lane // LANES * (LANES * (EACH - 1))
-    return r, y, x, first, channels - first
