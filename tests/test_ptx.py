@@ -14,9 +14,9 @@ from ptx import compiled, parse, run_block
 
 from tinymrcnn.kernels import cuda, cuda_kernel, lanes_of, launch
 
-align, crop, nms, pool = (
+align, crop, nms, pool, ps_pool = (
     importlib.import_module(f"tinymrcnn.{name}")
-    for name in ("roi.roi_align", "roi.roi_crop", "boxes.nms", "roi.roi_pool")
+    for name in ("roi.roi_align", "roi.roi_crop", "boxes.nms", "roi.roi_pool", "roi.ps_roi_pool")
 )
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="The compiler of CUDA kernels is tested on Linux only."),
@@ -33,6 +33,8 @@ KERNELS = {
     "roi_align_backward": (align, ("grad", ROIS, *SETTINGS, "grad_features"), 100, 100, 135),
     "roi_pool_forward": (pool, ("features", ROIS, SCALE, "out", "argmax"), 90, 43, 120),
     "roi_pool_backward": (pool, ("grad", ROIS, "where", "grad_cells"), 24, 24, 35),
+    "ps_roi_pool_forward": (ps_pool, ("grouped", ROIS, SCALE, 1, "out"), 95, 61, 152),
+    "ps_roi_pool_backward": (ps_pool, ("grad", ROIS, SCALE, 1, "grad_grouped"), 116, 67, 168),
     "roi_crop_forward": (crop, ("features", ROIS, SCALE, "out"), 55, 55, 70),
     "roi_crop_backward": (crop, ("grad", ROIS, SCALE, "grad_features"), 32, 32, 46),
 }
@@ -48,7 +50,8 @@ def arrays_of(bins, channels, at):
     where = rng.integers(-1, 12 * 15, shape).astype(np.int32)
     results = {"out": np.zeros(shape, np.float32), "argmax": np.zeros(shape, np.int32)}
     results |= {"grad_features": np.zeros_like(features), "grad_cells": np.zeros((2, 180, channels), np.float32)}
-    return dict(features=features, grad=grad, where=where, **results)
+    results["grad_grouped"] = np.zeros_like(features[:, None, None])  # of one group
+    return dict(features=features, grouped=features[:, None, None], grad=grad, where=where, **results)
 
 
 def run_bin(name, bins, channels):
@@ -66,7 +69,7 @@ def run_bin(name, bins, channels):
     lanes = lanes_of(channels)
     first = int(np.ravel_multi_index(at, (1, bins, bins))) * lanes
     counts, _ = run_block(PTX[name], args, bins * bins * lanes, some=range(first, first + lanes))
-    places = {"out": at, "argmax": at, "grad_features": ..., "grad_cells": ...}
+    places = {"out": at, "argmax": at, "grad_features": ..., "grad_cells": ..., "grad_grouped": ...}
     results = [(ours[x][places[x]], theirs[x][places[x]]) for x in arguments if isinstance(x, str) and x in places]
     return sum(counts) / channels, results
 
@@ -137,7 +140,7 @@ def test_a_launch_that_32_bits_cannot_count_is_refused():
         launch(add_up, 2**32)
 
 
-@pytest.mark.parametrize("channels, limits", [(256, (32, 82)), (64, (44, 126)), (5, (187, 720))])
+@pytest.mark.parametrize("channels, limits", [(256, (32, 91)), (64, (44, 145)), (5, (187, 890))])
 def test_instructions_for_an_element_of_a_convolutions_windows(channels, limits):
     """A 3x3 convolution: the windows of one output pixel, and one pixel of their sum, which gathers nine numbers."""
     im2col, height, width = importlib.import_module("tinymrcnn.ops.im2col"), 6, 7

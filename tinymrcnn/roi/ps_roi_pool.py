@@ -13,7 +13,7 @@ from typing import Any
 
 from tinymrcnn.autograd import Tensor, record
 from tinymrcnn.backend import Array, array_module, channels_first, channels_last
-from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, run, scalar, unravel
+from tinymrcnn.kernels import EACH, LANES, cpu_kernel, cuda, cuda_kernel, lanes_of, run, scalar, unravel_bin
 from tinymrcnn.roi.roi_pool import bin_cells, round_half_away
 from tinymrcnn.roi.rois import OutputSize, check_arguments, check_size, output_shape
 
@@ -85,10 +85,11 @@ def ps_roi_pool_forward_cpu(
 def ps_roi_pool_forward_cuda(features: Array, rois: Array, spatial_scale: float, split: int, out: Array) -> None:
     """As ps_roi_pool_forward_cpu."""
     T = type(spatial_scale)
-    group_rows, group_columns, height, width = features.shape[1:5]
-    bins_h, bins_w, channels = out.shape[1:]
-    for element in range(cuda.grid(1), out.size, cuda.gridsize(1)):
-        r, ph, pw, c = unravel(element, bins_h, bins_w, channels)
+    group_rows, group_columns, height, width, channels = features.shape[1:]
+    bins_h, bins_w = out.shape[1:3]
+    total = cuda.local.array(EACH, T)
+    for element in range(cuda.grid(1), len(rois) * bins_h * bins_w * lanes_of(channels), cuda.gridsize(1)):
+        r, ph, pw, first, rest = unravel_bin(element, bins_h, bins_w, channels)
         image = int(rois[r, 0])
         top, bin_h = roi_bins(rois[r, 2], rois[r, 4], spatial_scale, bins_h)
         left, bin_w = roi_bins(rois[r, 1], rois[r, 3], spatial_scale, bins_w)
@@ -96,12 +97,19 @@ def ps_roi_pool_forward_cuda(features: Array, rois: Array, spatial_scale: float,
         x_first, x_end = bin_cells(left, bin_w, pw, width * split - 1)
         area = T(max((y_end - y_first) * (x_end - x_first), 1))
         row, column = group_of(ph, bins_h, group_rows), group_of(pw, bins_w, group_columns)
-        total = T(0)
+        for k in range(EACH):
+            total[k] = T(0)
         for y in range(*cells_of(y_first, y_end, split)):
             rows = parts_of(y, y_first, y_end, split)
             for x in range(*cells_of(x_first, x_end, split)):
-                total += T(rows * parts_of(x, x_first, x_end, split)) * features[image, row, column, y, x, c]
-        out[r, ph, pw, c] = total / area
+                weight = T(rows * parts_of(x, x_first, x_end, split))
+                for k in range(EACH):
+                    if k * LANES >= rest:
+                        break
+                    total[k] += weight * features[image, row, column, y, x, first + k * LANES]
+        for k in range(EACH):
+            if k * LANES < rest:
+                out[r, ph, pw, first + k * LANES] = total[k] / area
 
 
 # Backward: the gradient of a bin goes to its cells, in equal parts
@@ -144,8 +152,8 @@ def ps_roi_pool_backward_cuda(grad: Array, rois: Array, spatial_scale: float, sp
     T = type(spatial_scale)
     group_rows, group_columns, height, width = grad_features.shape[1:5]
     bins_h, bins_w, channels = grad.shape[1:]
-    for element in range(cuda.grid(1), grad.size, cuda.gridsize(1)):
-        r, ph, pw, c = unravel(element, bins_h, bins_w, channels)
+    for element in range(cuda.grid(1), len(rois) * bins_h * bins_w * lanes_of(channels), cuda.gridsize(1)):
+        r, ph, pw, first, rest = unravel_bin(element, bins_h, bins_w, channels)
         image = int(rois[r, 0])
         top, bin_h = roi_bins(rois[r, 2], rois[r, 4], spatial_scale, bins_h)
         left, bin_w = roi_bins(rois[r, 1], rois[r, 3], spatial_scale, bins_w)
@@ -157,7 +165,11 @@ def ps_roi_pool_backward_cuda(grad: Array, rois: Array, spatial_scale: float, sp
             rows = parts_of(y, y_first, y_end, split)
             for x in range(*cells_of(x_first, x_end, split)):
                 weight = T(rows * parts_of(x, x_first, x_end, split))
-                cuda.atomic.add(grad_features, (image, row, column, y, x, c), weight * grad[r, ph, pw, c] / area)
+                for k in range(EACH):
+                    c = first + k * LANES
+                    if k * LANES >= rest:
+                        break
+                    cuda.atomic.add(grad_features, (image, row, column, y, x, c), weight * grad[r, ph, pw, c] / area)
 
 
 # The operator
