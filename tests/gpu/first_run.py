@@ -328,18 +328,23 @@ def bench(notes: Notes) -> None:
             notes.problem(f"bench {name}: {type(error).__name__}: {error}"[:500])
         path.unlink(missing_ok=True)
         notes["rows"] = rows
-    notes.attempt("without_pasting", inference_without_pasting, setting)
-    notes.attempt("without_pasting_tf32", with_tf32, setting, notes)
+    notes.attempt("without_pasting", inference_without_pasting, setting, False)
+    if setting.device != "cpu":
+        notes.attempt("without_pasting_tf32", inference_without_pasting, setting, True)
 
 
 def imitated(setting) -> bool:
     return hasattr(getattr(cupy_of(setting.device), "cuda", None), "imitated")
 
 
-def inference_without_pasting(setting) -> dict:
-    """R50-FPN on one image, up to the masks of 28x28 on the host: milliseconds of each side."""
+def inference_without_pasting(setting, with_tf32: bool) -> dict:
+    """R50-FPN on one image, up to the masks of 28x28 on the host: milliseconds of each side. with_tf32: whether the
+    products are computed with TF32, which `bench --tf32` leaves switched on."""
+    from tinymrcnn.backend import tf32
     from tinymrcnn.bench import measure, networks
 
+    measure.import_torch(setting.device, with_tf32)
+    used = setting.device != "cpu" and tf32(with_tf32)
     name = next(iter(networks.networks(setting.quick)))
     network = networks.networks(setting.quick)[name]
     model, (images, _) = networks.build_ours(network).to(setting.device), network.batch()
@@ -359,37 +364,7 @@ def inference_without_pasting(setting) -> dict:
 
         sides["torchvision"] = infer
     timings = measure.time_sides(sides, setting)
-    return {"name": name, "ms": {side: 1e3 * timing.median for side, timing in timings.items()}}
-
-
-def with_tf32(setting, notes: Notes) -> dict:
-    """The same with products in TF32, on both sides; ours where the package has a switch for it."""
-    switches = tf32_switches()
-    before = [getattr(module, name) for module, name in switches]
-    backends = [setting.torch.backends.cudnn, setting.torch.backends.cuda.matmul] if setting.torch else []
-    try:
-        for module, name in switches:
-            value = getattr(module, name)
-            value(True) if callable(value) else setattr(module, name, True)
-        for backend in backends:
-            backend.allow_tf32 = True
-        found = inference_without_pasting(setting)
-    finally:
-        for (module, name), value in zip(switches, before, strict=True):
-            value(False) if callable(value) else setattr(module, name, value)
-        for backend in backends:
-            backend.allow_tf32 = False
-    names = [f"{module.__name__}.{name}" for module, name in switches]
-    return {**found, "our_switch": names or "none: ours computed in float32"}
-
-
-def tf32_switches() -> list:
-    """(module, name) of what turns TF32 on in this package."""
-    from tinymrcnn import backend, threads
-    from tinymrcnn import kernels as launching
-
-    modules = (backend, launching, threads)
-    return [(module, name) for module in modules for name in vars(module) if "tf32" in name.lower()]
+    return {"name": name, "tf32": used, "ms": {side: 1e3 * timing.median for side, timing in timings.items()}}
 
 
 def memory(notes: Notes) -> None:
