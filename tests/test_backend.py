@@ -1,5 +1,6 @@
 """Which library an array belongs to, moving arrays, memory layout; the imitation of a GPU and how strict it is."""
 
+import contextvars
 import ctypes
 import struct
 import subprocess
@@ -28,10 +29,9 @@ from tinymrcnn.backend import (
     tf32,
     to_device,
     to_numpy,
-    zeros_like,
 )
 from tinymrcnn.roi import boxes_to_rois
-from tinymrcnn.threads import matmul
+from tinymrcnn.threads import matmul, set_num_threads
 
 NHWC = (0, 2, 3, 1)
 
@@ -187,14 +187,12 @@ def test_empty_has_the_order_that_it_was_asked_for(order):
     assert array.shape == (2, 3, 4, 5) and array.dtype == np.float32 and memory_order(array) == order
 
 
-@pytest.mark.parametrize("make", [empty_like, zeros_like])
-def test_like_arrays_keep_shape_dtype_and_order(make, fake_device):
+def test_a_like_array_keeps_shape_dtype_and_order(fake_device):
     for array in (feature_map(), to_device(feature_map(), "fake")):
-        assert memory_order(make(array)) == NHWC
-        assert make(array).shape == (2, 3, 4, 5) and make(array).dtype == np.float32
-        assert make(array, np.int64).dtype == np.int64
-        assert isinstance(make(array), type(array))
-    assert np.array_equal(zeros_like(feature_map()), np.zeros((2, 3, 4, 5)))
+        assert memory_order(empty_like(array)) == NHWC
+        assert empty_like(array).shape == (2, 3, 4, 5) and empty_like(array).dtype == np.float32
+        assert empty_like(array, np.int64).dtype == np.int64
+        assert isinstance(empty_like(array), type(array))
 
 
 def test_elementwise_keeps_the_order_of_the_first_operand_of_full_shape(fake_device):
@@ -283,6 +281,20 @@ def test_a_launch_reaches_the_arrays_of_the_device(fake_device, dtype):
     assert fake_device.launches == 3
     with pytest.raises(TypeError, match="mixes"):
         kernels.run(add_scaled_cpu, add_scaled_cuda, 3, np.ones(3), source, 2)
+
+
+def test_each_computes_every_element_once():
+    """Of so many that they would be shared between threads."""
+
+    @kernels.each
+    def doubled(i, x, out):
+        out[i] += 2 * x[i]
+
+    x, out = np.arange(400_000.0), np.ones(400_000)
+    with_threads = contextvars.copy_context()
+    with_threads.run(set_num_threads, 3)
+    with_threads.run(doubled, x, out)
+    np.testing.assert_array_equal(out, 2 * x + 1)
 
 
 def test_an_array_without_a_host_view_goes_to_the_cuda_kernel(monkeypatch):

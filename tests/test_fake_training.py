@@ -3,6 +3,7 @@
 Nothing mixes arrays of the host with those of the device, the numbers are those of the CPU, and how often a step
 waits for the device is known."""
 
+import contextvars
 import functools
 import operator
 
@@ -15,6 +16,7 @@ from tinymrcnn.data import ShapesDataset
 from tinymrcnn.models import TrainConfig, build_model
 from tinymrcnn.nn import SGD, AdamW
 from tinymrcnn.ops import winograd
+from tinymrcnn.threads import set_num_threads
 from tinymrcnn.training.trainer import make_optimizer, training_step
 
 MODELS = {
@@ -175,9 +177,15 @@ def test_what_a_training_step_costs_a_gpu(fake_device):
     images, targets = map(list, zip(*(ShapesDataset(8, seed=0)[i] for i in range(8)), strict=True))
     model, config = build_model("shapes").to("fake"), TrainConfig()
     optimizer = make_optimizer(model, config)
-    for step in range(2):  # the first time constants are made that stay on the device
+    counts = []
+    for step, threads in enumerate((1, 1, 16)):  # the first time constants are made that stay on the device
         fake_device.reset()
-        training_step(model, optimizer, step, images, targets, config)
+        context = contextvars.copy_context()
+        context.run(set_num_threads, threads)
+        context.run(training_step, model, optimizer, step, images, targets, config)
+        counts.append(fake_device.launches)
+    # however many threads the host has; a level without RoIs may launch a few less
+    assert counts[2] == pytest.approx(counts[1], abs=10)
     print(fake_device.launches, "launches,", fake_device.uploads, "uploads, and waits in", fake_device.waiting)
     assert fake_device.waiting == [
         "TwoStage.propose",  # whether the RPN's outputs are finite

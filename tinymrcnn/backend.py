@@ -152,13 +152,6 @@ def empty_like(array: Array, dtype: Any = None) -> Array:
     return empty(array_module(array), array.shape, dtype or array.dtype, memory_order(array))
 
 
-def zeros_like(array: Array, dtype: Any = None) -> Array:
-    """empty_like, filled with zeros."""
-    result = empty_like(array, dtype)
-    result.fill(0)
-    return result
-
-
 def elementwise(name: str, *operands: Array) -> Array:
     """xp.name(*operands) in the memory order of the first operand that has the shape of the result.
 

@@ -50,10 +50,7 @@ with patch.object(np, "row_stack", np.vstack, create=True):
     with contextlib.suppress(ImportError, AttributeError):
         importlib.import_module("numba.cuda.np.arrayobj")
 
-__all__ = [
-    "cpu_kernel", "cuda", "cuda_kernel", "each", "launch", "launch_size", "numba", "run", "scalar", "unravel",
-    "unravel_bin",
-]  # fmt: skip
+__all__ = ["cpu_kernel", "cuda", "cuda_kernel", "each", "launch", "numba", "run", "scalar", "unravel"]
 
 THREADS_PER_BLOCK = 256
 MAX_BLOCKS = 4096  # the kernels stride over the grid, so more blocks gain nothing
@@ -245,6 +242,7 @@ def each(body: Callable[..., None]) -> Callable[..., None]:
     on_cuda = cuda_kernel(kernel)
 
     def of_all(thread: int, threads: int, *args: Any) -> None:
-        body(slice(None), *args)
+        if thread == 0:  # it takes what there is, however many there are
+            body(slice(None), *args)
 
     return functools.wraps(body)(lambda *args: run(of_all, on_cuda, len(args[-1]), *args))

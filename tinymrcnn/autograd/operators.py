@@ -24,7 +24,6 @@ from tinymrcnn.backend import (
     memory_order,
     scatter_add,
     select,
-    zeros_like,
 )
 from tinymrcnn.threads import one_blas_thread
 
@@ -114,7 +113,7 @@ def pow(x: Array, *, exponent: int | float) -> Result:
 
     def grad_x(grad: Array) -> Array:
         if exponent == 0:
-            return zeros_like(grad)
+            return array_module(grad).zeros_like(grad)
         slope = elementwise("multiply", exponent, elementwise("power", x, exponent - 1))
         return elementwise("multiply", grad, slope)
 

@@ -80,7 +80,7 @@ def _check_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, window: W
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(f"A bias of shape {bias.shape} does not fit {weight.shape[0]} filters.")
     _, stride, padding, dilation = window
-    if stride < 1 or padding < 0 or dilation < 1:
+    if stride < 1 or padding < 0 or dilation < 1 or max(window[1:]) >= 2**31:  # CUDA kernels count in 32 bits
         raise ValueError(f"Impossible stride {stride}, padding {padding} or dilation {dilation}.")
     if min(window.out_size((x.shape[2], x.shape[3]))) < 1:
         raise ValueError(f"A padded image of {x.shape[2:]} + 2 * {padding} is smaller than the kernel {weight.shape}.")
@@ -142,6 +142,13 @@ def _windows(
     return -(-lines // max(1, step)), make
 
 
+def _finish(rows: Array, bias: Array | None, relu: bool) -> None:
+    """Add the bias (O,), if there is one, to rows (n, O), and let them through a ReLU if so said, in place."""
+    if bias is not None or relu:
+        shift = array_module(rows).zeros(rows.shape[1], rows.dtype) if bias is None else bias
+        combine(rows, None, shift, lowest=0 if relu else -np.inf, out=rows)
+
+
 def correlate(image: Array, filters: Array, window: Window, bias: Array | None = None, relu: bool = False) -> Array:
     """definition(), fast, plus bias (O,), and through a ReLU if so said: (N, H, W, C) and (O, C, kh, kw) to
     (N, out_h, out_w, O), C-contiguous."""
@@ -150,15 +157,13 @@ def correlate(image: Array, filters: Array, window: Window, bias: Array | None =
         return winograd.correlate(image, filters, window.padding, bias, relu)
     matrix, size = _as_matrix(filters).T, window.out_size(image.shape[1:3])
     out = xp.empty((len(image), *size, len(filters)), image.dtype)
-    flat, lowest = out.reshape(-1, len(filters)), 0 if relu else -np.inf
+    flat = out.reshape(-1, len(filters))
     pieces, windows = _windows(image, size, window, len(filters))
 
     def work(index: int) -> None:
         rows, columns = windows(index)
         xp.matmul(columns, matrix, out=flat[rows])
-        if bias is not None or relu:
-            shift = xp.zeros(len(filters), image.dtype) if bias is None else bias
-            combine(flat[rows], None, shift, lowest=lowest, out=flat[rows])
+        _finish(flat[rows], bias, relu)
 
     spread(work, pieces, image, 2 * out.size * matrix.shape[0], out.nbytes)
     return out
@@ -241,17 +246,14 @@ def conv_transpose2d(
     if bias is not None and bias.shape != weight.shape[1:2]:
         raise ValueError(f"A bias of shape {bias.shape} does not fit {weight.shape[1]} output channels.")
     check_whole_numbers(stride=stride)
-    if stride < 1:
+    if not 1 <= stride < 2**31:
         raise ValueError(f"Impossible stride {stride}.")
     image, filters = channels_last(x.data), weight.data
     (n, h, w, _), (_, channels, *kernel) = image.shape, filters.shape
     window = Window((kernel[0], kernel[1]), stride)
     shape = n, (h - 1) * stride + kernel[0], (w - 1) * stride + kernel[1], channels
     out = correlate_input_grad(image, filters, shape, window)
-    if bias is not None or relu:
-        rows, lowest = out.reshape(-1, channels), 0 if relu else -np.inf
-        shift = array_module(out).zeros(channels, out.dtype) if bias is None else bias.data
-        combine(rows, None, shift, lowest=lowest, out=rows)
+    _finish(out.reshape(-1, channels), None if bias is None else bias.data, relu)
     out = channels_first(out)
     image = image if weight.requires_grad else None
     result = out if relu else None

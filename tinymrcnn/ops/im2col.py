@@ -75,13 +75,10 @@ def _im2col_cuda(x: Array, columns: Array, first_row: int, *numbers: int) -> Non
 
 
 def check_whole_numbers(**sizes: int | None) -> None:
-    """Raises TypeError unless stride, padding and so on are whole numbers: here they are the same both ways; and
-    ValueError from 2^31 on, which the CUDA kernels do not count."""
+    """Raises TypeError unless stride, padding and so on are whole numbers: here they are the same both ways."""
     for name, value in sizes.items():
         if value is not None and not isinstance(value, (int, np.integer)):
             raise TypeError(f"{name} is a whole number, the same in both directions, not {value!r}.")
-        if value is not None and value >= 2**31:
-            raise ValueError(f"{name} must be less than 2^31, not {value}.")
 
 
 def im2col(x: Array, columns: Array, first_row: int, size: tuple[int, int], window: Window) -> None:
@@ -125,28 +122,18 @@ def _col2im_cuda(columns: Array, x: Array, *numbers: int) -> None:
     """The same; some threads share the channels of a pixel, and gather all that belongs to it."""
     height, width, kernel_h, kernel_w, stride, padding, dilation = numbers
     channels = x.shape[3]
-    total = cuda.local.array(EACH, x.dtype)
     for index in range(cuda.grid(1), x.size // channels * lanes_of(channels), cuda.gridsize(1)):
         n, y, z, first, rest = unravel_bin(index, x.shape[1], x.shape[2], channels)
-        for k in range(EACH):
-            total[k] = x.dtype.type(0)
         for u in range(kernel_h):
             i = window_at(y + padding - u * dilation, stride, height)
-            if i < 0:
-                continue
             for v in range(kernel_w):
                 j = window_at(z + padding - v * dilation, stride, width)
-                if j < 0:
-                    continue
-                # without a sign, so that nothing has to ask whether an index is negative
-                row, at = np.uint32((n * height + i) * width + j), np.uint32((u * kernel_w + v) * channels)
-                for k in range(EACH):
-                    if k * LANES >= rest:
-                        break
-                    total[k] += columns[row, at + first + k * LANES]
-        for k in range(EACH):
-            if k * LANES < rest:
-                x[n, y, z, first + k * LANES] += total[k]
+                if i >= 0 and j >= 0:
+                    # without a sign, so that nothing has to ask whether an index is negative
+                    row, at = np.uint32((n * height + i) * width + j), np.uint32((u * kernel_w + v) * channels)
+                    for k in range(EACH):
+                        if k * LANES < rest:
+                            x[n, y, z, first + k * LANES] += columns[row, at + first + k * LANES]
 
 
 def col2im(columns: Array, x: Array, size: tuple[int, int], window: Window) -> None:

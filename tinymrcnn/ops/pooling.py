@@ -134,7 +134,7 @@ def _check_pooling(
     stride = kernel_size if stride is None else stride
     if x.ndim != 4:
         raise ValueError(f"{name} takes (N, C, H, W), not {x.shape}.")
-    if kernel_size < 1 or stride < 1 or not 0 <= padding <= kernel_size // 2:
+    if kernel_size < 1 or not 1 <= stride < 2**31 or not 0 <= padding <= kernel_size // 2:
         raise ValueError(f"Impossible kernel {kernel_size}, stride {stride} or padding {padding} (at most half of it).")
     if min(x.shape[2:]) + 2 * padding < kernel_size:
         raise ValueError(f"An image of {x.shape[2:]} with padding {padding} is smaller than the window {kernel_size}.")
