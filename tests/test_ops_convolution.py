@@ -484,6 +484,7 @@ def test_on_a_device_the_threads_of_the_host_cut_nothing(fake_device, monkeypatc
         ([(1, 3, 6, 7), (4, 3, 3, 3), (3,)], {}, r"bias of shape \(3,\)"),
         ([(1, 3, 2, 7), (4, 3, 3, 3)], {}, "smaller than the kernel"),
         ([(1, 3, 6, 7), (4, 3, 3, 3)], dict(stride=0), "stride 0"),
+        ([(1, 3, 6, 7), (4, 3, 3, 3)], dict(stride=2**31), "stride 2147483648"),
         ([(1, 3, 6, 7), (4, 3, 3, 3)], dict(padding=-1), "padding -1"),
         ([(1, 3, 6, 7), (4, 3, 3, 3)], dict(dilation=0), "dilation 0"),
         ([(1, 3, 6, 7), (4, 3, 3, 3)], dict(groups=0), "4 filters cannot be cut into 0 groups"),
@@ -503,6 +504,7 @@ def test_conv2d_refuses(shapes, keywords, words):
         ([(2, 6, 7), (2, 4, 2, 2)], {}, r"\(2, 6, 7\)"),
         ([(1, 3, 6, 7), (3, 4, 2, 2), (3,)], {}, r"bias of shape \(3,\)"),
         ([(1, 3, 6, 7), (3, 4, 2, 2)], dict(stride=0), "stride 0"),
+        ([(1, 3, 1, 1), (3, 4, 2, 2)], dict(stride=2**31), "stride 2147483648"),
     ],
 )
 def test_conv_transpose2d_refuses(shapes, keywords, words):

@@ -116,6 +116,7 @@ def test_nan_wins():
         ((3, 4, 5), dict(kernel_size=2), r"\(3, 4, 5\)"),
         ((1, 3, 4, 5), dict(kernel_size=0), "kernel 0"),
         ((1, 3, 4, 5), dict(kernel_size=2, stride=0), "stride 0"),
+        ((1, 3, 4, 5), dict(kernel_size=2, stride=2**31), "stride 2147483648"),
         ((1, 3, 4, 5), dict(kernel_size=3, padding=2), "padding 2"),
         ((1, 3, 4, 5), dict(kernel_size=3, padding=-1), "padding -1"),
         ((1, 3, 2, 5), dict(kernel_size=3), "smaller than the window"),
