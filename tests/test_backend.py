@@ -187,7 +187,7 @@ def test_empty_has_the_order_that_it_was_asked_for(order):
     assert array.shape == (2, 3, 4, 5) and array.dtype == np.float32 and memory_order(array) == order
 
 
-def test_a_like_array_keeps_shape_dtype_and_order(fake_device):
+def test_like_arrays_keep_shape_dtype_and_order(fake_device):
     for array in (feature_map(), to_device(feature_map(), "fake")):
         assert memory_order(empty_like(array)) == NHWC
         assert empty_like(array).shape == (2, 3, 4, 5) and empty_like(array).dtype == np.float32
