@@ -15,6 +15,7 @@ import numpy as np
 
 from tinymrcnn import ops
 from tinymrcnn.autograd import Tensor
+from tinymrcnn.autograd.graph import recording
 from tinymrcnn.nn import BatchNorm2d, Conv2d, FrozenBatchNorm2d, GroupNorm, MaxPool2d, Module, ReLU, Sequential
 from tinymrcnn.settings import Range, Settings, Width
 
@@ -67,17 +68,19 @@ def make_norm(channels: int, settings: ResNetSettings) -> Module:
 
 
 def conv_norm(x: Tensor, conv: Conv2d, norm: Module, residual: Tensor | None = None, relu: bool = False) -> Tensor:
-    """relu(norm(conv(x)) + residual), or without the residual or the ReLU: one pass over the memory, after the conv.
+    """relu(norm(conv(x)) + residual), or without the residual or the ReLU.
 
-    A frozen normalisation only scales and shifts channels: on the CPU it moves into the filters and the bias, and a
-    ReLU follows there; what has a residual needs the pass anyway."""
-    if residual is not None or not isinstance(norm, FrozenBatchNorm2d) or not isinstance(x.data, np.ndarray):
+    A normalisation of which nothing is learned or measured only scales and shifts channels: on the CPU it moves into
+    the filters and the bias, and all that follows into the convolution's own pass over the memory."""
+    constant = (
+        isinstance(norm, FrozenBatchNorm2d) or isinstance(norm, BatchNorm2d) and not norm.training | recording.get()
+    )
+    if not constant or not isinstance(x.data, np.ndarray):
         out: Tensor = norm(conv(x), residual, relu)
         return out
     scale, shift = norm.scale_and_shift()
-    filters = conv.weight * scale.reshape(-1, 1, 1, 1)
-    sizes = conv.stride, conv.padding, conv.dilation
-    return ops.conv2d(x, filters, Tensor(shift), *sizes, relu=relu, groups=conv.groups)
+    filters, sizes = conv.weight * scale.reshape(-1, 1, 1, 1), (conv.stride, conv.padding, conv.dilation)
+    return ops.conv2d(x, filters, Tensor(shift), *sizes, residual=residual, relu=relu, groups=conv.groups)
 
 
 class BasicBlock(Module):
