@@ -15,7 +15,6 @@ import numpy as np
 
 from tinymrcnn import ops
 from tinymrcnn.autograd import Tensor
-from tinymrcnn.autograd.graph import recording
 from tinymrcnn.nn import BatchNorm2d, Conv2d, FrozenBatchNorm2d, GroupNorm, MaxPool2d, Module, ReLU, Sequential
 from tinymrcnn.settings import Range, Settings, Width
 
@@ -70,12 +69,9 @@ def make_norm(channels: int, settings: ResNetSettings) -> Module:
 def conv_norm(x: Tensor, conv: Conv2d, norm: Module, residual: Tensor | None = None, relu: bool = False) -> Tensor:
     """relu(norm(conv(x)) + residual), or without the residual or the ReLU.
 
-    A normalisation of which nothing is learned or measured only scales and shifts channels: on the CPU it moves into
-    the filters and the bias, and all that follows into the convolution's own pass over the memory."""
-    constant = (
-        isinstance(norm, FrozenBatchNorm2d) or isinstance(norm, BatchNorm2d) and not norm.training | recording.get()
-    )
-    if not constant or not isinstance(x.data, np.ndarray):
+    A frozen normalisation only scales and shifts channels: on the CPU it moves into the filters and the bias, and all
+    that follows into the convolution's own pass over the memory."""
+    if not isinstance(norm, FrozenBatchNorm2d) or not isinstance(x.data, np.ndarray):
         out: Tensor = norm(conv(x), residual, relu)
         return out
     scale, shift = norm.scale_and_shift()

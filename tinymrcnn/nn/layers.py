@@ -128,11 +128,6 @@ class BatchNorm2d(Module):
         for ones in (self.weight.data, self.running_var):
             ones.fill(1)
 
-    def scale_and_shift(self) -> tuple[Array, Array]:
-        """What it does to every channel in eval mode: two arrays (C,)."""
-        scale = self.weight.data / (self.running_var + self.eps) ** 0.5
-        return scale, self.bias.data - self.running_mean * scale
-
     def forward(self, x: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
         """(N, C, H, W) -> the same; see ops.batch_norm for a residual and a ReLU."""
         constants = self.running_mean, self.running_var, self.weight, self.bias
