@@ -8,6 +8,7 @@ import pytest
 from tinymrcnn.autograd import Tensor
 from tinymrcnn.backend import to_device, to_numpy
 from tinymrcnn.ops import log_softmax, relu, sigmoid, softmax
+from tinymrcnn.ops.activations import combine
 
 DTYPES = (np.float32, np.float64)
 
@@ -173,3 +174,23 @@ def test_equals_torch(name, dtype):
     rtol = 1e-5 if dtype == np.float32 else 1e-12
     assert np.allclose(out.data, expected.detach().numpy(), rtol=rtol, atol=rtol)
     assert np.allclose(x.grad, y.grad.numpy(), rtol=rtol, atol=rtol)
+
+
+@pytest.mark.parametrize("device", ["cpu", "fake"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("given", range(8))
+def test_combine_in_place_and_into_a_new_array(fake_device, given, dtype, device):
+    """x scale + shift + y factor, at least `lowest`, with and without each of scale, y and factor."""
+    arrays = [normal(5, 3), normal(3), normal(3, seed=1), normal(5, 3, seed=1), normal(3, seed=2)]
+    x, scale, shift, y, factor = (array.astype(dtype) for array in arrays)
+    scale, y = scale if given & 1 else None, y if given & 2 else None
+    factor = factor if given & 4 and y is not None else None
+    expected = x * (1 if scale is None else scale) + shift
+    expected += 0 if y is None else y * (1 if factor is None else factor)
+    x, scale, shift, y, factor = (a if a is None else to_device(a, device) for a in (x, scale, shift, y, factor))
+    before = to_numpy(x).copy()
+    out = combine(x, scale, shift, y, factor, lowest=-1)
+    assert out is not x and np.array_equal(to_numpy(x), before)
+    assert to_numpy(out).dtype == dtype and np.allclose(to_numpy(out), np.maximum(expected, -1), rtol=1e-6)
+    assert combine(x, scale, shift, y, factor, lowest=-1, out=x) is x
+    assert np.array_equal(to_numpy(x), to_numpy(out))

@@ -205,6 +205,51 @@ def check_fused(operator, arrays, check_contract=None, check_gradients=None):
         )
 
 
+RESIDUALS = {  # name -> (image, filters, keywords)
+    **{name: CONVOLUTIONS[name] for name in ("3x3, stride 2", "1x1", "1x1, padded, stride 2", "2 groups", "one pixel")},
+    "Winograd's": ((2, 16, 17, 19), (18, 16, 3, 3), dict(padding=1)),
+}
+
+
+@pytest.mark.parametrize("fused_relu", [True, False])
+@pytest.mark.parametrize("name", RESIDUALS)
+def test_a_residual_is_added_before_the_relu(name, fused_relu, check_contract, check_gradients):
+    image, filters, keywords = RESIDUALS[name]
+    arrays = [normal(*image), normal(*filters), normal(filters[0])]
+    residual = normal(*plain_conv2d(*arrays, **keywords).shape, seed=3)
+    expected = plain_conv2d(*arrays, **keywords) + residual
+    expected = np.maximum(expected, 0) if fused_relu else expected
+
+    def operator(x, weight, bias, residual):
+        return conv2d(x, weight, bias, **keywords, residual=residual, relu=fused_relu)
+
+    for dtype, tolerance in ((np.float64, 1e-12), (np.float32, 3e-5)):
+        out = operator(*(Tensor(array.astype(dtype)) for array in (*arrays, residual))).data
+        assert out.dtype == dtype and np.abs(out - expected).max() <= tolerance * np.abs(expected).max()
+    without_bias = conv2d(Tensor(arrays[0]), Tensor(arrays[1]), **keywords, residual=Tensor(residual)).data
+    plain = plain_conv2d(arrays[0], arrays[1], np.zeros(filters[0]), **keywords)
+    assert np.allclose(without_bias, plain + residual, rtol=1e-12, atol=1e-12)
+    if name != "Winograd's":
+        shapes = [array.shape for array in (*arrays, residual)]
+        check_contract(operator, [*arrays, residual])
+        check_gradients(name, operator, lambda rng: [Tensor(rng.normal(size=shape), True) for shape in shapes])
+
+
+def test_the_gradient_of_a_residual_alone():
+    """Frozen filters: nothing but the residual asks for a gradient."""
+    x, weight, residual = Tensor(normal(1, 2, 5, 6)), Tensor(normal(3, 2, 1, 1)), leaf(normal(1, 3, 5, 6, seed=1))
+    out = conv2d(x, weight, residual=residual, relu=True)
+    upstream = normal(*out.shape, seed=2)
+    out.backward(upstream)
+    assert np.array_equal(residual.grad, np.where(out.data > 0, upstream, 0))
+
+
+def test_a_residual_of_another_shape_is_refused():
+    x, weight = Tensor(normal(1, 2, 5, 6)), Tensor(normal(3, 2, 3, 3))
+    with pytest.raises(ValueError, match=r"residual of shape \(1, 3, 5, 6\).*shape \(1, 3, 3, 4\)"):
+        conv2d(x, weight, residual=Tensor(normal(1, 3, 5, 6)))
+
+
 def test_a_convolution_by_hand():
     x = Tensor(np.arange(12.0).reshape(1, 1, 3, 4))
     weight = Tensor(np.array([[[[1.0, 2.0], [3.0, 4.0]]]]))

@@ -67,17 +67,16 @@ def make_norm(channels: int, settings: ResNetSettings) -> Module:
 
 
 def conv_norm(x: Tensor, conv: Conv2d, norm: Module, residual: Tensor | None = None, relu: bool = False) -> Tensor:
-    """relu(norm(conv(x)) + residual), or without the residual or the ReLU: one pass over the memory, after the conv.
+    """relu(norm(conv(x)) + residual), or without the residual or the ReLU.
 
-    A frozen normalisation only scales and shifts channels: on the CPU it moves into the filters and the bias, and a
-    ReLU follows there; what has a residual needs the pass anyway."""
-    if residual is not None or not isinstance(norm, FrozenBatchNorm2d) or not isinstance(x.data, np.ndarray):
+    A frozen normalisation only scales and shifts channels: on the CPU it moves into the filters and the bias, and all
+    that follows into the convolution's own pass over the memory."""
+    if not isinstance(norm, FrozenBatchNorm2d) or not isinstance(x.data, np.ndarray):
         out: Tensor = norm(conv(x), residual, relu)
         return out
     scale, shift = norm.scale_and_shift()
-    filters = conv.weight * scale.reshape(-1, 1, 1, 1)
-    sizes = conv.stride, conv.padding, conv.dilation
-    return ops.conv2d(x, filters, Tensor(shift), *sizes, relu=relu, groups=conv.groups)
+    filters, sizes = conv.weight * scale.reshape(-1, 1, 1, 1), (conv.stride, conv.padding, conv.dilation)
+    return ops.conv2d(x, filters, Tensor(shift), *sizes, residual=residual, relu=relu, groups=conv.groups)
 
 
 class BasicBlock(Module):

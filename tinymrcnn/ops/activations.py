@@ -25,11 +25,13 @@ def combine(
     x: Array, scale: Array | None, shift: Array, y: Array | None = None, factor: Array | None = None, *,
     lowest: float = -np.inf, out: Array | None = None,
 ) -> Array:  # fmt: skip
-    """x scale + shift + y factor, or `lowest` where it is less. x, y, out: (n, C). scale, shift, factor: (C,); no scale
-    and no factor is 1."""
+    """x scale + shift + y factor, or `lowest` where it is less. x, y: (n, C). scale, shift, factor: (C,); no scale and
+    no factor is 1. out: x itself, or an array that shares no memory with it."""
+    row, table = shift[:0], x[:0]  # empty: kernels know no None
+    source = table if out is x else x
     out = array_module(x).empty_like(x) if out is None else out
-    none = shift[:0]  # kernels know no None
-    arrays = x, none if scale is None else scale, shift, x[:0] if y is None else y, none if factor is None else factor
+    given = [(source, table), (scale, row), (shift, row), (y, table), (factor, row)]
+    arrays = (empty if array is None else array for array, empty in given)
     run(_combine_cpu, _combine_cuda, x.size, *arrays, x.dtype.type(lowest), out)
     return out
 
@@ -57,10 +59,12 @@ def _relu_grad_cuda(out: Array, grad: Array, result: Array) -> None:
 def _combine_cpu(
     thread: int, threads: int, x: Array, scale: Array, shift: Array, y: Array, factor: Array, lowest: float, out: Array
 ) -> None:
-    """scale, y and factor may be empty."""
-    for i in range(thread, x.shape[0], threads):
-        for c in range(x.shape[1]):
-            value = (x[i, c] * scale[c] if scale.size > 0 else x[i, c]) + shift[c]
+    """x, scale, y and factor may be empty; without x the work is done in place. Were x and out two names of one memory,
+    the compiler could make no vectors of the loop: six times slower."""
+    for i in range(thread, out.shape[0], threads):
+        for c in range(out.shape[1]):
+            value = x[i, c] if x.size > 0 else out[i, c]
+            value = (value * scale[c] if scale.size > 0 else value) + shift[c]
             if y.size > 0:
                 value += y[i, c] * factor[c] if factor.size > 0 else y[i, c]
             out[i, c] = lowest if value < lowest else value
@@ -68,9 +72,10 @@ def _combine_cpu(
 
 @cuda_kernel
 def _combine_cuda(x: Array, scale: Array, shift: Array, y: Array, factor: Array, lowest: float, out: Array) -> None:
-    for element in range(cuda.grid(1), x.size, cuda.gridsize(1)):
-        i, c = divmod(np.uint32(element), np.uint32(x.shape[1]))
-        value = (x[i, c] * scale[c] if scale.size > 0 else x[i, c]) + shift[c]
+    for element in range(cuda.grid(1), out.size, cuda.gridsize(1)):
+        i, c = divmod(np.uint32(element), np.uint32(out.shape[1]))
+        value = x[i, c] if x.size > 0 else out[i, c]
+        value = (value * scale[c] if scale.size > 0 else value) + shift[c]
         if y.size > 0:
             value += y[i, c] * factor[c] if factor.size > 0 else y[i, c]
         out[i, c] = lowest if value < lowest else value

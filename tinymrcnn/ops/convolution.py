@@ -5,6 +5,7 @@ as the columns of another. With channels-last memory a 1x1 convolution needs no 
 bank stored channels-last is that second matrix without a copy. Lesson 02 explains it.
 """
 
+import functools
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -23,40 +24,47 @@ ROWS, PIECE, GPU_PIECE = 512, 1 << 18, 1 << 26
 
 def conv2d(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1, padding: int = 0, dilation: int = 1,
-    *, relu: bool = False, groups: int = 1,
+    *, residual: Tensor | None = None, relu: bool = False, groups: int = 1,
 ) -> Tensor:  # fmt: skip
     """The cross-correlation that deep learning calls convolution, as torch.nn.functional.conv2d.
 
     x: (N, C, H, W). weight: (O, C / groups, kernel_h, kernel_w). bias: (O,). stride, padding, dilation: int.
-    relu: max(result, 0), as ops.relu gives it but without another pass over the memory. groups: the channels and the
-    filters are cut into so many equal parts, and a part of the filters sees only its part of the channels.
+    residual: of the result's shape, added to it. relu: max(result, 0), at the very end. Neither needs another pass over
+    the memory. groups: the channels and the filters are cut into so many equal parts, and a part of the filters sees
+    only its part of the channels.
     Returns (N, O, out_h, out_w), channels-last, out_h = (H + 2 padding - dilation (kernel_h - 1) - 1) // stride + 1.
 
     Raises ValueError when the shapes do not fit, TypeError for a stride, padding, dilation or number of groups that is
     no whole number."""
     check_whole_numbers(stride=stride, padding=padding, dilation=dilation, groups=groups)
     window = Window(weight.data.shape[2:], stride, padding, dilation)
-    _check_convolution(x, weight, bias, window, groups)
+    _check_convolution(x, weight, bias, residual, window, groups)
     image, filters, size = channels_last(x.data), weight.data, (*x.shape[:1], *x.shape[2:], weight.shape[1])
     parts = list(zip(slices(x.shape[1], groups), slices(len(filters), groups), strict=True))  # of channels, of filters
     shift = (lambda part: None) if bias is None else bias.data.__getitem__
-    out = channels_first(_joined(correlate(_cut(image, c), filters[o], window, shift(o), relu) for c, o in parts))
+    other = (lambda part: None) if residual is None else functools.partial(_cut, channels_last(residual.data))
+    outs = (correlate(_cut(image, c), filters[o], window, shift(o), relu, other(o)) for c, o in parts)
+    out = channels_first(_joined(outs))
     image = image if weight.requires_grad else None
     result = out if relu else None
 
     def backward(grad: Array, needs: tuple[bool, ...]) -> tuple[Array | None, ...]:
         grad = channels_last(relu_grad(grad, result) if relu else grad)
+        needs, rest = needs[:operands], [channels_first(grad) if need else None for need in needs[operands:]]
         if groups == 1 and window.is_pointwise and isinstance(grad, np.ndarray):
-            return _pointwise_grads(grad, image, filters, needs)
+            return *_pointwise_grads(grad, image, filters, needs), *rest
         images = (correlate_input_grad(_cut(grad, o), filters[o], size, window) for _, o in parts)
         banks = (correlate_weight_grad(_cut(grad, o), _cut(image, c), window) for c, o in parts)
         return (
             channels_first(_joined(images)) if needs[0] else None,
             channels_first(_joined(map(channels_last, banks), 0)) if needs[1] else None,
             *(column_sums(grad.reshape(-1, grad.shape[3])) if need else None for need in needs[2:]),
+            *rest,
         )
 
-    return record(out, (x, weight) if bias is None else (x, weight, bias), backward, "conv2d")
+    parents = (x, weight) if bias is None else (x, weight, bias)
+    operands = len(parents)
+    return record(out, parents if residual is None else (*parents, residual), backward, "conv2d")
 
 
 def _cut(array: Array, channels: slice) -> Array:
@@ -70,7 +78,9 @@ def _joined(arrays: Iterable[Array], axis: int = 3) -> Array:
     return array_module(first).concatenate([first, *others], axis) if others else first
 
 
-def _check_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window, groups: int) -> None:
+def _check_convolution(
+    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, window: Window, groups: int
+) -> None:
     if x.ndim != 4 or weight.ndim != 4:
         raise ValueError(f"conv2d takes (N, C, H, W) and (O, C, kh, kw), not {x.shape} and {weight.shape}.")
     if groups < 1 or len(weight) % groups:
@@ -82,8 +92,11 @@ def _check_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, window: W
     _, stride, padding, dilation = window
     if stride < 1 or padding < 0 or dilation < 1 or max(window[1:]) >= 2**31:  # CUDA kernels count in 32 bits
         raise ValueError(f"Impossible stride {stride}, padding {padding} or dilation {dilation}.")
-    if min(window.out_size((x.shape[2], x.shape[3]))) < 1:
+    shape = len(x.data), len(weight.data), *window.out_size((x.shape[2], x.shape[3]))
+    if min(shape[2:]) < 1:
         raise ValueError(f"A padded image of {x.shape[2:]} + 2 * {padding} is smaller than the kernel {weight.shape}.")
+    if residual is not None and residual.shape != shape:
+        raise ValueError(f"A residual of shape {residual.shape} cannot be added to a result of shape {shape}.")
 
 
 def _as_matrix(filters: Array) -> Array:
@@ -142,19 +155,23 @@ def _windows(
     return -(-lines // max(1, step)), make
 
 
-def _finish(rows: Array, bias: Array | None, relu: bool) -> None:
-    """Add the bias (O,), if there is one, to rows (n, O), and let them through a ReLU if so said, in place."""
-    if bias is not None or relu:
+def _finish(rows: Array, bias: Array | None, relu: bool, residual: Array | None = None) -> None:
+    """Add the bias (O,) and the residual (n, O), where there are such, to rows (n, O), and let them through a ReLU if so
+    said, in place."""
+    if bias is not None or relu or residual is not None:
         shift = array_module(rows).zeros(rows.shape[1], rows.dtype) if bias is None else bias
-        combine(rows, None, shift, lowest=0 if relu else -np.inf, out=rows)
+        combine(rows, None, shift, residual, lowest=0 if relu else -np.inf, out=rows)
 
 
-def correlate(image: Array, filters: Array, window: Window, bias: Array | None = None, relu: bool = False) -> Array:
-    """definition(), fast, plus bias (O,), and through a ReLU if so said: (N, H, W, C) and (O, C, kh, kw) to
-    (N, out_h, out_w, O), C-contiguous."""
+def correlate(
+    image: Array, filters: Array, window: Window, bias: Array | None = None, relu: bool = False,
+    residual: Array | None = None,
+) -> Array:  # fmt: skip
+    """definition(), fast, plus bias (O,) and residual, and through a ReLU if so said: (N, H, W, C) and (O, C, kh, kw)
+    to (N, out_h, out_w, O), C-contiguous."""
     xp = array_module(image, filters)
     if winograd.fits(image, len(filters), window):
-        return winograd.correlate(image, filters, window.padding, bias, relu)
+        return winograd.correlate(image, filters, window.padding, bias, relu, residual)
     matrix, size = _as_matrix(filters).T, window.out_size(image.shape[1:3])
     out = xp.empty((len(image), *size, len(filters)), image.dtype)
     flat = out.reshape(-1, len(filters))
@@ -163,7 +180,7 @@ def correlate(image: Array, filters: Array, window: Window, bias: Array | None =
     def work(index: int) -> None:
         rows, columns = windows(index)
         xp.matmul(columns, matrix, out=flat[rows])
-        _finish(flat[rows], bias, relu)
+        _finish(flat[rows], bias, relu, None if residual is None else residual.reshape(flat.shape)[rows])
 
     spread(work, pieces, image, 2 * out.size * matrix.shape[0], out.nbytes)
     return out

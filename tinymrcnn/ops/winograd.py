@@ -43,13 +43,17 @@ def fits(image: Array, filters: int, window: Window) -> bool:
     return min(image.shape[3], filters) >= 16 and len(image) * height * width >= 256
 
 
-def correlate(image: Array, filters: Array, padding: int, bias: Array | None = None, relu: bool = False) -> Array:
-    """(N, H, W, C) and (O, C, 3, 3) to (N, out_h, out_w, O), plus bias (O,), and through a ReLU if so said: all float32
-    and C-contiguous."""
+def correlate(
+    image: Array, filters: Array, padding: int, bias: Array | None = None, relu: bool = False,
+    residual: Array | None = None,
+) -> Array:  # fmt: skip
+    """(N, H, W, C) and (O, C, 3, 3) to (N, out_h, out_w, O), plus bias (O,) and residual, and through a ReLU if so
+    said: all float32 and C-contiguous."""
     n, h, w, channels = image.shape
     bias = np.zeros(len(filters), np.float32) if bias is None else bias
     lowest = np.float32(0 if relu else -np.inf)
     out = np.empty((n, h + 2 * padding - 2, w + 2 * padding - 2, len(filters)), np.float32)
+    residual = out[:0] if residual is None else residual  # kernels know no None
     transformed = matmul(GG, filters.transpose(2, 3, 1, 0).reshape(9, -1)).reshape(36, channels, -1)
     grid = _tile_grid(out)
     pieces = _pieces(out, max(TILES, PIECE // (36 * max(channels, len(filters)))), get_num_threads())
@@ -60,7 +64,7 @@ def correlate(image: Array, filters: Array, padding: int, bias: Array | None = N
         products = workspace("products", (count, 36, len(filters)))
         _transform_input(image, tiles, first, *grid, padding)
         np.matmul(tiles.transpose(1, 0, 2), transformed, out=products.transpose(1, 0, 2))
-        _transform_output(products, out, first, *grid, bias, lowest)
+        _transform_output(products, out, first, *grid, bias, lowest, residual)
 
     spread(work, len(pieces), image, 4 * out.size * channels)  # products: 36 multiplications a tile of 16 outputs
     return out
@@ -189,9 +193,10 @@ def _transform_input(image: Array, tiles: Array, first: int, tiles_h: int, tiles
 
 @cpu_kernel
 def _transform_output(
-    products: Array, out: Array, first: int, tiles_h: int, tiles_w: int, bias: Array, lowest: Any
+    products: Array, out: Array, first: int, tiles_h: int, tiles_w: int, bias: Array, lowest: Any, residual: Array
 ) -> None:
-    """A^T m A of every tile, cut at the borders of the output, plus bias, and at least `lowest`."""
+    """A^T m A of every tile, cut at the borders of the output, plus bias and residual (may be empty), and at least
+    `lowest`."""
     _, height, width, filters = out.shape
     half = np.empty((24, filters), out.dtype)
     tile = np.empty((16, filters), out.dtype)
@@ -204,9 +209,12 @@ def _transform_output(
                 _apply_a(half, 6 * j, tile, j, 4)
             for i in range(min(4, height - 4 * ty)):
                 for j in range(min(4, width - 4 * tx)):
+                    y, x = 4 * ty + i, 4 * tx + j
                     for c in range(filters):
                         value = tile[4 * i + j, c] + bias[c]
-                        out[n, 4 * ty + i, 4 * tx + j, c] = lowest if value < lowest else value  # a NaN stays
+                        if len(residual) > 0:
+                            value += residual[n, y, x, c]
+                        out[n, y, x, c] = lowest if value < lowest else value  # a NaN stays
 
 
 @cpu_kernel
