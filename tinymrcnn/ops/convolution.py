@@ -156,8 +156,8 @@ def _windows(
 
 
 def _finish(rows: Array, bias: Array | None, relu: bool, residual: Array | None = None) -> None:
-    """Add the bias (O,) and the residual (n, O), where there are such, to rows (n, O), and let them through a ReLU if so
-    said, in place."""
+    """Add the bias (O,) and the residual (n, O), where there are such, to rows (n, O), and let them through a ReLU if
+    so said, in place."""
     if bias is not None or relu or residual is not None:
         shift = array_module(rows).zeros(rows.shape[1], rows.dtype) if bias is None else bias
         combine(rows, None, shift, residual, lowest=0 if relu else -np.inf, out=rows)
