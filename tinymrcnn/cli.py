@@ -146,6 +146,12 @@ def _reproduce(**options) -> int:
     return reproduce(**options)
 
 
+def _gradcheck(**options) -> int:
+    from tinymrcnn.commands.gradcheck import check_gradients
+
+    return check_gradients(**options)
+
+
 def _doctor() -> int:
     only_prints()
     from tinymrcnn.commands.doctor import run_doctor
@@ -342,6 +348,13 @@ def _parser() -> argparse.ArgumentParser:
     reproduce.add_argument("--out", metavar="DIR", help="the folder of the results (default: in data/results, or runs)")
 
     command(commands, "models", _models, "list the presets: parameters, operations, and the public files that fit")
+
+    gradcheck = command(
+        commands, "gradcheck", _gradcheck, "compare the gradient of every loss of a small model with differences",
+        "  tinymrcnn gradcheck\n"
+        "  tinymrcnn gradcheck --set roi_op=roi_pool --set mask.loss=softmax",
+    )  # fmt: skip
+    gradcheck.add_argument("--set", action="append", dest="settings", metavar="FIELD=VALUE", help="any field of Config")
 
     command(commands, "doctor", _doctor, "examine this machine: versions, threads, BLAS, GPU")
     return parser
