@@ -2,9 +2,9 @@
 
     tinymrcnn train --mine lessons/mine.py
 
-Copy your answers over the empty functions below. A function that is empty, or is not here, stays the package's. What
-each gets and returns is said in its exercise; your_own_detector.md beside this file says the rest. Other functions of
-yours may stand here, too, where these need them.
+Copy your answers over the empty functions below; three of them are no exercises, but are explained in their lessons. A
+function that is empty, or is not here, stays the package's. Other functions of yours may stand here, too, where these
+need them. your_own_detector.md beside this file says the rest.
 """
 
 import math
@@ -54,7 +54,9 @@ def greedy_nms(overlaps, scores, threshold):
 
 
 def sampling_points(roi, scale, bins, ratio):
-    """Exercise 2. roi: (x1, y1, x2, y2) in pixels. Returns xs (w * ratio,) and ys (h * ratio,)."""
+    """Where RoIAlign with aligned=True samples, in cells with cell c centred at c: the midpoints of w * ratio and of
+    h * ratio equal parts of the RoI. roi: (x1, y1, x2, y2) in pixels, scale: cells per pixel, bins: (h, w). Returns
+    two arrays, xs (w * ratio,) and ys (h * ratio,)."""
     return None
 
 
@@ -62,12 +64,14 @@ def sampling_points(roi, scale, bins, ratio):
 
 
 def boxes_of_class(deltas, boxes, labels):
-    """Exercise 2. deltas (R, 4K), boxes (R, 4), labels (R,). Returns (R, 4)."""
+    """From corrections of K classes to one box for each RoI: those of the class in labels, with the weights 10, 10,
+    5, 5 and without a limit. deltas (R, 4K), boxes (R, 4), labels (R,). Returns (R, 4)."""
     return None
 
 
 def my_smooth_l1(d, beta):
-    """Exercise 3. d: any shape. Returns (values, slopes), arrays of the same shape."""
+    """d^2 / (2 beta) where |d| < beta, else |d| - beta / 2, and the slope of that. d: any shape. Returns (values,
+    slopes), arrays of the same shape."""
     return None
 
 
@@ -75,7 +79,7 @@ def my_smooth_l1(d, beta):
 
 
 def my_mask_loss(logits, labels, targets):
-    """Exercise 2. logits (P, K, m, m), labels (P,), targets (P, m, m). Returns one number."""
+    """Exercise 2. logits (P, K, m, m), labels (P,), targets (P, m, m). Returns one number, a mean."""
     return None
 
 

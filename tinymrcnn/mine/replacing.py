@@ -87,7 +87,8 @@ def read(path) -> Functions:
 def _is_right(name: str, function: Callable[..., Any], path) -> bool:
     """Whether a function agrees with the package's; False where it is still empty: it returns None. Raises ValueError
     where it is wrong."""
-    lesson, exercise = REPLACEABLE[name].exercise.split(".")
+    lesson, _, exercise = REPLACEABLE[name].exercise.partition(".")
+    where = f"lesson {lesson}, exercise {exercise}" if exercise else f"lesson {lesson}"
     cases = REPLACEABLE[name].cases(np.random.default_rng(0))
     for number, (arguments, expected) in enumerate(cases, 1):
         problem: str | None
@@ -101,7 +102,7 @@ def _is_right(name: str, function: Callable[..., Any], path) -> bool:
             problem = _difference(result, expected)
         if problem:
             raise ValueError(
-                f"{name} of '{printable(path)}' (lesson {lesson}, exercise {exercise}) is not right yet. Case {number} "
+                f"{name} of '{printable(path)}' ({where}) is not right yet. Case {number} "
                 f"of {len(cases)}, {name}({_with_names(function, arguments)}), {problem}. Mend it, or take it out "
                 "of the file: then the package's is used."
             )
@@ -139,9 +140,11 @@ def _difference(result: Any, expected: Any) -> str | None:
         array = np.asarray(result, np.float64)
     except (TypeError, ValueError):
         return f"should give {_shown(expected)} and gives {_shown(result)}"
+    if array.shape != np.shape(expected):
+        if max(array.size, np.size(expected)) <= LONGEST:
+            return f"should give {_shown(expected)} and gives {_shown(np.asarray(result))}"
+        return f"should give the shape {np.shape(expected)} and gives {array.shape}"
     expected = np.asarray(expected, np.float64)
-    if array.shape != expected.shape:
-        return f"should give the shape {expected.shape} and gives {array.shape}"
     off = np.abs(array - expected)
     wrong = ~(off <= TOLERANCE * np.abs(expected).max(initial=1e-30))  # a NaN is wrong, too
     if not wrong.any():

@@ -32,7 +32,8 @@ Cases = list[tuple[tuple, Any]]  # arguments and what must come out
 
 
 class Replaceable(NamedTuple):
-    """A row of the list. exercise: "05.3" is the third of lesson 05. home: what is replaced, without "tinymrcnn.".
+    """A row of the list. exercise: "05.3" is the third of lesson 05; "07" is what its text explains. home: what is
+    replaced, without "tinymrcnn.".
 
     cases(rng): what the function is tried on. build(original, functions): what takes the place of the original;
     functions: {name: function} of all that the learner wrote."""
@@ -389,9 +390,9 @@ REPLACEABLE = {
     "grid_anchors": Replaceable("05.1", "boxes.anchors._grid_anchors", _grid_anchors_cases, _grid_anchors),
     "encode": Replaceable("05.2", "boxes.coder.BoxCoder.encode", _encode_cases, _encode),
     "greedy_nms": Replaceable("05.3", "boxes.nms.survivors", _greedy_nms_cases, _survivors),
-    "sampling_points": Replaceable("07.2", "roi.roi_align.roi_align_unchecked", _sampling_points_cases, _roi_align),
-    "boxes_of_class": Replaceable("08.2", "boxes.coder.BoxCoder.decode", _boxes_of_class_cases, _decode),
-    "my_smooth_l1": Replaceable("08.3", "ops.losses.smooth_l1_loss", _smooth_l1_cases, _smooth_l1_loss),
+    "sampling_points": Replaceable("07", "roi.roi_align.roi_align_unchecked", _sampling_points_cases, _roi_align),
+    "boxes_of_class": Replaceable("08", "boxes.coder.BoxCoder.decode", _boxes_of_class_cases, _decode),
+    "my_smooth_l1": Replaceable("08", "ops.losses.smooth_l1_loss", _smooth_l1_cases, _smooth_l1_loss),
     "my_mask_loss": Replaceable("09.2", _MASKS, _mask_loss_cases, _whole_mask_loss),
     "my_mask_loss_gradient": Replaceable("09.3", _MASKS, _mask_loss_gradient_cases, _whole_mask_loss),
     "rate": Replaceable("10.2", "training.schedule.learning_rate", _rate_cases, _learning_rate),
