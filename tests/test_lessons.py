@@ -29,7 +29,7 @@ every_lesson = pytest.mark.parametrize("lesson", sorted(FOLDER.glob("*.ipynb")),
 
 def test_the_course_is_complete():
     assert sorted(path.stem for path in FOLDER.glob("*.ipynb")) == list(COURSE)
-    assert sorted(path.stem for path in (FOLDER / "solutions").glob("*.py")) == list(COURSE)
+    assert sorted(path.stem for path in (FOLDER / "solutions").glob("[0-9]*.py")) == list(COURSE)
 
 
 # Reading them --------------------------------------------------------------------------------------------

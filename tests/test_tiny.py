@@ -35,7 +35,7 @@ FLOORS = [
     "weights",
     "draw evaluation",
     "training",
-    "experiments bench",
+    "experiments bench mine",
     "commands",
     "cli",
     "__main__",

@@ -6,8 +6,10 @@ Ctrl-C, 143 for SIGTERM, 129 for SIGHUP, 141 if a command that only prints has l
 """
 
 import argparse
+import contextlib
 import signal
 import sys
+from collections.abc import Iterator
 
 from tinymrcnn import __version__
 from tinymrcnn.commands.terminal import ReaderGone, only_prints, prepare_drawing, terminal
@@ -61,21 +63,40 @@ def _train(**options) -> int:
     prepare_drawing()
     from tinymrcnn.commands.train import TrainOptions, train_command
 
-    return train_command(TrainOptions(**options))
+    with _mine(options):
+        return train_command(TrainOptions(**options))
 
 
 def _evaluate(checkpoint: str, **options) -> int:
     prepare_drawing()
     from tinymrcnn.commands.evaluate import EvaluateOptions, evaluate_command
 
-    return evaluate_command(checkpoint, EvaluateOptions(**options))
+    with _mine(options):
+        return evaluate_command(checkpoint, EvaluateOptions(**options))
 
 
 def _predict(images: list[str], **options) -> int:
     prepare_drawing()
     from tinymrcnn.commands.predict import PredictOptions, predict_command
 
-    return predict_command(images, PredictOptions(**options))
+    with _mine(options):
+        return predict_command(images, PredictOptions(**options))
+
+
+@contextlib.contextmanager
+def _mine(options: dict) -> Iterator[None]:
+    """Take --mine out of the options; while the block runs, its functions stand in the place of the package's."""
+    if not (path := options.pop("mine")):
+        yield
+        return
+    if options["device"] == "cuda":
+        raise ValueError("--mine replaces functions by some that work on NumPy arrays: leave out --device cuda.")
+    options["device"] = "cpu"
+    from tinymrcnn.mine import in_place
+
+    with in_place(path) as table:
+        print(table, flush=True)
+        yield
 
 
 def _data_shapes(**options) -> int:
@@ -123,6 +144,12 @@ def _reproduce(**options) -> int:
     from tinymrcnn.commands.reproduce import reproduce
 
     return reproduce(**options)
+
+
+def _gradcheck(**options) -> int:
+    from tinymrcnn.commands.gradcheck import check_gradients
+
+    return check_gradients(**options)
 
 
 def _doctor() -> int:
@@ -174,6 +201,7 @@ def _parser() -> argparse.ArgumentParser:
         "data have, or 0.2)",
     )  # fmt: skip
     _add_device(train)
+    _add_mine(train)
     train.add_argument("--quick", action="store_true", help="fewer steps, evaluated on fewer images")
     train.add_argument("--steps", type=int, metavar="N", help="how many steps to train (with --resume: in all)")
     train.add_argument("--val-every", type=int, metavar="N", help="steps between validations (a tenth of all; 0: none)")
@@ -200,6 +228,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--images", type=int, default=500, metavar="N", help="shapes only (default: 500)")
     evaluate.add_argument("--batch-size", type=int, default=8, metavar="N", help="images at once (default: 8)")
     _add_device(evaluate)
+    _add_mine(evaluate)
     _add_test_time(evaluate)
     evaluate.add_argument(
         "--interval", action="store_true", help="with 95 %% confidence intervals (bootstrap over the images)"
@@ -238,6 +267,7 @@ def _parser() -> argparse.ArgumentParser:
         "--font", metavar="FILE", help="of the names, for letters beyond DejaVu Sans (.ttf, .otf, .ttc)"
     )
     _add_device(predict)
+    _add_mine(predict)
     predict.add_argument("--out", default="predictions", metavar="DIR", help="(default: predictions)")
 
     data = command(commands, "data", None, "check, show, convert and write data sets").add_subparsers(
@@ -319,6 +349,13 @@ def _parser() -> argparse.ArgumentParser:
 
     command(commands, "models", _models, "list the presets: parameters, operations, and the public files that fit")
 
+    gradcheck = command(
+        commands, "gradcheck", _gradcheck, "compare the gradient of every loss of a small model with differences",
+        "  tinymrcnn gradcheck\n"
+        "  tinymrcnn gradcheck --set roi_op=roi_pool --set mask.loss=softmax",
+    )  # fmt: skip
+    gradcheck.add_argument("--set", action="append", dest="settings", metavar="FIELD=VALUE", help="any field of Config")
+
     command(commands, "doctor", _doctor, "examine this machine: versions, threads, BLAS, GPU")
     return parser
 
@@ -345,6 +382,14 @@ def _add_format(parser: argparse.ArgumentParser) -> None:
 def _add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: auto, a GPU if there is one)"
+    )
+
+
+def _add_mine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--mine",
+        metavar="FILE",
+        help="with functions of your own, such as lessons/mine.py, in the package's place (CPU)",
     )
 
 

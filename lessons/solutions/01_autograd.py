@@ -30,3 +30,12 @@ def tanh(a: Tensor) -> Tensor:
         return (grad * (1 - result * result),)
 
     return record(result, (a,), backward, "tanh")
+
+
+# %% exercise-5
+def softmax(a):
+    """A Value: e^x / sum(e^x) along every row of a, (N, C)."""
+    e = np.exp(a.data - a.data.max(axis=1, keepdims=True))
+    p = e / e.sum(axis=1, keepdims=True)
+    # A larger score makes its own probability larger, and all others of its row smaller.
+    return Value(p, (a,), lambda g: (p * (g - (g * p).sum(axis=1, keepdims=True)),))

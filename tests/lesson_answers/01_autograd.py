@@ -246,3 +246,96 @@ def tanh(a: Tensor) -> Tensor:
 def tanh(a: Tensor) -> Tensor:
     y = 1 / (1 + np.exp(-2 * a.data))
     return record(y, (a,), lambda grad, needs: (2 * grad * y * (1 - y),), "tanh")
+
+
+# %% exercise-5 right: row by row, with the matrix of all derivatives
+def softmax(a):
+    p = np.exp(a.data - a.data.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    return Value(p, (a,), lambda g: (np.stack([(np.diag(q) - np.outer(q, q)) @ r for q, r in zip(p, g, strict=True)]),))
+
+
+# %% exercise-5 right: from the logarithms
+def softmax(a):
+    log_p = a.data - np.logaddexp.reduce(a.data, axis=1)[:, None]
+
+    def closure(g):
+        weighted = g * np.exp(log_p)
+        return (weighted - np.exp(log_p) * weighted.sum(1)[:, None],)
+
+    return Value(np.exp(log_p), (a,), closure)
+
+
+# %% exercise-5 wrong: the planted bug is still there
+def softmax(a):
+    e = np.exp(a.data - a.data.max(axis=1, keepdims=True))
+    p = e / e.sum(axis=1, keepdims=True)
+    return Value(p, (a,), lambda g: (g * p * (1 - p),))
+
+
+# %% exercise-5 wrong: the sum over the rows
+def softmax(a):
+    e = np.exp(a.data - a.data.max(axis=1, keepdims=True))
+    p = e / e.sum(axis=1, keepdims=True)
+    return Value(p, (a,), lambda g: (p * (g - (g * p).sum(axis=0, keepdims=True)),))
+
+
+# %% exercise-5 wrong: the sum over everything
+def softmax(a):
+    e = np.exp(a.data - a.data.max(axis=1, keepdims=True))
+    p = e / e.sum(axis=1, keepdims=True)
+    return Value(p, (a,), lambda g: (p * (g - (g * p).sum()),))
+
+
+# %% exercise-5 wrong: the sign
+def softmax(a):
+    e = np.exp(a.data - a.data.max(axis=1, keepdims=True))
+    p = e / e.sum(axis=1, keepdims=True)
+    return Value(p, (a,), lambda g: (-p * (g - (g * p).sum(axis=1, keepdims=True)),))
+
+
+# %% exercise-5 wrong: without the gradient from above
+def softmax(a):
+    e = np.exp(a.data - a.data.max(axis=1, keepdims=True))
+    p = e / e.sum(axis=1, keepdims=True)
+    return Value(p, (a,), lambda g: (p * (1 - p.sum(axis=1, keepdims=True)),))
+
+
+# %% exercise-5 wrong: only the others
+def softmax(a):
+    e = np.exp(a.data - a.data.max(axis=1, keepdims=True))
+    p = e / e.sum(axis=1, keepdims=True)
+    return Value(p, (a,), lambda g: (-p * (g * p).sum(axis=1, keepdims=True),))
+
+
+# %% exercise-5 wrong: down the columns
+def softmax(a):
+    e = np.exp(a.data - a.data.max(axis=0, keepdims=True))
+    p = e / e.sum(axis=0, keepdims=True)
+    return Value(p, (a,), lambda g: (p * (g - (g * p).sum(axis=0, keepdims=True)),))
+
+
+# %% exercise-5 wrong: it overflows
+def softmax(a):
+    with np.errstate(all="ignore"):
+        e = np.exp(a.data)
+        p = e / e.sum(axis=1, keepdims=True)
+    return Value(p, (a,), lambda g: (p * (g - (g * p).sum(axis=1, keepdims=True)),))
+
+
+# %% exercise-5 wrong: no closure
+def softmax(a):
+    e = np.exp(a.data - a.data.max(axis=1, keepdims=True))
+    return Value(e / e.sum(axis=1, keepdims=True))
+
+
+# %% exercise-5 wrong: the array
+def softmax(a):
+    e = np.exp(a.data - a.data.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+# %% exercise-5 wrong: the package's own function
+def softmax(a):
+    p = tinymrcnn.ops.softmax(Tensor(a.data), 1).data
+    return Value(p, (a,), lambda g: (p * (g - (g * p).sum(axis=1, keepdims=True)),))
