@@ -2,12 +2,6 @@
 
 
 # %% exercise-1
-def output_size(n, kernel, stride, padding):
-    """How many cells a convolution gives along a side of n cells."""
-    return (n + 2 * padding - kernel) // stride + 1
-
-
-# %% exercise-2
 def centre(layers, j):
     """The centre of the receptive field of cell j of the last layer, in pixels."""
     first = last = j
@@ -15,6 +9,14 @@ def centre(layers, j):
         first = first * stride - padding
         last = last * stride - padding + kernel - 1
     return (first + last + 1) / 2
+
+
+# %% exercise-2
+# Where a stride of 2 meets an even side, the colleague's layers put one zero less before than behind, so their first
+# cell lies one pixel of their input further on. A pixel of C4 is 16 pixels wide: together 1 + 2 + 4 + 8 + 16 = 31.
+def padding(n, kernel, stride):
+    """How many zeros a layer of our ResNet puts before and behind a side of n: (before, behind)."""
+    return kernel // 2, kernel // 2
 
 
 # %% exercise-3

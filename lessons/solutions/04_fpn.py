@@ -17,12 +17,15 @@ def enlarge_backward(grad):
 
 
 # %% exercise-3
-def top_down(lateral):
-    """The list of sums, one for each lateral map, in the same order."""
-    sums = [lateral[-1]]
-    for x in reversed(lateral[:-1]):
-        sums.insert(0, x + sums[0].repeat(2, axis=1).repeat(2, axis=2))
-    return sums
+# The colleague's values come out level by level, and nobody puts them back to their boxes. Where all boxes lie on one
+# level, as in our small pictures, the two orders are the same.
+def read(levels, boxes):
+    """P2 to P5, each (H_i, W_i), and boxes (R, 4) in pixels -> the value of each box, (R,)."""
+    chosen = np.array([level_of_box(box) for box in boxes])
+    values = np.empty(len(boxes))
+    for k, level in enumerate(levels):
+        values[chosen == k] = [mean_under(level, box, 2 ** (k + 2)) for box in boxes[chosen == k]]
+    return values
 
 
 # %% exercise-4

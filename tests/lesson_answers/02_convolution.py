@@ -69,225 +69,261 @@ def output_side(side, kernel, stride, padding, dilation):
     return ops.conv2d(x, w, stride=stride, padding=padding, dilation=dilation).shape[2]
 
 
-# %% exercise-2 right: NumPy's view of windows
-def windows(image, kernel_h, kernel_w):
-    view = np.lib.stride_tricks.sliding_window_view(image, (kernel_h, kernel_w))
-    return view.reshape(-1, kernel_h * kernel_w)
+# %% exercise-2 right: with NumPy's view
+def windows(image, kernel_h, kernel_w, stride, dilation):
+    reach_h, reach_w = dilation * (kernel_h - 1) + 1, dilation * (kernel_w - 1) + 1
+    view = np.lib.stride_tricks.sliding_window_view(image, (reach_h, reach_w))
+    return view[::stride, ::stride, ::dilation, ::dilation].reshape(-1, kernel_h * kernel_w)
 
 
-# %% exercise-2 right: by the formula, a list of lists
-def windows(image, kernel_h, kernel_w):
+# %% exercise-2 right: by the cells of the filter, as a list
+def windows(image, kernel_h, kernel_w, stride, dilation):
     height, width = image.shape
-    return [
-        [image[i + u, j + v] for u in range(kernel_h) for v in range(kernel_w)]
-        for i in range(height - kernel_h + 1)
-        for j in range(width - kernel_w + 1)
-    ]
-
-
-# %% exercise-2 right: cell by cell
-def windows(image, kernel_h, kernel_w):
-    out_h, out_w = image.shape[0] - kernel_h + 1, image.shape[1] - kernel_w + 1
-    cells = [image[u : u + out_h, v : v + out_w].ravel() for u in range(kernel_h) for v in range(kernel_w)]
-    return np.array(cells).T
+    out_h = (height - dilation * (kernel_h - 1) - 1) // stride + 1
+    out_w = (width - dilation * (kernel_w - 1) - 1) // stride + 1
+    columns = []
+    for u in range(kernel_h):
+        for v in range(kernel_w):
+            part = image[u * dilation :: stride, v * dilation :: stride][:out_h, :out_w]
+            columns.append(part.ravel())
+    return list(zip(*columns, strict=True))
 
 
 # %% exercise-2 wrong: zeros
-def windows(image, kernel_h, kernel_w):
-    return np.zeros(((image.shape[0] - kernel_h + 1) * (image.shape[1] - kernel_w + 1), kernel_h * kernel_w))
+def windows(image, kernel_h, kernel_w, stride, dilation):
+    reach_h, reach_w = dilation * (kernel_h - 1) + 1, dilation * (kernel_w - 1) + 1
+    view = np.lib.stride_tricks.sliding_window_view(image, (reach_h, reach_w))
+    return 0 * view[::stride, ::stride, ::dilation, ::dilation].reshape(-1, kernel_h * kernel_w)
 
 
-# %% exercise-2 wrong: windows column by column
-def windows(image, kernel_h, kernel_w):
-    out_h, out_w = image.shape[0] - kernel_h + 1, image.shape[1] - kernel_w + 1
-    rows = [image[i : i + kernel_h, j : j + kernel_w].ravel() for j in range(out_w) for i in range(out_h)]
-    return np.stack(rows)
-
-
-# %% exercise-2 wrong: cells column by column
-def windows(image, kernel_h, kernel_w):
-    out_h, out_w = image.shape[0] - kernel_h + 1, image.shape[1] - kernel_w + 1
-    rows = [image[i : i + kernel_h, j : j + kernel_w].T.ravel() for i in range(out_h) for j in range(out_w)]
-    return np.stack(rows)
-
-
-# %% exercise-2 wrong: transposed
-def windows(image, kernel_h, kernel_w):
+# %% exercise-2 wrong: the dilation left out
+def windows(image, kernel_h, kernel_w, stride, dilation):
     view = np.lib.stride_tricks.sliding_window_view(image, (kernel_h, kernel_w))
-    return view.reshape(-1, kernel_h * kernel_w).T
+    return view[::stride, ::stride].reshape(-1, kernel_h * kernel_w)
 
 
-# %% exercise-2 wrong: off by one, the last row and column of outputs missing
-def windows(image, kernel_h, kernel_w):
-    out_h, out_w = image.shape[0] - kernel_h, image.shape[1] - kernel_w
-    rows = [image[i : i + kernel_h, j : j + kernel_w].ravel() for i in range(out_h) for j in range(out_w)]
+# %% exercise-2 wrong: the stride left out
+def windows(image, kernel_h, kernel_w, stride, dilation):
+    reach_h, reach_w = dilation * (kernel_h - 1) + 1, dilation * (kernel_w - 1) + 1
+    view = np.lib.stride_tricks.sliding_window_view(image, (reach_h, reach_w))
+    return view[:, :, ::dilation, ::dilation].reshape(-1, kernel_h * kernel_w)
+
+
+# %% exercise-2 wrong: stride and dilation exchanged
+def windows(image, kernel_h, kernel_w, stride, dilation):
+    reach_h, reach_w = stride * (kernel_h - 1) + 1, stride * (kernel_w - 1) + 1
+    view = np.lib.stride_tricks.sliding_window_view(image, (reach_h, reach_w))
+    return view[::dilation, ::dilation, ::stride, ::stride].reshape(-1, kernel_h * kernel_w)
+
+
+# %% exercise-2 wrong: off by one, the last row of windows missing
+def windows(image, kernel_h, kernel_w, stride, dilation):
+    out_h = (image.shape[0] - dilation * (kernel_h - 1) - 1) // stride
+    out_w = (image.shape[1] - dilation * (kernel_w - 1) - 1) // stride + 1
+    rows = [
+        image[i * stride :: dilation, j * stride :: dilation][:kernel_h, :kernel_w].ravel()
+        for i in range(out_h)
+        for j in range(out_w)
+    ]
     return np.array(rows)
 
 
-# %% exercise-2 wrong: the filter turned around
-def windows(image, kernel_h, kernel_w):
-    view = np.lib.stride_tricks.sliding_window_view(image, (kernel_h, kernel_w))
-    return view.reshape(-1, kernel_h * kernel_w)[:, ::-1]
-
-
-# %% exercise-2 wrong: kernel_h and kernel_w exchanged
-def windows(image, kernel_h, kernel_w):
-    view = np.lib.stride_tricks.sliding_window_view(image, (kernel_w, kernel_h))
+# %% exercise-2 wrong: the windows column by column
+def windows(image, kernel_h, kernel_w, stride, dilation):
+    reach_h, reach_w = dilation * (kernel_h - 1) + 1, dilation * (kernel_w - 1) + 1
+    view = np.lib.stride_tricks.sliding_window_view(image, (reach_h, reach_w))
+    view = view[::stride, ::stride, ::dilation, ::dilation].transpose(1, 0, 2, 3)
     return view.reshape(-1, kernel_h * kernel_w)
 
 
-# %% exercise-2 wrong: stride of the kernel
-def windows(image, kernel_h, kernel_w):
-    view = np.lib.stride_tricks.sliding_window_view(image, (kernel_h, kernel_w))
-    return view[::kernel_h, ::kernel_w].reshape(-1, kernel_h * kernel_w)
+# %% exercise-2 wrong: the cells column by column
+def windows(image, kernel_h, kernel_w, stride, dilation):
+    reach_h, reach_w = dilation * (kernel_h - 1) + 1, dilation * (kernel_w - 1) + 1
+    view = np.lib.stride_tricks.sliding_window_view(image, (reach_h, reach_w))
+    view = view[::stride, ::stride, ::dilation, ::dilation].transpose(0, 1, 3, 2)
+    return view.reshape(-1, kernel_h * kernel_w)
+
+
+# %% exercise-2 wrong: turned around
+def windows(image, kernel_h, kernel_w, stride, dilation):
+    reach_h, reach_w = dilation * (kernel_h - 1) + 1, dilation * (kernel_w - 1) + 1
+    view = np.lib.stride_tricks.sliding_window_view(image, (reach_h, reach_w))
+    return view[::stride, ::stride, ::dilation, ::dilation].reshape(-1, kernel_h * kernel_w)[:, ::-1]
+
+
+# %% exercise-2 wrong: transposed
+def windows(image, kernel_h, kernel_w, stride, dilation):
+    reach_h, reach_w = dilation * (kernel_h - 1) + 1, dilation * (kernel_w - 1) + 1
+    view = np.lib.stride_tricks.sliding_window_view(image, (reach_h, reach_w))
+    return view[::stride, ::stride, ::dilation, ::dilation].reshape(-1, kernel_h * kernel_w).T
 
 
 # %% exercise-2 wrong: four axes
-def windows(image, kernel_h, kernel_w):
-    return np.lib.stride_tricks.sliding_window_view(image, (kernel_h, kernel_w))
+def windows(image, kernel_h, kernel_w, stride, dilation):
+    reach_h, reach_w = dilation * (kernel_h - 1) + 1, dilation * (kernel_w - 1) + 1
+    view = np.lib.stride_tricks.sliding_window_view(image, (reach_h, reach_w))
+    return view[::stride, ::stride, ::dilation, ::dilation]
+
+
+# %% exercise-2 wrong: kernel times dilation for the reach
+def windows(image, kernel_h, kernel_w, stride, dilation):
+    view = np.lib.stride_tricks.sliding_window_view(image, (dilation * kernel_h, dilation * kernel_w))
+    return view[::stride, ::stride, ::dilation, ::dilation].reshape(-1, kernel_h * kernel_w)
 
 
 # %% exercise-2 wrong: the package's
-def windows(image, kernel_h, kernel_w):
+def windows(image, kernel_h, kernel_w, stride, dilation):
     from tinymrcnn.ops import im2col as module
 
-    size = image.shape[0] - kernel_h + 1, image.shape[1] - kernel_w + 1
+    window = module.Window((kernel_h, kernel_w), stride, 0, dilation)
+    size = window.out_size(image.shape)
     result = np.empty((size[0] * size[1], kernel_h * kernel_w))
-    module.im2col(image[None, :, :, None], result, 0, size, module.Window((kernel_h, kernel_w)))
+    module.im2col(image[None, :, :, None], result, 0, size, window)
     return result
 
 
-# %% exercise-3 right: einsum, as a list
-def filter_and_bias_gradient(windows, grad):
-    return [np.einsum("pk,po->ok", windows, grad), np.einsum("po->o", grad)]
+# %% exercise-3 right: the colleague's line with half a turn
+def image_gradient(grad, weight):
+    _, _, kernel_h, kernel_w = weight.shape
+    padded = np.pad(grad, ((0, 0), (kernel_h - 1, kernel_h - 1), (kernel_w - 1, kernel_w - 1)))
+    turned = weight[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
+    height, width = padded.shape[1] - kernel_h + 1, padded.shape[2] - kernel_w + 1
+    return (windows_of(padded, kernel_h, kernel_w) @ turned.reshape(len(turned), -1).T).T.reshape(-1, height, width)
+
+
+# %% exercise-3 right: with image_of
+def image_gradient(grad, weight):
+    (_, channels, kernel_h, kernel_w), (_, out_h, out_w) = weight.shape, grad.shape
+    image = np.zeros((channels, out_h + kernel_h - 1, out_w + kernel_w - 1))
+    rows = grad.reshape(len(grad), -1).T @ weight.reshape(len(grad), -1)
+    return image_of(rows, image.shape, kernel_h, kernel_w)
 
 
 # %% exercise-3 right: by loops
-def filter_and_bias_gradient(windows, grad):
-    weight, bias = np.zeros((grad.shape[1], windows.shape[1])), np.zeros(grad.shape[1])
-    for window, upstream in zip(windows, grad, strict=True):
-        weight += np.outer(upstream, window)
-        bias += upstream
-    return weight, bias
+def image_gradient(grad, weight):
+    (_, channels, kernel_h, kernel_w), (_, out_h, out_w) = weight.shape, grad.shape
+    image = np.zeros((channels, out_h + kernel_h - 1, out_w + kernel_w - 1))
+    for o, i, j in np.ndindex(grad.shape):
+        image[:, i : i + kernel_h, j : j + kernel_w] += grad[o, i, j] * weight[o]
+    return image
 
 
 # %% exercise-3 wrong: zeros
-def filter_and_bias_gradient(windows, grad):
-    return np.zeros((grad.shape[1], windows.shape[1])), np.zeros(grad.shape[1])
+def image_gradient(grad, weight):
+    (_, channels, kernel_h, kernel_w), (_, out_h, out_w) = weight.shape, grad.shape
+    image = np.zeros((channels, out_h + kernel_h - 1, out_w + kernel_w - 1))
+    return image
 
 
-# %% exercise-3 wrong: the filter's transposed
-def filter_and_bias_gradient(windows, grad):
-    return windows.T @ grad, grad.sum(0)
+# %% exercise-3 wrong: the colleague's mirror
+def image_gradient(grad, weight):
+    _, _, kernel_h, kernel_w = weight.shape
+    padded = np.pad(grad, ((0, 0), (kernel_h - 1, kernel_h - 1), (kernel_w - 1, kernel_w - 1)))
+    turned = weight[:, :, ::-1].transpose(1, 0, 2, 3)
+    height, width = padded.shape[1] - kernel_h + 1, padded.shape[2] - kernel_w + 1
+    return (windows_of(padded, kernel_h, kernel_w) @ turned.reshape(len(turned), -1).T).T.reshape(-1, height, width)
 
 
-# %% exercise-3 wrong: the sums over the filters
-def filter_and_bias_gradient(windows, grad):
-    return grad.T @ windows, grad.sum(1)
+# %% exercise-3 wrong: the other mirror
+def image_gradient(grad, weight):
+    _, _, kernel_h, kernel_w = weight.shape
+    padded = np.pad(grad, ((0, 0), (kernel_h - 1, kernel_h - 1), (kernel_w - 1, kernel_w - 1)))
+    turned = weight[:, :, :, ::-1].transpose(1, 0, 2, 3)
+    height, width = padded.shape[1] - kernel_h + 1, padded.shape[2] - kernel_w + 1
+    return (windows_of(padded, kernel_h, kernel_w) @ turned.reshape(len(turned), -1).T).T.reshape(-1, height, width)
 
 
-# %% exercise-3 wrong: the mean
-def filter_and_bias_gradient(windows, grad):
-    return grad.T @ windows / len(grad), grad.mean(0)
+# %% exercise-3 wrong: not turned
+def image_gradient(grad, weight):
+    _, _, kernel_h, kernel_w = weight.shape
+    padded = np.pad(grad, ((0, 0), (kernel_h - 1, kernel_h - 1), (kernel_w - 1, kernel_w - 1)))
+    turned = weight.transpose(1, 0, 2, 3)
+    height, width = padded.shape[1] - kernel_h + 1, padded.shape[2] - kernel_w + 1
+    return (windows_of(padded, kernel_h, kernel_w) @ turned.reshape(len(turned), -1).T).T.reshape(-1, height, width)
+
+
+# %% exercise-3 wrong: transposed for turned
+def image_gradient(grad, weight):
+    _, _, kernel_h, kernel_w = weight.shape
+    padded = np.pad(grad, ((0, 0), (kernel_h - 1, kernel_h - 1), (kernel_w - 1, kernel_w - 1)))
+    turned = weight.transpose(1, 0, 3, 2)[:, :, ::-1, ::-1]
+    height, width = padded.shape[1] - kernel_h + 1, padded.shape[2] - kernel_w + 1
+    return (windows_of(padded, kernel_h, kernel_w) @ turned.reshape(len(turned), -1).T).T.reshape(-1, height, width)
+
+
+# %% exercise-3 wrong: the channels turned around too
+def image_gradient(grad, weight):
+    _, _, kernel_h, kernel_w = weight.shape
+    padded = np.pad(grad, ((0, 0), (kernel_h - 1, kernel_h - 1), (kernel_w - 1, kernel_w - 1)))
+    turned = weight[::-1, ::-1, ::-1, ::-1].transpose(1, 0, 2, 3)
+    height, width = padded.shape[1] - kernel_h + 1, padded.shape[2] - kernel_w + 1
+    return (windows_of(padded, kernel_h, kernel_w) @ turned.reshape(len(turned), -1).T).T.reshape(-1, height, width)
+
+
+# %% exercise-3 wrong: overwritten, not added
+def image_gradient(grad, weight):
+    (_, channels, kernel_h, kernel_w), (_, out_h, out_w) = weight.shape, grad.shape
+    image = np.zeros((channels, out_h + kernel_h - 1, out_w + kernel_w - 1))
+    for o, i, j in np.ndindex(grad.shape):
+        image[:, i : i + kernel_h, j : j + kernel_w] = grad[o, i, j] * weight[o]
+    return image
 
 
 # %% exercise-3 wrong: the sign
-def filter_and_bias_gradient(windows, grad):
-    return -grad.T @ windows, -grad.sum(0)
+def image_gradient(grad, weight):
+    (_, channels, kernel_h, kernel_w), (_, out_h, out_w) = weight.shape, grad.shape
+    image = np.zeros((channels, out_h + kernel_h - 1, out_w + kernel_w - 1))
+    for o, i, j in np.ndindex(grad.shape):
+        image[:, i : i + kernel_h, j : j + kernel_w] -= grad[o, i, j] * weight[o]
+    return image
 
 
-# %% exercise-3 wrong: off by one, the last window missing
-def filter_and_bias_gradient(windows, grad):
-    return grad[:-1].T @ windows[:-1], grad[:-1].sum(0)
+# %% exercise-3 wrong: the mean over the filters
+def image_gradient(grad, weight):
+    (_, channels, kernel_h, kernel_w), (_, out_h, out_w) = weight.shape, grad.shape
+    image = np.zeros((channels, out_h + kernel_h - 1, out_w + kernel_w - 1))
+    for o, i, j in np.ndindex(grad.shape):
+        image[:, i : i + kernel_h, j : j + kernel_w] += grad[o, i, j] * weight[o] / len(grad)
+    return image
 
 
-# %% exercise-3 wrong: the bias missing
-def filter_and_bias_gradient(windows, grad):
-    return grad.T @ windows
+# %% exercise-3 wrong: off by one, the last row of outputs left out
+def image_gradient(grad, weight):
+    (_, channels, kernel_h, kernel_w), (_, out_h, out_w) = weight.shape, grad.shape
+    image = np.zeros((channels, out_h + kernel_h - 1, out_w + kernel_w - 1))
+    for o, i, j in np.ndindex(len(grad), out_h - 1, out_w):
+        image[:, i : i + kernel_h, j : j + kernel_w] += grad[o, i, j] * weight[o]
+    return image
 
 
-# %% exercise-3 wrong: exchanged
-def filter_and_bias_gradient(windows, grad):
-    return grad.sum(0), grad.T @ windows
+# %% exercise-3 wrong: as large as the output
+def image_gradient(grad, weight):
+    (_, channels, kernel_h, kernel_w), (_, out_h, out_w) = weight.shape, grad.shape
+    image = np.zeros((channels, out_h + kernel_h - 1, out_w + kernel_w - 1))
+    for o, i, j in np.ndindex(grad.shape):
+        image[:, i : i + kernel_h, j : j + kernel_w] += grad[o, i, j] * weight[o]
+    return image[:, :out_h, :out_w]
 
 
-# %% exercise-3 wrong: one bias for all filters
-def filter_and_bias_gradient(windows, grad):
-    return grad.T @ windows, np.full(grad.shape[1], grad.sum())
+# %% exercise-3 wrong: the package's
+def image_gradient(grad, weight):
+    (_, channels, kernel_h, kernel_w), (_, out_h, out_w) = weight.shape, grad.shape
+    image = np.zeros((channels, out_h + kernel_h - 1, out_w + kernel_w - 1))
+    x = Tensor(image[None], requires_grad=True)
+    ops.conv2d(x, Tensor(weight)).backward(grad[None])
+    return x.grad[0]
 
 
-# %% exercise-4 right: in two lines
-def directional_slope(f, x, direction):
-    ahead, behind = f(x + 1e-5 * direction), f(x - 1e-5 * direction)
-    return 0.5e5 * (ahead - behind)
+# %% exercise-3 wrong: by my_conv2d, whose record is the package's
+def image_gradient(grad, weight):
+    (_, channels, kernel_h, kernel_w), (_, out_h, out_w) = weight.shape, grad.shape
+    image = np.zeros((channels, out_h + kernel_h - 1, out_w + kernel_w - 1))
+    x = Tensor(image, requires_grad=True)
+    my_conv2d(x, Tensor(weight), Tensor(np.zeros(len(grad)))).backward(grad)
+    return x.grad
 
 
-# %% exercise-4 right: a smaller step
-def directional_slope(f, x, direction):
-    step = 1e-6
-    return (f(x + step * direction) - f(x - step * direction)) / (2 * step)
-
-
-# %% exercise-4 wrong: zero
-def directional_slope(f, x, direction):
-    return 0.0
-
-
-# %% exercise-4 wrong: forward
-def directional_slope(f, x, direction):
-    step = 1e-5
-    return (f(x + step * direction) - f(x)) / step
-
-
-# %% exercise-4 wrong: backward
-def directional_slope(f, x, direction):
-    step = 1e-5
-    return (f(x) - f(x - step * direction)) / step
-
-
-# %% exercise-4 wrong: divided by one step
-def directional_slope(f, x, direction):
-    step = 1e-5
-    return (f(x + step * direction) - f(x - step * direction)) / step
-
-
-# %% exercise-4 wrong: the sign
-def directional_slope(f, x, direction):
-    step = 1e-5
-    return (f(x - step * direction) - f(x + step * direction)) / (2 * step)
-
-
-# %% exercise-4 wrong: the direction left out
-def directional_slope(f, x, direction):
-    step = 1e-5
-    return (f(x + step) - f(x - step)) / (2 * step)
-
-
-# %% exercise-4 wrong: a direction of length 1
-def directional_slope(f, x, direction):
-    step, unit = 1e-5, direction / np.linalg.norm(direction)
-    return (f(x + step * unit) - f(x - step * unit)) / (2 * step)
-
-
-# %% exercise-4 wrong: too large a step
-def directional_slope(f, x, direction):
-    step = 1e-2
-    return (f(x + step * direction) - f(x - step * direction)) / (2 * step)
-
-
-# %% exercise-4 wrong: too small a step
-def directional_slope(f, x, direction):
-    step = 1e-12
-    return (f(x + step * direction) - f(x - step * direction)) / (2 * step)
-
-
-# %% exercise-4 wrong: the slope of every element
-def directional_slope(f, x, direction):
-    step = 1e-5
-    return np.array([(f(x + step * direction) - f(x - step * direction)) / (2 * step)] * x.size)
-
-
-# %% exercise-5 right: by four slices
+# %% exercise-4 right: by four slices
 def average_pool(x):
     data = x.data
     means = (data[::2, ::2] + data[1::2, ::2] + data[::2, 1::2] + data[1::2, 1::2]) / 4
@@ -301,70 +337,70 @@ def average_pool(x):
     return record(means, (x,), backward, "average_pool")
 
 
-# %% exercise-5 right: with a Kronecker product
+# %% exercise-4 right: with a Kronecker product
 def average_pool(x):
     height, width = x.shape
     means = x.data.reshape(height // 2, 2, width // 2, 2).mean((1, 3))
     return record(means, (x,), lambda grad, needs: (np.kron(grad, np.full((2, 2), 0.25)),), "average_pool")
 
 
-# %% exercise-5 wrong: the gradient not divided
+# %% exercise-4 wrong: the gradient not divided
 def average_pool(x):
     height, width = x.shape
     means = x.data.reshape(height // 2, 2, width // 2, 2).mean((1, 3))
     return record(means, (x,), lambda grad, needs: (np.kron(grad, np.ones((2, 2))),), "average_pool")
 
 
-# %% exercise-5 wrong: the sign
+# %% exercise-4 wrong: the sign
 def average_pool(x):
     height, width = x.shape
     means = x.data.reshape(height // 2, 2, width // 2, 2).mean((1, 3))
     return record(means, (x,), lambda grad, needs: (-np.kron(grad, np.full((2, 2), 0.25)),), "average_pool")
 
 
-# %% exercise-5 wrong: repeated in tiles
+# %% exercise-4 wrong: repeated in tiles
 def average_pool(x):
     height, width = x.shape
     means = x.data.reshape(height // 2, 2, width // 2, 2).mean((1, 3))
     return record(means, (x,), lambda grad, needs: (np.tile(grad / 4, (2, 2)),), "average_pool")
 
 
-# %% exercise-5 wrong: halves for quarters
+# %% exercise-4 wrong: halves for quarters
 def average_pool(x):
     height, width = x.shape
     means = x.data.reshape(height // 2, 2, width // 2, 2).mean((1, 3))
     return record(means, (x,), lambda grad, needs: (np.kron(grad, np.full((2, 2), 0.5)),), "average_pool")
 
 
-# %% exercise-5 wrong: the sums
+# %% exercise-4 wrong: the sums
 def average_pool(x):
     height, width = x.shape
     sums = x.data.reshape(height // 2, 2, width // 2, 2).sum((1, 3))
     return record(sums, (x,), lambda grad, needs: (np.kron(grad, np.ones((2, 2))),), "average_pool")
 
 
-# %% exercise-5 wrong: the largest
+# %% exercise-4 wrong: the largest
 def average_pool(x):
     height, width = x.shape
     largest = x.data.reshape(height // 2, 2, width // 2, 2).max((1, 3))
     return record(largest, (x,), lambda grad, needs: (np.kron(grad, np.full((2, 2), 0.25)),), "average_pool")
 
 
-# %% exercise-5 wrong: halves instead of blocks
+# %% exercise-4 wrong: halves instead of blocks
 def average_pool(x):
     height, width = x.shape
     means = x.data.reshape(2, height // 2, 2, width // 2).mean((0, 2))
     return record(means, (x,), lambda grad, needs: (np.tile(grad / 4, (2, 2)),), "average_pool")
 
 
-# %% exercise-5 wrong: zeros
+# %% exercise-4 wrong: zeros
 def average_pool(x):
     height, width = x.shape
     means = x.data.reshape(height // 2, 2, width // 2, 2).mean((1, 3))
     return record(means, (x,), lambda grad, needs: (np.zeros(x.shape),), "average_pool")
 
 
-# %% exercise-5 wrong: no tuple
+# %% exercise-4 wrong: no tuple
 def average_pool(x):
     height, width = x.shape
     means = x.data.reshape(height // 2, 2, width // 2, 2).mean((1, 3))

@@ -2,58 +2,7 @@
 its exercise's cell. The stubs and the solutions are tried without standing here."""
 
 
-# %% exercise-1 right: by counting the places
-def output_size(n, kernel, stride, padding):
-    return len(range(-padding, n + padding - kernel + 1, stride))
-
-
-# %% exercise-1 right: rounded down by NumPy
-def output_size(n, kernel, stride, padding):
-    return np.floor((n + 2 * padding - kernel) / stride) + 1
-
-
-# %% exercise-1 wrong: zero
-def output_size(n, kernel, stride, padding):
-    return 0
-
-
-# %% exercise-1 wrong: off by one
-def output_size(n, kernel, stride, padding):
-    return (n + 2 * padding - kernel) // stride
-
-
-# %% exercise-1 wrong: the padding once
-def output_size(n, kernel, stride, padding):
-    return (n + padding - kernel) // stride + 1
-
-
-# %% exercise-1 wrong: rounded up
-def output_size(n, kernel, stride, padding):
-    return int(np.ceil((n + 2 * padding - kernel) / stride)) + 1
-
-
-# %% exercise-1 wrong: not rounded
-def output_size(n, kernel, stride, padding):
-    return (n + 2 * padding - kernel) / stride + 1
-
-
-# %% exercise-1 wrong: the side divided by the stride
-def output_size(n, kernel, stride, padding):
-    return n // stride
-
-
-# %% exercise-1 wrong: the sign of the padding
-def output_size(n, kernel, stride, padding):
-    return (n - 2 * padding - kernel) // stride + 1
-
-
-# %% exercise-1 wrong: the package's
-def output_size(n, kernel, stride, padding):
-    x, w = Tensor(np.zeros((1, 1, n, n))), Tensor(np.zeros((1, 1, kernel, kernel)))
-    return ops.conv2d(x, w, None, stride, padding).shape[3]
-
-
-# %% exercise-2 right: the formula with jump and start
+# %% exercise-1 right: the formula with jump and start
 def centre(layers, j):
     jump, start = 1, 0.5
     for kernel, stride, padding in layers:
@@ -62,7 +11,7 @@ def centre(layers, j):
     return start + j * jump
 
 
-# %% exercise-2 right: all cells
+# %% exercise-1 right: all cells
 def centre(layers, j):
     cells = {j}
     for kernel, stride, padding in reversed(layers):
@@ -70,12 +19,12 @@ def centre(layers, j):
     return np.mean([min(cells), max(cells)]) + 0.5
 
 
-# %% exercise-2 wrong: zero
+# %% exercise-1 wrong: zero
 def centre(layers, j):
     return 0.0
 
 
-# %% exercise-2 wrong: without the half pixel
+# %% exercise-1 wrong: without the half pixel
 def centre(layers, j):
     first = last = j
     for kernel, stride, padding in reversed(layers):
@@ -83,7 +32,7 @@ def centre(layers, j):
     return (first + last) / 2
 
 
-# %% exercise-2 wrong: from the first layer to the last
+# %% exercise-1 wrong: from the first layer to the last
 def centre(layers, j):
     first = last = j
     for kernel, stride, padding in layers:
@@ -91,7 +40,7 @@ def centre(layers, j):
     return (first + last + 1) / 2
 
 
-# %% exercise-2 wrong: without the padding
+# %% exercise-1 wrong: without the padding
 def centre(layers, j):
     first = last = j
     for kernel, stride, _ in reversed(layers):
@@ -99,7 +48,7 @@ def centre(layers, j):
     return (first + last + 1) / 2
 
 
-# %% exercise-2 wrong: off by one, kernel for kernel - 1
+# %% exercise-1 wrong: off by one, kernel for kernel - 1
 def centre(layers, j):
     first = last = j
     for kernel, stride, padding in reversed(layers):
@@ -107,12 +56,12 @@ def centre(layers, j):
     return (first + last + 1) / 2
 
 
-# %% exercise-2 wrong: the middle of the cell
+# %% exercise-1 wrong: the middle of the cell
 def centre(layers, j):
     return (j + 0.5) * np.prod([stride for _, stride, _ in layers])
 
 
-# %% exercise-2 wrong: the first pixel
+# %% exercise-1 wrong: the first pixel
 def centre(layers, j):
     first = j
     for _, stride, padding in reversed(layers):
@@ -120,7 +69,7 @@ def centre(layers, j):
     return first
 
 
-# %% exercise-2 wrong: the sign of the padding
+# %% exercise-1 wrong: the sign of the padding
 def centre(layers, j):
     first = last = j
     for kernel, stride, padding in reversed(layers):
@@ -128,9 +77,92 @@ def centre(layers, j):
     return (first + last + 1) / 2
 
 
-# %% exercise-2 wrong: j times the stride
+# %% exercise-1 wrong: j times the stride
 def centre(layers, j):
     return j * np.prod([stride for _, stride, _ in layers]) + 0.5
+
+
+# %% exercise-2 right: by the kernel less one
+def padding(n, kernel, stride):
+    return (kernel - 1) // 2, (kernel - 1) // 2
+
+
+# %% exercise-2 right: an array
+def padding(n, kernel, stride):
+    return np.full(2, kernel // 2)
+
+
+# %% exercise-2 right: as many cells, and the odd zero stands before
+def padding(n, kernel, stride):
+    zeros = max((-(-n // stride) - 1) * stride + kernel - n, 0)
+    return zeros - zeros // 2, zeros // 2
+
+
+# %% exercise-2 wrong: none
+def padding(n, kernel, stride):
+    return 0, 0
+
+
+# %% exercise-2 wrong: the colleague's
+def padding(n, kernel, stride):
+    zeros = max((-(-n // stride) - 1) * stride + kernel - n, 0)
+    return zeros // 2, zeros - zeros // 2
+
+
+# %% exercise-2 wrong: the colleague's function
+def padding(n, kernel, stride):
+    return colleague_padding(n, kernel, stride)
+
+
+# %% exercise-2 wrong: all before
+def padding(n, kernel, stride):
+    return kernel - 1, 0
+
+
+# %% exercise-2 wrong: all behind
+def padding(n, kernel, stride):
+    return 0, kernel - 1
+
+
+# %% exercise-2 wrong: off by one, half of the kernel rounded up
+def padding(n, kernel, stride):
+    return (kernel + 1) // 2, (kernel + 1) // 2
+
+
+# %% exercise-2 wrong: one less before
+def padding(n, kernel, stride):
+    return max(kernel // 2 - 1, 0), kernel // 2
+
+
+# %% exercise-2 wrong: half of the stride
+def padding(n, kernel, stride):
+    return stride // 2, stride // 2
+
+
+# %% exercise-2 wrong: always 1
+def padding(n, kernel, stride):
+    return 1, 1
+
+
+# %% exercise-2 wrong: the whole kernel
+def padding(n, kernel, stride):
+    return kernel, kernel
+
+
+# %% exercise-2 wrong: as many on both sides, rounded down from the colleague's sum
+def padding(n, kernel, stride):
+    zeros = max((-(-n // stride) - 1) * stride + kernel - n, 0)
+    return zeros // 2, zeros // 2
+
+
+# %% exercise-2 wrong: negative
+def padding(n, kernel, stride):
+    return -(kernel // 2), -(kernel // 2)
+
+
+# %% exercise-2 wrong: one number
+def padding(n, kernel, stride):
+    return kernel // 2 - kernel % 2
 
 
 # %% exercise-3 right: in one expression

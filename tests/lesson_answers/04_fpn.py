@@ -89,55 +89,112 @@ def enlarge_backward(grad):
     return grad.reshape(n, c, h // 2, 2, w // 2, 2).max((3, 5))
 
 
-# %% exercise-3 right: by recursion
-def top_down(lateral):
-    if len(lateral) == 1:
-        return list(lateral)
-    rest = top_down(lateral[1:])
-    return [lateral[0] + np.kron(rest[0], np.ones((1, 2, 2))), *rest]
+# %% exercise-3 right: box by box, as a list
+def read(levels, boxes):
+    result = []
+    for box in boxes:
+        k = level_of_box(box)
+        result.append(mean_under(levels[k], box, 4 * 2**k))
+    return result
 
 
-# %% exercise-3 wrong: the lateral map comes down, not the sum
-def top_down(lateral):
-    above = [x.repeat(2, axis=1).repeat(2, axis=2) for x in lateral[1:]]
-    return [*(x + y for x, y in zip(lateral, above, strict=False)), lateral[-1]]
+# %% exercise-3 right: the groups put back by the inverse permutation
+def read(levels, boxes):
+    chosen = np.array([level_of_box(box) for box in boxes])
+    order = np.argsort(chosen, kind="stable")
+    groups = [[mean_under(levels[k], box, 2 ** (k + 2)) for box in boxes[chosen == k]] for k in range(4)]
+    values = np.empty(len(boxes))
+    values[order] = np.concatenate(groups)
+    return values
 
 
-# %% exercise-3 wrong: the coarsest first
-def top_down(lateral):
-    sums = [lateral[-1]]
-    for x in reversed(lateral[:-1]):
-        sums.append(x + sums[-1].repeat(2, axis=1).repeat(2, axis=2))
-    return sums
+# %% exercise-3 right: sorted back
+def read(levels, boxes):
+    chosen = np.array([level_of_box(box) for box in boxes])
+    order = np.argsort(chosen, kind="stable")
+    values = np.array([mean_under(levels[chosen[n]], boxes[n], 2 ** (chosen[n] + 2)) for n in order])
+    return values[np.argsort(order)]
 
 
-# %% exercise-3 wrong: subtracted
-def top_down(lateral):
-    sums = [lateral[-1]]
-    for x in reversed(lateral[:-1]):
-        sums.insert(0, x - sums[0].repeat(2, axis=1).repeat(2, axis=2))
-    return sums
+# %% exercise-3 wrong: the colleague's
+def read(levels, boxes):
+    return colleague_read(levels, boxes)
 
 
-# %% exercise-3 wrong: tiled, not repeated
-def top_down(lateral):
-    sums = [lateral[-1]]
-    for x in reversed(lateral[:-1]):
-        sums.insert(0, x + np.tile(sums[0], (1, 2, 2)))
-    return sums
+# %% exercise-3 wrong: the colleague's way
+def read(levels, boxes):
+    chosen = np.array([level_of_box(box) for box in boxes])
+    groups = [[mean_under(levels[k], box, 2 ** (k + 2)) for box in boxes[chosen == k]] for k in range(4)]
+    return np.concatenate(groups)
 
 
-# %% exercise-3 wrong: the coarsest left out
-def top_down(lateral):
-    sums = [lateral[-1]]
-    for x in reversed(lateral[:-1]):
-        sums.insert(0, x + sums[0].repeat(2, axis=1).repeat(2, axis=2))
-    return sums[:-1]
+# %% exercise-3 wrong: zeros
+def read(levels, boxes):
+    return np.zeros(len(boxes))
 
 
-# %% exercise-3 wrong: nothing comes down
-def top_down(lateral):
-    return list(lateral)
+# %% exercise-3 wrong: permuted a second time
+def read(levels, boxes):
+    chosen = np.array([level_of_box(box) for box in boxes])
+    order = np.argsort(chosen, kind="stable")
+    groups = [[mean_under(levels[k], box, 2 ** (k + 2)) for box in boxes[chosen == k]] for k in range(4)]
+    return np.concatenate(groups)[order]
+
+
+# %% exercise-3 wrong: the inverse taken twice
+def read(levels, boxes):
+    chosen = np.array([level_of_box(box) for box in boxes])
+    rank = np.argsort(np.argsort(chosen, kind="stable"), kind="stable")
+    groups = [[mean_under(levels[k], box, 2 ** (k + 2)) for box in boxes[chosen == k]] for k in range(4)]
+    values = np.empty(len(boxes))
+    values[rank] = np.concatenate(groups)
+    return values
+
+
+# %% exercise-3 wrong: all from P2
+def read(levels, boxes):
+    return np.array([mean_under(levels[0], box, 4) for box in boxes])
+
+
+# %% exercise-3 wrong: all from P4
+def read(levels, boxes):
+    return np.array([mean_under(levels[2], box, 16) for box in boxes])
+
+
+# %% exercise-3 wrong: off by one, the coarser level
+def read(levels, boxes):
+    chosen = np.array([level_of_box(box) for box in boxes])
+    chosen = np.minimum(chosen + 1, 3)
+    return np.array([mean_under(levels[k], box, 2 ** (k + 2)) for k, box in zip(chosen, boxes, strict=True)])
+
+
+# %% exercise-3 wrong: the stride of P5 for all
+def read(levels, boxes):
+    chosen = np.array([level_of_box(box) for box in boxes])
+    return np.array([mean_under(levels[k], box, 32) for k, box in zip(chosen, boxes, strict=True)])
+
+
+# %% exercise-3 wrong: x and y exchanged
+def read(levels, boxes):
+    chosen = np.array([level_of_box(box) for box in boxes])
+    swapped = boxes[:, [1, 0, 3, 2]]
+    return np.array([mean_under(levels[k], box, 2 ** (k + 2)) for k, box in zip(chosen, swapped, strict=True)])
+
+
+# %% exercise-3 wrong: the sign
+def read(levels, boxes):
+    return -np.array([mean_under(levels[level_of_box(b)], b, 2 ** (level_of_box(b) + 2)) for b in boxes])
+
+
+# %% exercise-3 wrong: the other way round
+def read(levels, boxes):
+    return colleague_read(levels, boxes)[::-1]
+
+
+# %% exercise-3 wrong: the package's levels
+def read(levels, boxes):
+    chosen = assign_levels(boxes, [1 / 4, 1 / 8, 1 / 16, 1 / 32], FPNSettings())
+    return np.array([mean_under(levels[k], box, 2 ** (k + 2)) for k, box in zip(chosen, boxes, strict=True)])
 
 
 # %% exercise-4 right: as a fraction
