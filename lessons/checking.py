@@ -55,17 +55,17 @@ def check_gradient(number: int, operator, make_inputs) -> None:
 _tries: dict[int, int] = {}  # of each exercise, how often examine has found its answer wrong
 
 
-def examine(number: int, answer, *cases, hints, mistakes=None, tolerance: float = 1e-5) -> None:
+def examine(number: int, answer, *cases, hints, mistakes=None, tolerance: float = 1e-5, may_use=()) -> None:
     """As check, but what should come out is not shown, and a function must be the learner's own work.
 
     A wrong answer is told what is wrong with it if it does the same as one of the known mistakes, {what is wrong with
     it: a function that makes it}; and it gets a hint, with every failed try the next one of `hints`. A function that
-    calls something of this package is refused."""
+    calls something of this package is refused, but for the names in may_use."""
     if answer is None:
         _say(number, _empty)
     elif not callable(answer):
         _refuse(number, None if _difference(answer, cases[0], tolerance) is None else "not all of it is right.", hints)
-    elif name := _borrowed(answer):
+    elif name := _borrowed(answer, may_use):
         _say(number, f"it uses `{name}`, which is the package's: write it yourself, with NumPy or plain Python.")
     else:
         _refuse(number, _examined(answer, cases, mistakes or {}, tolerance), hints)
@@ -109,7 +109,7 @@ def _refuse(number: int, problem, hints) -> None:
     _say(number, problem)
 
 
-def _borrowed(function, seen=()) -> str | None:
+def _borrowed(function, may_use=(), seen=()) -> str | None:
     """The name of something of the package that a function uses, or another one of the notebook that it calls."""
     if getattr(function, "__module__", None) and function.__module__.startswith("tinymrcnn"):
         return getattr(function, "__name__", str(function))
@@ -118,14 +118,14 @@ def _borrowed(function, seen=()) -> str | None:
         code = codes.pop()
         names.update(code.co_names)
         codes += [constant for constant in code.co_consts if hasattr(constant, "co_names")]
-    for name in sorted(names):
+    for name in sorted(names.difference(may_use)):
         value = function.__globals__.get(name)
         value = getattr(value, "py_func", value)  # of a kernel
         module = getattr(value, "__module__", None) or (value.__name__ if isinstance(value, types.ModuleType) else "")
         if f"{name}.".startswith("tinymrcnn.") or f"{module}.".startswith("tinymrcnn."):
             return name
         if getattr(value, "__globals__", None) is function.__globals__ and value not in (function, *seen):
-            if found := _borrowed(value, (function, *seen)):
+            if found := _borrowed(value, may_use, (function, *seen)):
                 return found
     return None
 

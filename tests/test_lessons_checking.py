@@ -226,5 +226,16 @@ def test_what_is_the_packages_is_refused(examined):
     assert "it uses `record`" in examined(record)
 
 
+def test_an_answer_may_use_what_an_exercise_allows(examined):
+    def allowed(x):
+        return Tensor(x).data ** 2
+
+    def through_another(x):
+        return helped(x).data ** 2
+
+    assert examined(allowed, may_use=("Tensor",)) == examined(through_another, may_use=("Tensor",)) == RIGHT
+    assert "it uses `Tensor`" in examined(allowed, may_use=("record",))
+
+
 def helped(x):
     return Tensor(x)

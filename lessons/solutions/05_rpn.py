@@ -33,3 +33,18 @@ def greedy_nms(overlaps, scores, threshold):
 # two widths and of the two heights, and the union is 800 minus that. Only the ratio 1/4 would be positive.
 shared = [min(40, 20 / math.sqrt(r)) * min(10, 20 * math.sqrt(r)) for r in (0.25, 0.5, 1, 2)]
 answer = tuple(area / (800 - area) for area in shared)
+
+
+# %% exercise-5
+# "Ignored" was set after the best anchors of the objects, and overwrote those whose IoU is below the upper threshold.
+def mended(overlaps, high=0.7, low=0.3):
+    """(G, A) IoUs of objects and anchors to (A,): the object of each anchor, -1 background, -2 ignored."""
+    best, objects = overlaps.max(axis=0), overlaps.argmax(axis=0)
+    labels = np.full(len(best), -1)  # background, until we know better
+    labels[best >= low] = -2  # neither good nor bad
+    labels[best >= high] = objects[best >= high]  # the good ones
+    for of_object in overlaps:  # every object gets its best anchors, however badly they fit
+        if of_object.max() > 0:
+            at = of_object == of_object.max()
+            labels[at] = objects[at]
+    return labels

@@ -10,38 +10,39 @@ def round_away(values):
 
 
 # %% exercise-2
-def bin_ranges(low, high, scale, bins, size):
-    """low, high: the RoI's corners in pixels, floats. Returns an int array (bins, 2): first, end."""
-    start, end = round_half_away(low * scale), round_half_away(high * scale)
-    bin_size = max(end - start + 1, 1) / bins
-    p = np.arange(bins)
-    ranges = np.stack([np.floor(p * bin_size), np.ceil((p + 1) * bin_size)], axis=1)
-    return (start + ranges).clip(0, size).astype(int)
+def play(x, stride):
+    """The left side at x pixels may lie from the first returned position up to, without, the second."""
+    cell = math.floor(x / stride + 0.5)
+    return (cell - 0.5) * stride, (cell + 0.5) * stride
 
 
 # %% exercise-3
-def pool_one(values, roi, bins, scale):
-    """values: (H, W). roi: (x1, y1, x2, y2) in pixels. bins: (h, w). Returns the maxima, (h, w)."""
-    x1, y1, x2, y2 = roi
-
-    def along(low, high, n, size):  # as bin_ranges
-        return [bin_cells(*roi_bins(low, high, scale, n), p, size) for p in range(n)]
-
-    rows, columns = along(y1, y2, bins[0], values.shape[0]), along(x1, x2, bins[1], values.shape[1])
-    return np.array([[values[top:bottom, left:right].max() for left, right in columns] for top, bottom in rows])
+# The width was rounded, and so was the left side; but what RoIPool rounds is the right side, and the difference of two
+# rounded numbers is not the rounded difference.
+def mended(feature, box, bins, scale):
+    """As pool_by_hand, but box is (x1, y1, width, height) in pixels."""
+    x1, y1, box_width, box_height = map(float, box)
+    left, top = math.floor(x1 * scale + 0.5), math.floor(y1 * scale + 0.5)
+    width = max(math.floor((x1 + box_width) * scale + 0.5) - left + 1, 1)  # in cells; the last one counts as inside
+    height = max(math.floor((y1 + box_height) * scale + 0.5) - top + 1, 1)
+    out = np.zeros((len(feature), *bins), feature.dtype)
+    for ph in range(bins[0]):
+        rows = [top + math.floor(ph * height / bins[0]), top + math.ceil((ph + 1) * height / bins[0])]
+        for pw in range(bins[1]):
+            columns = [left + math.floor(pw * width / bins[1]), left + math.ceil((pw + 1) * width / bins[1])]
+            part = feature[:, max(rows[0], 0) : max(rows[1], 0), max(columns[0], 0) : max(columns[1], 0)]
+            if part.size:
+                out[:, ph, pw] = part.max(axis=(1, 2))
+    return out
 
 
 # %% exercise-4
 def pool_one_gradient(values, roi, grad, scale):
     """values: (H, W). grad: (h, w), of the bins. Returns (H, W)."""
     x1, y1, x2, y2 = roi
-
-    def along(low, high, n, size):  # as bin_ranges
-        return [bin_cells(*roi_bins(low, high, scale, n), p, size) for p in range(n)]
-
     result = np.zeros(values.shape)
-    for ph, (top, bottom) in enumerate(along(y1, y2, grad.shape[0], values.shape[0])):
-        for pw, (left, right) in enumerate(along(x1, x2, grad.shape[1], values.shape[1])):
+    for ph, (top, bottom) in enumerate(cells_of(y1, y2, scale, grad.shape[0], values.shape[0])):
+        for pw, (left, right) in enumerate(cells_of(x1, x2, scale, grad.shape[1], values.shape[1])):
             part = values[top:bottom, left:right]
             y, x = np.unravel_index(part.argmax(), part.shape)  # the first of equal ones
             result[top + y, left + x] += grad[ph, pw]

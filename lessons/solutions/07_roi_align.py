@@ -2,50 +2,40 @@
 
 
 # %% exercise-1
-def bilinear(values, y, x):
-    """The value of the map `values` (H, W) at row position y and column position x, a float."""
-    height, width = values.shape
-    if not (-1 <= y <= height and -1 <= x <= width):
-        return 0.0
-    y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
-    rows = np.maximum(0, 1 - np.abs(y - np.arange(height)))
-    columns = np.maximum(0, 1 - np.abs(x - np.arange(width)))
-    return float(rows @ values @ columns)
+# Half a pixel was taken off before the scaling; the half of `aligned` is half a cell.
+def mended(feature, roi, bins, scale, ratio):
+    """As align_by_hand."""
+    channels, height, width = feature.shape
+    x1, y1, x2, y2 = np.array(roi, np.float64)
+    samples = np.zeros((channels, bins[0] * ratio, bins[1] * ratio))
+    for i in range(bins[0] * ratio):
+        y = scale * (y1 + (i + 0.5) * (y2 - y1) / (bins[0] * ratio)) - 0.5
+        for j in range(bins[1] * ratio):
+            x = scale * (x1 + (j + 0.5) * (x2 - x1) / (bins[1] * ratio)) - 0.5
+            if -1 <= y <= height and -1 <= x <= width:
+                rows = np.maximum(0, 1 - np.abs(min(max(y, 0), height - 1) - np.arange(height)))
+                columns = np.maximum(0, 1 - np.abs(min(max(x, 0), width - 1) - np.arange(width)))
+                samples[:, i, j] = feature @ columns @ rows
+    return samples.reshape(channels, bins[0], ratio, bins[1], ratio).mean(axis=(2, 4))
 
 
 # %% exercise-2
-def sampling_points(roi, scale, bins, ratio):
-    """roi: (x1, y1, x2, y2) in pixels. Returns xs (w * ratio,) and ys (h * ratio,)."""
-    x1, y1, x2, y2 = roi
-
-    def along(low, high, n):
-        # the samples are the midpoints of n * ratio equal parts of the RoI
-        return low * scale - 0.5 + (np.arange(n * ratio) + 0.5) * (high - low) * scale / (n * ratio)
-
-    return along(x1, x2, bins[1]), along(y1, y2, bins[0])
+# The sample lies in the middle of the RoI, and must lie where the four cells meet.
+def roi_between(row, column, stride):
+    """Returns (x1, y1, x2, y2) in pixels."""
+    x, y = (column + 1) * stride, (row + 1) * stride
+    return x - stride, y - stride, x + stride, y + stride
 
 
 # %% exercise-3
+# Forwards, the samples are (rows) map (columns transposed); backwards, the other one of the two is transposed.
 def roi_align_gradient(grad, roi, shape, scale, ratio):
     """grad: (h, w). shape: (H, W) of the map. Returns an array of that shape."""
     x1, y1, x2, y2 = roi
-
-    def along(low, high, n):  # as in sampling_points
-        return low * scale - 0.5 + (np.arange(n * ratio) + 0.5) * (high - low) * scale / (n * ratio)
-
-    result = np.zeros(shape)
-    xs, ys = along(x1, x2, grad.shape[1]), along(y1, y2, grad.shape[0])
-    for i, y in enumerate(ys):
-        for j, x in enumerate(xs):
-            (y0, b0, y1, b1), (x0, a0, x1, a1) = taps(y, shape[0]), taps(x, shape[1])
-            if y0 < 0 or x0 < 0:
-                continue
-            share = grad[i // ratio, j // ratio] / ratio**2
-            result[y0, x0] += b0 * a0 * share
-            result[y0, x1] += b0 * a1 * share
-            result[y1, x0] += b1 * a0 * share
-            result[y1, x1] += b1 * a1 * share
-    return result
+    of_rows = weights(positions(y1, y2, scale, grad.shape[0], ratio), shape[0])
+    of_columns = weights(positions(x1, x2, scale, grad.shape[1], ratio), shape[1])
+    samples = grad.repeat(ratio, axis=0).repeat(ratio, axis=1) / ratio**2  # each gets its share of its bin's gradient
+    return of_rows.T @ samples @ of_columns
 
 
 # %% exercise-4

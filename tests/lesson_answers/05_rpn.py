@@ -244,3 +244,117 @@ answer = (1, 0.547, 0.333)
 
 # %% exercise-4 wrong: percent
 answer = (100, 54.7, 33.3, 21.5)
+
+
+# %% exercise-5 right: the ignored ones spare those that are taken
+def mended(overlaps, high=0.7, low=0.3):
+    best, objects = overlaps.max(axis=0), overlaps.argmax(axis=0)
+    labels = np.full(len(best), -1)
+    for of_object in overlaps:
+        if of_object.max() > 0:
+            at = of_object == of_object.max()
+            labels[at] = objects[at]
+    labels[(best >= low) & (labels < 0)] = -2
+    labels[best >= high] = objects[best >= high]
+    return labels
+
+
+# %% exercise-5 right: as section 3 has it
+def mended(overlaps, high=0.7, low=0.3):
+    best, objects = overlaps.max(axis=0), overlaps.argmax(axis=0)
+    best_of_object = overlaps.max(axis=1, keepdims=True)
+    positive = (best >= high) | ((overlaps == best_of_object) & (best_of_object > 0)).any(axis=0)
+    return np.where(positive, objects, np.where(best >= low, -2, -1))
+
+
+# %% exercise-5 wrong: as it was
+def mended(overlaps, high=0.7, low=0.3):
+    best, objects = overlaps.max(axis=0), overlaps.argmax(axis=0)
+    labels = np.full(len(best), -1)
+    for of_object in overlaps:
+        if of_object.max() > 0:
+            at = of_object == of_object.max()
+            labels[at] = objects[at]
+    labels[best >= low] = -2
+    labels[best >= high] = objects[best >= high]
+    return labels
+
+
+# %% exercise-5 wrong: the colleague's function
+mended = label_anchors
+
+
+# %% exercise-5 wrong: no anchors for badly covered objects
+def mended(overlaps, high=0.7, low=0.3):
+    best, objects = overlaps.max(axis=0), overlaps.argmax(axis=0)
+    return np.where(best >= high, objects, np.where(best >= low, -2, -1))
+
+
+# %% exercise-5 wrong: the first of equally good ones
+def mended(overlaps, high=0.7, low=0.3):
+    best, objects = overlaps.max(axis=0), overlaps.argmax(axis=0)
+    labels = np.where(best >= high, objects, np.where(best >= low, -2, -1))
+    for of_object in overlaps:
+        if of_object.max() > 0:
+            labels[of_object.argmax()] = objects[of_object.argmax()]
+    return labels
+
+
+# %% exercise-5 wrong: the object takes the anchor from another one
+def mended(overlaps, high=0.7, low=0.3):
+    best, objects = overlaps.max(axis=0), overlaps.argmax(axis=0)
+    labels = np.where(best >= high, objects, np.where(best >= low, -2, -1))
+    for number, of_object in enumerate(overlaps):
+        if of_object.max() > 0:
+            labels[of_object == of_object.max()] = number
+    return labels
+
+
+# %% exercise-5 wrong: an object that nothing touches takes all that is left
+def mended(overlaps, high=0.7, low=0.3):
+    best, objects = overlaps.max(axis=0), overlaps.argmax(axis=0)
+    positive = (best >= high) | (overlaps == overlaps.max(axis=1, keepdims=True)).any(axis=0)
+    return np.where(positive, objects, np.where(best >= low, -2, -1))
+
+
+# %% exercise-5 wrong: > for >= at the upper threshold
+def mended(overlaps, high=0.7, low=0.3):
+    best, objects = overlaps.max(axis=0), overlaps.argmax(axis=0)
+    best_of_object = overlaps.max(axis=1, keepdims=True)
+    positive = (best > high) | ((overlaps == best_of_object) & (best_of_object > 0)).any(axis=0)
+    return np.where(positive, objects, np.where(best >= low, -2, -1))
+
+
+# %% exercise-5 wrong: > for >= at the lower threshold
+def mended(overlaps, high=0.7, low=0.3):
+    best, objects = overlaps.max(axis=0), overlaps.argmax(axis=0)
+    best_of_object = overlaps.max(axis=1, keepdims=True)
+    positive = (best >= high) | ((overlaps == best_of_object) & (best_of_object > 0)).any(axis=0)
+    return np.where(positive, objects, np.where(best > low, -2, -1))
+
+
+# %% exercise-5 wrong: ignored and background exchanged
+def mended(overlaps, high=0.7, low=0.3):
+    best, objects = overlaps.max(axis=0), overlaps.argmax(axis=0)
+    best_of_object = overlaps.max(axis=1, keepdims=True)
+    positive = (best >= high) | ((overlaps == best_of_object) & (best_of_object > 0)).any(axis=0)
+    return np.where(positive, objects, np.where(best >= low, -1, -2))
+
+
+# %% exercise-5 wrong: objects and anchors exchanged
+def mended(overlaps, high=0.7, low=0.3):
+    best, objects = overlaps.max(axis=1), overlaps.argmax(axis=1)
+    return np.where(best >= high, objects, np.where(best >= low, -2, -1))
+
+
+# %% exercise-5 wrong: the thresholds are those of this lesson
+def mended(overlaps, high=0.7, low=0.3):
+    best, objects = overlaps.max(axis=0), overlaps.argmax(axis=0)
+    best_of_object = overlaps.max(axis=1, keepdims=True)
+    positive = (best >= 0.7) | ((overlaps == best_of_object) & (best_of_object > 0)).any(axis=0)
+    return np.where(positive, objects, np.where(best >= 0.3, -2, -1))
+
+
+# %% exercise-5 wrong: the package's own class
+def mended(overlaps, high=0.7, low=0.3):
+    return Matcher(high, low, allow_low_quality=True)(overlaps)

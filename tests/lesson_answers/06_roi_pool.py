@@ -51,183 +51,302 @@ def round_away(values):
     return np.floor(values).astype(np.int64)
 
 
-# %% exercise-2 right: by the package's functions
-def bin_ranges(low, high, scale, bins, size):
-    return np.array([bin_cells(*roi_bins(low, high, scale, bins), p, size) for p in range(bins)])
+# %% exercise-2 right: as a list, by rounding down
+def play(x, stride):
+    low = (x + stride / 2) // stride * stride - stride / 2
+    return [low, low + stride]
 
 
-# %% exercise-2 right: in whole numbers
-def bin_ranges(low, high, scale, bins, size):
-    start, end = round_half_away(low * scale), round_half_away(high * scale)
-    length = max(end - start + 1, 1)
-    ranges = [(start + p * length // bins, start - (-(p + 1) * length // bins)) for p in range(bins)]
-    return [(min(max(a, 0), size), min(max(b, 0), size)) for a, b in ranges]
+# %% exercise-2 right: searched for in steps of a 64th
+def play(x, stride):
+    def cell(position):
+        return math.floor(position / stride + 0.5)
+
+    low = high = math.floor(x * 64) / 64
+    while cell(low - 1 / 64) == cell(x):
+        low -= 1 / 64
+    while cell(high) == cell(x):
+        high += 1 / 64
+    return low, high
 
 
-# %% exercise-2 wrong: the last cell counts as outside
-def bin_ranges(low, high, scale, bins, size):
-    start, end = round_half_away(low * scale), round_half_away(high * scale)
-    width = max(end - start, 1) / bins
-    p = np.arange(bins)
-    ranges = np.stack([np.floor(p * width), np.ceil((p + 1) * width)], axis=1)
-    return np.clip(start + ranges, 0, size).astype(int)
+# %% exercise-2 wrong: half a cell to either side
+def play(x, stride):
+    return x - stride / 2, x + stride / 2
 
 
-# %% exercise-2 wrong: rounded to even
-def bin_ranges(low, high, scale, bins, size):
-    start, end = round(low * scale), round(high * scale)
-    width = max(end - start + 1, 1) / bins
-    p = np.arange(bins)
-    ranges = np.stack([np.floor(p * width), np.ceil((p + 1) * width)], axis=1)
-    return np.clip(start + ranges, 0, size).astype(int)
+# %% exercise-2 wrong: the cell that it lies in
+def play(x, stride):
+    return x // stride * stride, (x // stride + 1) * stride
 
 
-# %% exercise-2 wrong: both ends by the floor
-def bin_ranges(low, high, scale, bins, size):
-    start, end = round_half_away(low * scale), round_half_away(high * scale)
-    width = max(end - start + 1, 1) / bins
-    p = np.arange(bins)
-    ranges = np.stack([np.floor(p * width), np.floor((p + 1) * width)], axis=1)
-    return np.clip(start + ranges, 0, size).astype(int)
+# %% exercise-2 wrong: in cells
+def play(x, stride):
+    cell = math.floor(x / stride + 0.5)
+    return cell - 0.5, cell + 0.5
 
 
-# %% exercise-2 wrong: both ends by the ceiling
-def bin_ranges(low, high, scale, bins, size):
-    start, end = round_half_away(low * scale), round_half_away(high * scale)
-    width = max(end - start + 1, 1) / bins
-    p = np.arange(bins)
-    ranges = np.stack([np.ceil(p * width), np.ceil((p + 1) * width)], axis=1)
-    return np.clip(start + ranges, 0, size).astype(int)
+# %% exercise-2 wrong: how far to either side
+def play(x, stride):
+    cell = math.floor(x / stride + 0.5)
+    return x - (cell - 0.5) * stride, (cell + 0.5) * stride - x
 
 
-# %% exercise-2 wrong: beyond the map
-def bin_ranges(low, high, scale, bins, size):
-    start, end = round_half_away(low * scale), round_half_away(high * scale)
-    width = max(end - start + 1, 1) / bins
-    p = np.arange(bins)
-    ranges = np.stack([np.floor(p * width), np.ceil((p + 1) * width)], axis=1)
-    return (start + ranges).astype(int)
+# %% exercise-2 wrong: halves to the even neighbour
+def play(x, stride):
+    cell = round(x / stride)
+    return (cell - 0.5) * stride, (cell + 0.5) * stride
 
 
-# %% exercise-2 wrong: no least size
-def bin_ranges(low, high, scale, bins, size):
-    start, end = round_half_away(low * scale), round_half_away(high * scale)
-    width = (end - start + 1) / bins
-    p = np.arange(bins)
-    ranges = np.stack([np.floor(p * width), np.ceil((p + 1) * width)], axis=1)
-    return np.clip(start + ranges, 0, size).astype(int)
+# %% exercise-2 wrong: the ends exchanged
+def play(x, stride):
+    cell = math.floor(x / stride + 0.5)
+    return (cell + 0.5) * stride, (cell - 0.5) * stride
 
 
-# %% exercise-2 wrong: end before first
-def bin_ranges(low, high, scale, bins, size):
-    start, end = round_half_away(low * scale), round_half_away(high * scale)
-    width = max(end - start + 1, 1) / bins
-    p = np.arange(bins)
-    ranges = np.stack([np.floor(p * width), np.ceil((p + 1) * width)], axis=1)
-    return np.clip(start + ranges, 0, size).astype(int)[:, ::-1]
+# %% exercise-2 wrong: half a pixel
+def play(x, stride):
+    cell = math.floor(x / stride + 0.5)
+    return cell * stride - 0.5, cell * stride + 0.5
 
 
-# %% exercise-2 wrong: the corners are not rounded
-def bin_ranges(low, high, scale, bins, size):
-    start, end = low * scale, high * scale
-    width = max(end - start + 1, 1) / bins
-    p = np.arange(bins)
-    ranges = np.stack([np.floor(p * width), np.ceil((p + 1) * width)], axis=1)
-    return np.clip(start + ranges, 0, size).astype(int)
+# %% exercise-2 wrong: one cell further
+def play(x, stride):
+    cell = math.ceil(x / stride)
+    return (cell - 0.5) * stride, (cell + 0.5) * stride
 
 
-# %% exercise-2 wrong: the last cell instead of the end
-def bin_ranges(low, high, scale, bins, size):
-    start, end = round_half_away(low * scale), round_half_away(high * scale)
-    width = max(end - start + 1, 1) / bins
-    p = np.arange(bins)
-    ranges = np.stack([np.floor(p * width), np.ceil((p + 1) * width) - 1], axis=1)
-    return np.clip(start + ranges, 0, size).astype(int)
+# %% exercise-2 wrong: the stride of this lesson
+def play(x, stride):
+    cell = math.floor(x / 16 + 0.5)
+    return (cell - 0.5) * 16, (cell + 0.5) * 16
 
 
-# %% exercise-3 right: cell by cell
-def pool_one(values, roi, bins, scale):
-    x1, y1, x2, y2 = roi
-    (top, bin_h), (left, bin_w) = roi_bins(y1, y2, scale, bins[0]), roi_bins(x1, x2, scale, bins[1])
-    result = np.full(bins, -np.inf)
+# %% exercise-2 wrong: by the package's rounding
+def play(x, stride):
+    cell = round_half_away(x / stride)
+    return (cell - 0.5) * stride, (cell + 0.5) * stride
+
+
+# %% exercise-3 right: by pool_by_hand
+def mended(feature, box, bins, scale):
+    x1, y1, width, height = box
+    return pool_by_hand(feature, (x1, y1, x1 + width, y1 + height), bins, scale)
+
+
+# %% exercise-3 right: the right side is rounded
+def mended(feature, box, bins, scale):
+    x1, y1, box_width, box_height = map(float, box)
+    left, top = math.floor(x1 * scale + 0.5), math.floor(y1 * scale + 0.5)
+    width = max(math.floor((x1 + box_width) * scale + 0.5) - left + 1, 1)
+    height = max(math.floor((y1 + box_height) * scale + 0.5) - top + 1, 1)
+    out = np.zeros((len(feature), *bins))
     for ph in range(bins[0]):
+        a, b = top + math.floor(ph * height / bins[0]), top + math.ceil((ph + 1) * height / bins[0])
         for pw in range(bins[1]):
-            for y in range(*bin_cells(top, bin_h, ph, len(values))):
-                for x in range(*bin_cells(left, bin_w, pw, values.shape[1])):
-                    result[ph, pw] = max(result[ph, pw], values[y, x])
-    return result
+            c, d = left + math.floor(pw * width / bins[1]), left + math.ceil((pw + 1) * width / bins[1])
+            part = feature[:, max(a, 0) : max(b, 0), max(c, 0) : max(d, 0)]
+            if part.size:
+                out[:, ph, pw] = part.max(axis=(1, 2))
+    return out
+
+
+# %% exercise-3 wrong: as it was
+def mended(feature, box, bins, scale):
+    x1, y1, box_width, box_height = map(float, box)
+    left, top = math.floor(x1 * scale + 0.5), math.floor(y1 * scale + 0.5)
+    width = max(math.floor(box_width * scale + 0.5) + 1, 1)
+    height = max(math.floor(box_height * scale + 0.5) + 1, 1)
+    out = np.zeros((len(feature), *bins))
+    for ph in range(bins[0]):
+        a, b = top + math.floor(ph * height / bins[0]), top + math.ceil((ph + 1) * height / bins[0])
+        for pw in range(bins[1]):
+            c, d = left + math.floor(pw * width / bins[1]), left + math.ceil((pw + 1) * width / bins[1])
+            part = feature[:, max(a, 0) : max(b, 0), max(c, 0) : max(d, 0)]
+            if part.size:
+                out[:, ph, pw] = part.max(axis=(1, 2))
+    return out
+
+
+# %% exercise-3 wrong: the colleague's function
+mended = pool_of_a_colleague
+
+
+# %% exercise-3 wrong: mended along x only
+def mended(feature, box, bins, scale):
+    x1, y1, box_width, box_height = map(float, box)
+    left, top = math.floor(x1 * scale + 0.5), math.floor(y1 * scale + 0.5)
+    width = max(math.floor((x1 + box_width) * scale + 0.5) - left + 1, 1)
+    height = max(math.floor(box_height * scale + 0.5) + 1, 1)
+    out = np.zeros((len(feature), *bins))
+    for ph in range(bins[0]):
+        a, b = top + math.floor(ph * height / bins[0]), top + math.ceil((ph + 1) * height / bins[0])
+        for pw in range(bins[1]):
+            c, d = left + math.floor(pw * width / bins[1]), left + math.ceil((pw + 1) * width / bins[1])
+            part = feature[:, max(a, 0) : max(b, 0), max(c, 0) : max(d, 0)]
+            if part.size:
+                out[:, ph, pw] = part.max(axis=(1, 2))
+    return out
+
+
+# %% exercise-3 wrong: mended along y only
+def mended(feature, box, bins, scale):
+    x1, y1, box_width, box_height = map(float, box)
+    left, top = math.floor(x1 * scale + 0.5), math.floor(y1 * scale + 0.5)
+    width = max(math.floor(box_width * scale + 0.5) + 1, 1)
+    height = max(math.floor((y1 + box_height) * scale + 0.5) - top + 1, 1)
+    out = np.zeros((len(feature), *bins))
+    for ph in range(bins[0]):
+        a, b = top + math.floor(ph * height / bins[0]), top + math.ceil((ph + 1) * height / bins[0])
+        for pw in range(bins[1]):
+            c, d = left + math.floor(pw * width / bins[1]), left + math.ceil((pw + 1) * width / bins[1])
+            part = feature[:, max(a, 0) : max(b, 0), max(c, 0) : max(d, 0)]
+            if part.size:
+                out[:, ph, pw] = part.max(axis=(1, 2))
+    return out
+
+
+# %% exercise-3 wrong: without the last cell
+def mended(feature, box, bins, scale):
+    x1, y1, box_width, box_height = map(float, box)
+    left, top = math.floor(x1 * scale + 0.5), math.floor(y1 * scale + 0.5)
+    width = max(math.floor((x1 + box_width) * scale + 0.5) - left, 1)
+    height = max(math.floor((y1 + box_height) * scale + 0.5) - top, 1)
+    out = np.zeros((len(feature), *bins))
+    for ph in range(bins[0]):
+        a, b = top + math.floor(ph * height / bins[0]), top + math.ceil((ph + 1) * height / bins[0])
+        for pw in range(bins[1]):
+            c, d = left + math.floor(pw * width / bins[1]), left + math.ceil((pw + 1) * width / bins[1])
+            part = feature[:, max(a, 0) : max(b, 0), max(c, 0) : max(d, 0)]
+            if part.size:
+                out[:, ph, pw] = part.max(axis=(1, 2))
+    return out
+
+
+# %% exercise-3 wrong: the left side added twice
+def mended(feature, box, bins, scale):
+    x1, y1, box_width, box_height = map(float, box)
+    left, top = math.floor(x1 * scale + 0.5), math.floor(y1 * scale + 0.5)
+    width = max(math.floor((x1 + box_width) * scale + 0.5) + 1, 1)
+    height = max(math.floor((y1 + box_height) * scale + 0.5) + 1, 1)
+    out = np.zeros((len(feature), *bins))
+    for ph in range(bins[0]):
+        a, b = top + math.floor(ph * height / bins[0]), top + math.ceil((ph + 1) * height / bins[0])
+        for pw in range(bins[1]):
+            c, d = left + math.floor(pw * width / bins[1]), left + math.ceil((pw + 1) * width / bins[1])
+            part = feature[:, max(a, 0) : max(b, 0), max(c, 0) : max(d, 0)]
+            if part.size:
+                out[:, ph, pw] = part.max(axis=(1, 2))
+    return out
+
+
+# %% exercise-3 wrong: the width rounded up
+def mended(feature, box, bins, scale):
+    x1, y1, box_width, box_height = map(float, box)
+    left, top = math.floor(x1 * scale + 0.5), math.floor(y1 * scale + 0.5)
+    width = max(math.ceil(box_width * scale) + 1, 1)
+    height = max(math.ceil(box_height * scale) + 1, 1)
+    out = np.zeros((len(feature), *bins))
+    for ph in range(bins[0]):
+        a, b = top + math.floor(ph * height / bins[0]), top + math.ceil((ph + 1) * height / bins[0])
+        for pw in range(bins[1]):
+            c, d = left + math.floor(pw * width / bins[1]), left + math.ceil((pw + 1) * width / bins[1])
+            part = feature[:, max(a, 0) : max(b, 0), max(c, 0) : max(d, 0)]
+            if part.size:
+                out[:, ph, pw] = part.max(axis=(1, 2))
+    return out
+
+
+# %% exercise-3 wrong: the width cut off
+def mended(feature, box, bins, scale):
+    x1, y1, box_width, box_height = map(float, box)
+    left, top = math.floor(x1 * scale + 0.5), math.floor(y1 * scale + 0.5)
+    width = max(math.floor(box_width * scale) + 1, 1)
+    height = max(math.floor(box_height * scale) + 1, 1)
+    out = np.zeros((len(feature), *bins))
+    for ph in range(bins[0]):
+        a, b = top + math.floor(ph * height / bins[0]), top + math.ceil((ph + 1) * height / bins[0])
+        for pw in range(bins[1]):
+            c, d = left + math.floor(pw * width / bins[1]), left + math.ceil((pw + 1) * width / bins[1])
+            part = feature[:, max(a, 0) : max(b, 0), max(c, 0) : max(d, 0)]
+            if part.size:
+                out[:, ph, pw] = part.max(axis=(1, 2))
+    return out
+
+
+# %% exercise-3 wrong: the corners cut off
+def mended(feature, box, bins, scale):
+    x1, y1, box_width, box_height = map(float, box)
+    left, top = math.floor(x1 * scale), math.floor(y1 * scale)
+    width = max(math.floor((x1 + box_width) * scale) - left + 1, 1)
+    height = max(math.floor((y1 + box_height) * scale) - top + 1, 1)
+    out = np.zeros((len(feature), *bins))
+    for ph in range(bins[0]):
+        a, b = top + math.floor(ph * height / bins[0]), top + math.ceil((ph + 1) * height / bins[0])
+        for pw in range(bins[1]):
+            c, d = left + math.floor(pw * width / bins[1]), left + math.ceil((pw + 1) * width / bins[1])
+            part = feature[:, max(a, 0) : max(b, 0), max(c, 0) : max(d, 0)]
+            if part.size:
+                out[:, ph, pw] = part.max(axis=(1, 2))
+    return out
+
+
+# %% exercise-3 wrong: the right side rounded up
+def mended(feature, box, bins, scale):
+    x1, y1, box_width, box_height = map(float, box)
+    left, top = math.floor(x1 * scale + 0.5), math.floor(y1 * scale + 0.5)
+    width = max(math.ceil((x1 + box_width) * scale) - left + 1, 1)
+    height = max(math.ceil((y1 + box_height) * scale) - top + 1, 1)
+    out = np.zeros((len(feature), *bins))
+    for ph in range(bins[0]):
+        a, b = top + math.floor(ph * height / bins[0]), top + math.ceil((ph + 1) * height / bins[0])
+        for pw in range(bins[1]):
+            c, d = left + math.floor(pw * width / bins[1]), left + math.ceil((pw + 1) * width / bins[1])
+            part = feature[:, max(a, 0) : max(b, 0), max(c, 0) : max(d, 0)]
+            if part.size:
+                out[:, ph, pw] = part.max(axis=(1, 2))
+    return out
 
 
 # %% exercise-3 wrong: the mean
-def pool_one(values, roi, bins, scale):
-    x1, y1, x2, y2 = roi
-    (h, w), (height, width) = bins, values.shape
-    rows = [bin_cells(*roi_bins(y1, y2, scale, h), p, height) for p in range(h)]
-    columns = [bin_cells(*roi_bins(x1, x2, scale, w), p, width) for p in range(w)]
-    return np.array([[values[a:b, c:d].mean() for c, d in columns] for a, b in rows])
+def mended(feature, box, bins, scale):
+    x1, y1, box_width, box_height = map(float, box)
+    left, top = math.floor(x1 * scale + 0.5), math.floor(y1 * scale + 0.5)
+    width = max(math.floor((x1 + box_width) * scale + 0.5) - left + 1, 1)
+    height = max(math.floor((y1 + box_height) * scale + 0.5) - top + 1, 1)
+    out = np.zeros((len(feature), *bins))
+    for ph in range(bins[0]):
+        a, b = top + math.floor(ph * height / bins[0]), top + math.ceil((ph + 1) * height / bins[0])
+        for pw in range(bins[1]):
+            c, d = left + math.floor(pw * width / bins[1]), left + math.ceil((pw + 1) * width / bins[1])
+            part = feature[:, max(a, 0) : max(b, 0), max(c, 0) : max(d, 0)]
+            if part.size:
+                out[:, ph, pw] = part.mean(axis=(1, 2))
+    return out
 
 
-# %% exercise-3 wrong: the smallest
-def pool_one(values, roi, bins, scale):
-    x1, y1, x2, y2 = roi
-    (h, w), (height, width) = bins, values.shape
-    rows = [bin_cells(*roi_bins(y1, y2, scale, h), p, height) for p in range(h)]
-    columns = [bin_cells(*roi_bins(x1, x2, scale, w), p, width) for p in range(w)]
-    return np.array([[values[a:b, c:d].min() for c, d in columns] for a, b in rows])
+# %% exercise-3 wrong: the result turned
+def mended(feature, box, bins, scale):
+    x1, y1, box_width, box_height = map(float, box)
+    left, top = math.floor(x1 * scale + 0.5), math.floor(y1 * scale + 0.5)
+    width = max(math.floor((x1 + box_width) * scale + 0.5) - left + 1, 1)
+    height = max(math.floor((y1 + box_height) * scale + 0.5) - top + 1, 1)
+    out = np.zeros((len(feature), *bins))
+    for ph in range(bins[0]):
+        a, b = top + math.floor(ph * height / bins[0]), top + math.ceil((ph + 1) * height / bins[0])
+        for pw in range(bins[1]):
+            c, d = left + math.floor(pw * width / bins[1]), left + math.ceil((pw + 1) * width / bins[1])
+            part = feature[:, max(a, 0) : max(b, 0), max(c, 0) : max(d, 0)]
+            if part.size:
+                out[:, ph, pw] = part.max(axis=(1, 2))
+    return out.transpose(0, 2, 1)
 
 
-# %% exercise-3 wrong: x and y of the RoI exchanged
-def pool_one(values, roi, bins, scale):
-    x1, y1, x2, y2 = (roi[1], roi[0], roi[3], roi[2])
-    (h, w), (height, width) = bins, values.shape
-    rows = [bin_cells(*roi_bins(y1, y2, scale, h), p, height) for p in range(h)]
-    columns = [bin_cells(*roi_bins(x1, x2, scale, w), p, width) for p in range(w)]
-    return np.array([[values[a:b, c:d].max() for c, d in columns] for a, b in rows])
-
-
-# %% exercise-3 wrong: rows and columns of the map exchanged
-def pool_one(values, roi, bins, scale):
-    x1, y1, x2, y2 = roi
-    (h, w), (height, width) = bins, values.shape
-    rows = [bin_cells(*roi_bins(y1, y2, scale, h), p, height) for p in range(h)]
-    columns = [bin_cells(*roi_bins(x1, x2, scale, w), p, width) for p in range(w)]
-    return np.array([[values[c:d, a:b].max(initial=-9) for c, d in columns] for a, b in rows])
-
-
-# %% exercise-3 wrong: the result transposed
-def pool_one(values, roi, bins, scale):
-    x1, y1, x2, y2 = roi
-    (h, w), (height, width) = bins, values.shape
-    rows = [bin_cells(*roi_bins(y1, y2, scale, h), p, height) for p in range(h)]
-    columns = [bin_cells(*roi_bins(x1, x2, scale, w), p, width) for p in range(w)]
-    return np.array([[values[a:b, c:d].max() for a, b in rows] for c, d in columns])
-
-
-# %% exercise-3 wrong: the end included
-def pool_one(values, roi, bins, scale):
-    x1, y1, x2, y2 = roi
-    (h, w), (height, width) = bins, values.shape
-    rows = [bin_cells(*roi_bins(y1, y2, scale, h), p, height) for p in range(h)]
-    columns = [bin_cells(*roi_bins(x1, x2, scale, w), p, width) for p in range(w)]
-    return np.array([[values[a : b + 1, c : d + 1].max() for c, d in columns] for a, b in rows])
-
-
-# %% exercise-3 wrong: never below 0
-def pool_one(values, roi, bins, scale):
-    x1, y1, x2, y2 = roi
-    (h, w), (height, width) = bins, values.shape
-    rows = [bin_cells(*roi_bins(y1, y2, scale, h), p, height) for p in range(h)]
-    columns = [bin_cells(*roi_bins(x1, x2, scale, w), p, width) for p in range(w)]
-    return np.array([[values[a:b, c:d].max(initial=0) for c, d in columns] for a, b in rows])
-
-
-# %% exercise-3 wrong: the largest magnitude
-def pool_one(values, roi, bins, scale):
-    x1, y1, x2, y2 = roi
-    (h, w), (height, width) = bins, values.shape
-    rows = [bin_cells(*roi_bins(y1, y2, scale, h), p, height) for p in range(h)]
-    columns = [bin_cells(*roi_bins(x1, x2, scale, w), p, width) for p in range(w)]
-    return np.array([[np.abs(values[a:b, c:d]).max() for c, d in columns] for a, b in rows])
+# %% exercise-3 wrong: the package's own operator
+def mended(feature, box, bins, scale):
+    x1, y1, width, height = box
+    rois = np.array([[0, x1, y1, x1 + width, y1 + height]])
+    return roi_pool(tinymrcnn.Tensor(feature[None]), rois, bins, scale).data[0]
 
 
 # %% exercise-4 right: the first cell that has the maximum
@@ -243,6 +362,23 @@ def pool_one_gradient(values, roi, grad, scale):
             y, x = np.argwhere(part == part.max())[0]
             result[a + y, c + x] += grad[ph, pw]
     return result
+
+
+# %% exercise-4 right: with the lesson's own function
+def pool_one_gradient(values, roi, grad, scale):
+    result = np.zeros(values.shape)
+    for ph, (a, b) in enumerate(cells_of(roi[1], roi[3], scale, len(grad), values.shape[0])):
+        for pw, (c, d) in enumerate(cells_of(roi[0], roi[2], scale, len(grad[0]), values.shape[1])):
+            at = np.unravel_index(values[a:b, c:d].argmax(), (b - a, d - c))
+            result[a:b, c:d][at] += grad[ph, pw]
+    return result
+
+
+# %% exercise-4 wrong: the package's own backward
+def pool_one_gradient(values, roi, grad, scale):
+    leaf = tinymrcnn.Tensor(values[None, None], requires_grad=True)
+    roi_pool(leaf, np.array([[0, *roi]]), grad.shape, scale).backward(grad[None, None])
+    return leaf.grad[0, 0]
 
 
 # %% exercise-4 wrong: shared by all cells

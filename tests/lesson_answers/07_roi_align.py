@@ -2,229 +2,206 @@
 its exercise's cell. The stubs and the solutions are tried without standing here."""
 
 
-# %% exercise-1 right: four cells
-def bilinear(values, y, x):
-    height, width = values.shape
-    if not (-1 <= y <= height and -1 <= x <= width):
-        return 0.0
-    y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
-    y0, x0 = int(y), int(x)
-    y1, x1 = min(y0 + 1, height - 1), min(x0 + 1, width - 1)
-    b, a = y - y0, x - x0
-    return (1 - b) * ((1 - a) * values[y0, x0] + a * values[y0, x1]) + b * (
-        (1 - a) * values[y1, x0] + a * values[y1, x1]
-    )
+# %% exercise-1 right: all samples at once
+def mended(feature, roi, bins, scale, ratio):
+    channels, height, width = feature.shape
+    x1, y1, x2, y2 = np.array(roi, float) * scale - 0.5
+    ys = y1 + (np.arange(bins[0] * ratio) + 0.5) * (y2 - y1) / (bins[0] * ratio)
+    xs = x1 + (np.arange(bins[1] * ratio) + 0.5) * (x2 - x1) / (bins[1] * ratio)
+    samples = np.einsum("yr,crk,xk->cyx", weights(ys, height), feature, weights(xs, width))
+    return samples.reshape(channels, bins[0], ratio, bins[1], ratio).mean(axis=(2, 4))
 
 
-# %% exercise-1 right: by the package's taps
-def bilinear(values, y, x):
-    (y0, b0, y1, b1), (x0, a0, x1, a1) = taps(y, values.shape[0]), taps(x, values.shape[1])
-    if y0 < 0 or x0 < 0:
-        return 0
-    return np.array([b0, b1]) @ values[np.ix_([y0, y1], [x0, x1])] @ np.array([a0, a1])
+# %% exercise-1 right: the lesson's own
+def mended(feature, roi, bins, scale, ratio):
+    return align_by_hand(feature, roi, bins, scale, ratio)
 
 
-# %% exercise-1 wrong: the weights exchanged
-def bilinear(values, y, x):
-    height, width = values.shape
-    if not (-1 <= y <= height and -1 <= x <= width):
-        return 0.0
-    y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
-    y0, x0 = int(y), int(x)
-    y1, x1 = min(y0 + 1, height - 1), min(x0 + 1, width - 1)
-    b, a = y - y0, x - x0
-    return b * (a * values[y0, x0] + (1 - a) * values[y0, x1]) + (1 - b) * (
-        a * values[y1, x0] + (1 - a) * values[y1, x1]
-    )
+# %% exercise-1 right: half a cell in pixels
+def mended(feature, roi, bins, scale, ratio):
+    x1, y1, x2, y2 = np.array(roi, np.float64) - 0.5 / scale
+    return align_by_hand(feature, np.array([x1, y1, x2, y2]) + 0.5 / scale, bins, scale, ratio)
 
 
-# %% exercise-1 wrong: the nearest cell
-def bilinear(values, y, x):
-    height, width = values.shape
-    if not (-1 <= y <= height and -1 <= x <= width):
-        return 0.0
-    y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
-    y0, x0 = int(y), int(x)
-    _y1, _x1 = min(y0 + 1, height - 1), min(x0 + 1, width - 1)
-    _b, _a = y - y0, x - x0
-    return values[round(y), round(x)]
+# %% exercise-1 wrong: the colleague's function
+mended = align_of_a_colleague
 
 
-# %% exercise-1 wrong: no rim
-def bilinear(values, y, x):
-    height, width = values.shape
-    y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
-    y0, x0 = int(y), int(x)
-    y1, x1 = min(y0 + 1, height - 1), min(x0 + 1, width - 1)
-    b, a = y - y0, x - x0
-    return (1 - b) * ((1 - a) * values[y0, x0] + a * values[y0, x1]) + b * (
-        (1 - a) * values[y1, x0] + a * values[y1, x1]
-    )
+# %% exercise-1 wrong: as it was
+def mended(feature, roi, bins, scale, ratio):
+    channels, height, width = feature.shape
+    x1, y1, x2, y2 = (np.array(roi, float) - 0.5) * scale
+    ys = y1 + (np.arange(bins[0] * ratio) + 0.5) * (y2 - y1) / (bins[0] * ratio)
+    xs = x1 + (np.arange(bins[1] * ratio) + 0.5) * (x2 - x1) / (bins[1] * ratio)
+    samples = np.einsum("yr,crk,xk->cyx", weights(ys, height), feature, weights(xs, width))
+    return samples.reshape(channels, bins[0], ratio, bins[1], ratio).mean(axis=(2, 4))
 
 
-# %% exercise-1 wrong: 0 as soon as it leaves the outermost centres
-def bilinear(values, y, x):
-    height, width = values.shape
-    if not (0 <= y <= height - 1 and 0 <= x <= width - 1):
-        return 0.0
-    y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
-    y0, x0 = int(y), int(x)
-    y1, x1 = min(y0 + 1, height - 1), min(x0 + 1, width - 1)
-    b, a = y - y0, x - x0
-    return (1 - b) * ((1 - a) * values[y0, x0] + a * values[y0, x1]) + b * (
-        (1 - a) * values[y1, x0] + a * values[y1, x1]
-    )
+# %% exercise-1 wrong: no half at all
+def mended(feature, roi, bins, scale, ratio):
+    channels, height, width = feature.shape
+    x1, y1, x2, y2 = np.array(roi, float) * scale
+    ys = y1 + (np.arange(bins[0] * ratio) + 0.5) * (y2 - y1) / (bins[0] * ratio)
+    xs = x1 + (np.arange(bins[1] * ratio) + 0.5) * (x2 - x1) / (bins[1] * ratio)
+    samples = np.einsum("yr,crk,xk->cyx", weights(ys, height), feature, weights(xs, width))
+    return samples.reshape(channels, bins[0], ratio, bins[1], ratio).mean(axis=(2, 4))
+
+
+# %% exercise-1 wrong: the half added
+def mended(feature, roi, bins, scale, ratio):
+    channels, height, width = feature.shape
+    x1, y1, x2, y2 = np.array(roi, float) * scale + 0.5
+    ys = y1 + (np.arange(bins[0] * ratio) + 0.5) * (y2 - y1) / (bins[0] * ratio)
+    xs = x1 + (np.arange(bins[1] * ratio) + 0.5) * (x2 - x1) / (bins[1] * ratio)
+    samples = np.einsum("yr,crk,xk->cyx", weights(ys, height), feature, weights(xs, width))
+    return samples.reshape(channels, bins[0], ratio, bins[1], ratio).mean(axis=(2, 4))
+
+
+# %% exercise-1 wrong: half a pixel and half a cell
+def mended(feature, roi, bins, scale, ratio):
+    channels, height, width = feature.shape
+    x1, y1, x2, y2 = (np.array(roi, float) - 0.5) * scale - 0.5
+    ys = y1 + (np.arange(bins[0] * ratio) + 0.5) * (y2 - y1) / (bins[0] * ratio)
+    xs = x1 + (np.arange(bins[1] * ratio) + 0.5) * (x2 - x1) / (bins[1] * ratio)
+    samples = np.einsum("yr,crk,xk->cyx", weights(ys, height), feature, weights(xs, width))
+    return samples.reshape(channels, bins[0], ratio, bins[1], ratio).mean(axis=(2, 4))
+
+
+# %% exercise-1 wrong: a whole cell
+def mended(feature, roi, bins, scale, ratio):
+    channels, height, width = feature.shape
+    x1, y1, x2, y2 = np.array(roi, float) * scale - 1
+    ys = y1 + (np.arange(bins[0] * ratio) + 0.5) * (y2 - y1) / (bins[0] * ratio)
+    xs = x1 + (np.arange(bins[1] * ratio) + 0.5) * (x2 - x1) / (bins[1] * ratio)
+    samples = np.einsum("yr,crk,xk->cyx", weights(ys, height), feature, weights(xs, width))
+    return samples.reshape(channels, bins[0], ratio, bins[1], ratio).mean(axis=(2, 4))
+
+
+# %% exercise-1 wrong: the samples at the left ends
+def mended(feature, roi, bins, scale, ratio):
+    channels, height, width = feature.shape
+    x1, y1, x2, y2 = np.array(roi, float) * scale - 0.5
+    ys = y1 + (np.arange(bins[0] * ratio) + 0) * (y2 - y1) / (bins[0] * ratio)
+    xs = x1 + (np.arange(bins[1] * ratio) + 0) * (x2 - x1) / (bins[1] * ratio)
+    samples = np.einsum("yr,crk,xk->cyx", weights(ys, height), feature, weights(xs, width))
+    return samples.reshape(channels, bins[0], ratio, bins[1], ratio).mean(axis=(2, 4))
+
+
+# %% exercise-1 wrong: half a cell of this lesson's stride
+def mended(feature, roi, bins, scale, ratio):
+    channels, height, width = feature.shape
+    x1, y1, x2, y2 = (np.array(roi, float) - 8) * scale
+    ys = y1 + (np.arange(bins[0] * ratio) + 0.5) * (y2 - y1) / (bins[0] * ratio)
+    xs = x1 + (np.arange(bins[1] * ratio) + 0.5) * (x2 - x1) / (bins[1] * ratio)
+    samples = np.einsum("yr,crk,xk->cyx", weights(ys, height), feature, weights(xs, width))
+    return samples.reshape(channels, bins[0], ratio, bins[1], ratio).mean(axis=(2, 4))
 
 
 # %% exercise-1 wrong: x and y exchanged
-def bilinear(values, y, x):
-    height, width = values.shape
-    if not (-1 <= y <= height and -1 <= x <= width):
-        return 0.0
-    y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
-    y0, x0 = int(y), int(x)
-    y1, x1 = min(y0 + 1, height - 1), min(x0 + 1, width - 1)
-    b, a = x - x0, y - y0
-    return (1 - b) * ((1 - a) * values[y0, x0] + a * values[y0, x1]) + b * (
-        (1 - a) * values[y1, x0] + a * values[y1, x1]
-    )
+def mended(feature, roi, bins, scale, ratio):
+    channels, height, width = feature.shape
+    x1, y1, x2, y2 = np.array(roi, float)[[1, 0, 3, 2]] * scale - 0.5
+    ys = y1 + (np.arange(bins[0] * ratio) + 0.5) * (y2 - y1) / (bins[0] * ratio)
+    xs = x1 + (np.arange(bins[1] * ratio) + 0.5) * (x2 - x1) / (bins[1] * ratio)
+    samples = np.einsum("yr,crk,xk->cyx", weights(ys, height), feature, weights(xs, width))
+    return samples.reshape(channels, bins[0], ratio, bins[1], ratio).mean(axis=(2, 4))
 
 
-# %% exercise-1 wrong: centres at a half
-def bilinear(values, y, x):
-    height, width = values.shape
-    if not (-1 <= y <= height and -1 <= x <= width):
-        return 0.0
-    y, x = min(max(y - 0.5, 0), height - 1), min(max(x - 0.5, 0), width - 1)
-    y0, x0 = int(y), int(x)
-    y1, x1 = min(y0 + 1, height - 1), min(x0 + 1, width - 1)
-    b, a = y - y0, x - x0
-    return (1 - b) * ((1 - a) * values[y0, x0] + a * values[y0, x1]) + b * (
-        (1 - a) * values[y1, x0] + a * values[y1, x1]
-    )
+# %% exercise-1 wrong: the sum of the samples
+def mended(feature, roi, bins, scale, ratio):
+    channels, height, width = feature.shape
+    x1, y1, x2, y2 = np.array(roi, float) * scale - 0.5
+    ys = y1 + (np.arange(bins[0] * ratio) + 0.5) * (y2 - y1) / (bins[0] * ratio)
+    xs = x1 + (np.arange(bins[1] * ratio) + 0.5) * (x2 - x1) / (bins[1] * ratio)
+    samples = np.einsum("yr,crk,xk->cyx", weights(ys, height), feature, weights(xs, width))
+    return samples.reshape(channels, bins[0], ratio, bins[1], ratio).sum(axis=(2, 4))
 
 
-# %% exercise-1 wrong: along x only
-def bilinear(values, y, x):
-    height, width = values.shape
-    if not (-1 <= y <= height and -1 <= x <= width):
-        return 0.0
-    y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
-    y0, x0 = int(y), int(x)
-    _y1, x1 = min(y0 + 1, height - 1), min(x0 + 1, width - 1)
-    _b, a = y - y0, x - x0
-    return (1 - a) * values[y0, x0] + a * values[y0, x1]
+# %% exercise-1 wrong: the largest sample
+def mended(feature, roi, bins, scale, ratio):
+    channels, height, width = feature.shape
+    x1, y1, x2, y2 = np.array(roi, float) * scale - 0.5
+    ys = y1 + (np.arange(bins[0] * ratio) + 0.5) * (y2 - y1) / (bins[0] * ratio)
+    xs = x1 + (np.arange(bins[1] * ratio) + 0.5) * (x2 - x1) / (bins[1] * ratio)
+    samples = np.einsum("yr,crk,xk->cyx", weights(ys, height), feature, weights(xs, width))
+    return samples.reshape(channels, bins[0], ratio, bins[1], ratio).max(axis=(2, 4))
 
 
-# %% exercise-1 wrong: the mean of the four
-def bilinear(values, y, x):
-    height, width = values.shape
-    if not (-1 <= y <= height and -1 <= x <= width):
-        return 0.0
-    y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
-    y0, x0 = int(y), int(x)
-    y1, x1 = min(y0 + 1, height - 1), min(x0 + 1, width - 1)
-    _b, _a = y - y0, x - x0
-    return (values[y0, x0] + values[y0, x1] + values[y1, x0] + values[y1, x1]) / 4
+# %% exercise-1 wrong: rounded
+def mended(feature, roi, bins, scale, ratio):
+    channels, height, width = feature.shape
+    x1, y1, x2, y2 = np.array(roi, float) * scale - 0.5
+    ys = y1 + (np.arange(bins[0] * ratio) + 0.5) * (y2 - y1) / (bins[0] * ratio)
+    xs = x1 + (np.arange(bins[1] * ratio) + 0.5) * (x2 - x1) / (bins[1] * ratio)
+    samples = np.einsum("yr,crk,xk->cyx", weights(np.round(ys), height), feature, weights(np.round(xs), width))
+    return samples.reshape(channels, bins[0], ratio, bins[1], ratio).mean(axis=(2, 4))
 
 
-# %% exercise-2 right: bin by bin, in lists
-def sampling_points(roi, scale, bins, ratio):
-    points = []
-    for low, high, n in ((roi[0], roi[2], bins[1]), (roi[1], roi[3], bins[0])):
-        size = (high - low) * scale / n
-        points.append([low * scale - 0.5 + p * size + (i + 0.5) * size / ratio for p in range(n) for i in range(ratio)])
-    return tuple(points)
+# %% exercise-1 wrong: the package's own operator
+def mended(feature, roi, bins, scale, ratio):
+    rois = np.array([[0, *roi]], np.float64)
+    return roi_align(tinymrcnn.Tensor(feature[None]), rois, bins, scale, ratio, aligned=True).data[0]
 
 
-# %% exercise-2 wrong: without the half of aligned
-def sampling_points(roi, scale, bins, ratio):
-    x1, y1, x2, y2 = roi
-
-    def along(low, high, n):
-        return low * scale + (np.arange(n * ratio) + 0.5) * (high - low) * scale / (n * ratio)
-
-    return along(x1, x2, bins[1]), along(y1, y2, bins[0])
+# %% exercise-2 right: from the middle of one cell to that of the other
+def roi_between(row, column, stride):
+    return (column + 0.5) * stride, (row + 0.5) * stride, (column + 1.5) * stride, (row + 1.5) * stride
 
 
-# %% exercise-2 wrong: at the left ends of the parts
-def sampling_points(roi, scale, bins, ratio):
-    x1, y1, x2, y2 = roi
-
-    def along(low, high, n):
-        return low * scale - 0.5 + np.arange(n * ratio) * (high - low) * scale / (n * ratio)
-
-    return along(x1, x2, bins[1]), along(y1, y2, bins[0])
+# %% exercise-2 right: all four cells, as an array
+def roi_between(row, column, stride):
+    return np.array([column, row, column + 2, row + 2]) * stride
 
 
-# %% exercise-2 wrong: the half in pixels
-def sampling_points(roi, scale, bins, ratio):
-    x1, y1, x2, y2 = roi
-
-    def along(low, high, n):
-        return (low - 0.5) * scale + (np.arange(n * ratio) + 0.5) * (high - low) * scale / (n * ratio)
-
-    return along(x1, x2, bins[1]), along(y1, y2, bins[0])
+# %% exercise-2 right: a tiny one
+def roi_between(row, column, stride):
+    x, y = (column + 1) * stride, (row + 1) * stride
+    return [x - 0.1, y - 0.1, x + 0.1, y + 0.1]
 
 
-# %% exercise-2 wrong: the bins are (w, h)
-def sampling_points(roi, scale, bins, ratio):
-    x1, y1, x2, y2 = roi
-
-    def along(low, high, n):
-        return low * scale - 0.5 + (np.arange(n * ratio) + 0.5) * (high - low) * scale / (n * ratio)
-
-    return along(x1, x2, bins[0]), along(y1, y2, bins[1])
+# %% exercise-2 wrong: the first cell
+def roi_between(row, column, stride):
+    return column * stride, row * stride, (column + 1) * stride, (row + 1) * stride
 
 
-# %% exercise-2 wrong: ys before xs
-def sampling_points(roi, scale, bins, ratio):
-    x1, y1, x2, y2 = roi
-
-    def along(low, high, n):
-        return low * scale - 0.5 + (np.arange(n * ratio) + 0.5) * (high - low) * scale / (n * ratio)
-
-    return along(y1, y2, bins[0]), along(x1, x2, bins[1])
+# %% exercise-2 wrong: the cells counted by their centres
+def roi_between(row, column, stride):
+    return (column - 0.5) * stride, (row - 0.5) * stride, (column + 0.5) * stride, (row + 0.5) * stride
 
 
-# %% exercise-2 wrong: one sample a bin
-def sampling_points(roi, scale, bins, ratio):
-    x1, y1, x2, y2 = roi
-
-    def along(low, high, n):
-        return low * scale - 0.5 + (np.arange(n) + 0.5) * (high - low) * scale / n
-
-    return along(x1, x2, bins[1]), along(y1, y2, bins[0])
+# %% exercise-2 wrong: in cells
+def roi_between(row, column, stride):
+    return column, row, column + 2, row + 2
 
 
-# %% exercise-2 wrong: from end to end
-def sampling_points(roi, scale, bins, ratio):
-    x1, y1, x2, y2 = roi
-
-    def along(low, high, n):
-        return np.linspace(low * scale, high * scale, n * ratio) - 0.5
-
-    return along(x1, x2, bins[1]), along(y1, y2, bins[0])
+# %% exercise-2 wrong: rows and columns exchanged
+def roi_between(row, column, stride):
+    return row * stride, column * stride, (row + 2) * stride, (column + 2) * stride
 
 
-# %% exercise-2 wrong: the RoI rounded first
-def sampling_points(roi, scale, bins, ratio):
-    x1, y1, x2, y2 = roi
-
-    def along(low, high, n):
-        return np.round(low * scale) - 0.5 + (np.arange(n * ratio) + 0.5) * np.round((high - low) * scale) / (n * ratio)
-
-    return along(x1, x2, bins[1]), along(y1, y2, bins[0])
+# %% exercise-2 wrong: two cells of a row
+def roi_between(row, column, stride):
+    return column * stride, row * stride, (column + 2) * stride, (row + 1) * stride
 
 
-# %% exercise-2 wrong: the half added
-def sampling_points(roi, scale, bins, ratio):
-    x1, y1, x2, y2 = roi
+# %% exercise-2 wrong: two cells of a column
+def roi_between(row, column, stride):
+    return column * stride, row * stride, (column + 1) * stride, (row + 2) * stride
 
-    def along(low, high, n):
-        return low * scale + 0.5 + (np.arange(n * ratio) + 0.5) * (high - low) * scale / (n * ratio)
 
-    return along(x1, x2, bins[1]), along(y1, y2, bins[0])
+# %% exercise-2 wrong: the stride of this lesson
+def roi_between(row, column, stride):
+    return column * 16, row * 16, (column + 2) * 16, (row + 2) * 16
+
+
+# %% exercise-2 wrong: width and height instead of the second corner
+def roi_between(row, column, stride):
+    return column * stride, row * stride, 2 * stride, 2 * stride
+
+
+# %% exercise-2 wrong: one pixel less, as if the last one counted as inside
+def roi_between(row, column, stride):
+    return column * stride, row * stride, (column + 2) * stride - 1, (row + 2) * stride - 1
 
 
 # %% exercise-3 right: as a product of matrices
@@ -236,6 +213,13 @@ def roi_align_gradient(grad, roi, shape, scale, ratio):
         return (near * inside[:, None]).reshape(n, ratio, size).mean(1)
 
     return weights(roi[1], roi[3], grad.shape[0], shape[0]).T @ grad @ weights(roi[0], roi[2], grad.shape[1], shape[1])
+
+
+# %% exercise-3 wrong: the package's own backward
+def roi_align_gradient(grad, roi, shape, scale, ratio):
+    leaf = tinymrcnn.Tensor(np.zeros((1, 1, *shape)), requires_grad=True)
+    roi_align(leaf, np.array([[0, *roi]]), grad.shape, scale, ratio, aligned=True).backward(grad[None, None])
+    return leaf.grad[0, 0]
 
 
 # %% exercise-3 wrong: the sum instead of the mean
@@ -385,6 +369,11 @@ def my_roi_warp(features, rois, bins, scale):
     cells = rois[:, 1:] * scale
     cells = (np.trunc(cells) + np.trunc(2 * (cells - np.trunc(cells)))) / scale
     return roi_align(features, np.column_stack([rois[:, 0], cells]), bins, scale, 2, aligned=False)
+
+
+# %% exercise-4 wrong: the package's own operator
+def my_roi_warp(features, rois, bins, scale):
+    return roi_warp(features, rois, bins, scale, 2)
 
 
 # %% exercise-4 wrong: halves to the even neighbour
