@@ -3,10 +3,10 @@
 # %% exercise-1
 answers = {
     "A": 3,  # no warm-up: the loss and the gradient leap at the very beginning, then all goes on, somewhat behind
-    "B": 8,  # labels: begins low, for it goes on from trained weights; the class loss falls in training, and rises on dots
-    "C": 7,  # boxes: the masks are cut out in wrong places, where there is nothing to see; on right ones their loss leaps
+    "B": 8,  # labels: begins low (trained weights); the class loss falls in training, and rises on the dots
+    "C": 7,  # boxes: the masks are cut out in wrong places; on right ones their loss leaps
     "D": 6,  # eight pictures: learned by heart, while the dots rise
-    "E": 9,  # pixels: only the first dot is wild; in train mode the normalisation hides it, and its running means follow
+    "E": 9,  # pixels: only the first dot is wild; in train mode the normalisation hides it, and its means follow
     "F": 4,  # not cleared: the gradient never gets shorter than the 10 to which it is clipped
     "G": 5,  # frozen: falls at first like the healthy one, then no more; the gradient gets short
     "H": 1,  # too high: the gradient explodes, then nearly vanishes, and nothing is ever found
