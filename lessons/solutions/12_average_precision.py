@@ -2,27 +2,31 @@
 
 
 # %% exercise-1
-def precision_and_recall(right, objects):
-    """Two arrays (D,): precision and recall after 1, 2, ..., D findings."""
+def repaired(images, objects):
+    """images: of each image the pair of its findings' scores (D,) and which are right (D,), of one class. objects: how
+    many there are in all images. Returns the average precision."""
+    scores = np.concatenate([scores for scores, _ in images])
+    right = np.concatenate([is_right for _, is_right in images])[np.argsort(-scores, kind="stable")]
     hits = np.cumsum(right)
-    return hits / np.arange(1, len(right) + 1), hits / objects
-
-
-# %% exercise-2
-def average(precision, recall):
-    """One number."""
+    precision, recall = hits / np.arange(1, len(right) + 1), hits / objects
     return np.mean([precision[recall >= r].max(initial=0) for r in RECALLS])
 
 
+# %% exercise-2
+def area_below(precision, recall):
+    """precision, recall: (D,), after each finding. One number."""
+    best_from_here = np.maximum.accumulate(precision[::-1])[::-1]
+    return (np.diff(recall, prepend=0) * best_from_here).sum()
+
+
 # %% exercise-3
-def choose(overlaps, threshold):
-    """(D,) integers."""
-    left = overlaps.copy()
-    chosen = np.full(len(left), -1)
-    for finding in range(len(left)):
-        if left.shape[1] and left[finding].max() >= threshold:
-            chosen[finding] = left[finding].argmax()
-            left[:, chosen[finding]] = -1  # taken
+def choose_as_voc(overlaps, threshold):
+    """overlaps: (D, G), the best finding first. Returns (D,) integers, -1 for none."""
+    chosen, taken = np.full(len(overlaps), -1), set()
+    for finding, overlap in enumerate(overlaps):
+        if len(overlap) and overlap.max() >= threshold and int(overlap.argmax()) not in taken:
+            chosen[finding] = overlap.argmax()
+            taken.add(int(overlap.argmax()))
     return chosen
 
 

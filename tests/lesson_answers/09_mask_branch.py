@@ -229,3 +229,81 @@ def pasted_pixel(mask, box, x, y):
     rows, columns = np.abs((y + 0.5 - y1) / (y2 - y1) * m - 0.5 - np.arange(m)), np.arange(m) + 0.5
     columns = np.abs((x + 0.5 - x1) / (x2 - x1) * m - columns)
     return (1 - rows).clip(0) @ mask @ (1 - columns).clip(0)
+
+
+# %% exercise-5 wrong: as it was
+def repaired(x, weight, bias):
+    r, _, h, w = x.shape
+    parts = np.einsum("rchw,cdab->rdhwab", x, weight).transpose(0, 1, 2, 5, 3, 4)
+    return parts.reshape(r, -1, 2 * h, 2 * w) + bias[:, None, None]
+
+
+# %% exercise-5 wrong: zeros
+def repaired(x, weight, bias):
+    return np.zeros((len(x), weight.shape[1], 2 * x.shape[2], 2 * x.shape[3]))
+
+
+# %% exercise-5 wrong: every cell four times, by one filter
+def repaired(x, weight, bias):
+    one = np.einsum("rchw,cd->rdhw", x, weight[:, :, 0, 0])
+    return one.repeat(2, axis=2).repeat(2, axis=3) + bias[:, None, None]
+
+
+# %% exercise-5 wrong: transposed, the kernel over its diagonal
+def repaired(x, weight, bias):
+    r, _, h, w = x.shape
+    parts = np.einsum("rchw,cdab->rdhbwa", x, weight)
+    return parts.reshape(r, -1, 2 * h, 2 * w) + bias[:, None, None]
+
+
+# %% exercise-5 wrong: the kernel is flipped
+def repaired(x, weight, bias):
+    r, _, h, w = x.shape
+    parts = np.einsum("rchw,cdab->rdhawb", x, weight[:, :, ::-1, ::-1])
+    return parts.reshape(r, -1, 2 * h, 2 * w) + bias[:, None, None]
+
+
+# %% exercise-5 wrong: side by side
+def repaired(x, weight, bias):
+    r, _, h, w = x.shape
+    parts = np.einsum("rchw,cdab->rdahbw", x, weight)
+    return parts.reshape(r, -1, 2 * h, 2 * w) + bias[:, None, None]
+
+
+# %% exercise-5 wrong: without the bias
+def repaired(x, weight, bias):
+    r, _, h, w = x.shape
+    return np.einsum("rchw,cdab->rdhawb", x, weight).reshape(r, -1, 2 * h, 2 * w)
+
+
+# %% exercise-5 wrong: off by one, the bias four times
+def repaired(x, weight, bias):
+    r, _, h, w = x.shape
+    parts = np.einsum("rchw,cdab->rdhawb", x, weight)
+    return parts.reshape(r, -1, 2 * h, 2 * w) + 4 * bias[:, None, None]
+
+
+# %% exercise-5 wrong: the sign of the bias
+def repaired(x, weight, bias):
+    r, _, h, w = x.shape
+    return np.einsum("rchw,cdab->rdhawb", x, weight).reshape(r, -1, 2 * h, 2 * w) - bias[:, None, None]
+
+
+# %% exercise-5 wrong: the package's function
+def repaired(x, weight, bias):
+    return ops.conv_transpose2d(Tensor(x), Tensor(weight), Tensor(bias), 2).data
+
+
+# %% exercise-5 right: four convolutions in turn
+def repaired(x, weight, bias):
+    out = np.zeros((len(x), weight.shape[1], 2 * x.shape[2], 2 * x.shape[3]))
+    for a in (0, 1):
+        for b in (0, 1):
+            out[:, :, a::2, b::2] = np.einsum("rchw,cd->rdhw", x, weight[:, :, a, b])
+    return out + bias[:, None, None]
+
+
+# %% exercise-5 right: by the Kronecker product
+def repaired(x, weight, bias):
+    out = sum(np.kron(x[:, c, None], weight[None, c]) for c in range(len(weight)))
+    return out + bias[:, None, None]

@@ -2,157 +2,294 @@
 its exercise's cell."""
 
 
-# %% exercise-1 wrong: zeros
-def precision_and_recall(right, objects):
-    return np.zeros(len(right)), np.zeros(len(right))
+# %% exercise-1 wrong: as it was
+def repaired(images, objects):
+    right = np.concatenate([is_right[np.argsort(-scores)] for scores, is_right in images])
+    hits = np.cumsum(right)
+    precision, recall = hits / np.arange(1, len(right) + 1), hits / objects
+    return np.mean([precision[recall >= r].max(initial=0) for r in RECALLS])
 
 
-# %% exercise-1 wrong: recall over the findings
-def precision_and_recall(right, objects):
-    return np.cumsum(right) / np.arange(1, len(right) + 1), np.cumsum(right) / len(right)
-
-
-# %% exercise-1 wrong: the two exchanged
-def precision_and_recall(right, objects):
-    return np.cumsum(right) / objects, np.cumsum(right) / np.arange(1, len(right) + 1)
-
-
-# %% exercise-1 wrong: off by one, before each finding
-def precision_and_recall(right, objects):
-    hits = np.cumsum(right) - right
-    return hits / np.arange(1, len(right) + 1), hits / objects
-
-
-# %% exercise-1 wrong: off by one, n + 1
-def precision_and_recall(right, objects):
-    return np.cumsum(right) / np.arange(2, len(right) + 2), np.cumsum(right) / objects
-
-
-# %% exercise-1 wrong: from the end of the list
-def precision_and_recall(right, objects):
-    hits = np.cumsum(right[::-1])
-    return hits / np.arange(1, len(right) + 1), hits / objects
-
-
-# %% exercise-1 right: one by one
-def precision_and_recall(right, objects):
-    hits = [right[: n + 1].sum() for n in range(len(right))]
-    return [h / (n + 1) for n, h in enumerate(hits)], [h / objects for h in hits]
-
-
-# %% exercise-2 wrong: zero
-def average(precision, recall):
+# %% exercise-1 wrong: zero
+def repaired(images, objects):
     return 0.0
 
 
-# %% exercise-2 wrong: the trapezoid
-def average(precision, recall):
-    return ((precision[1:] + precision[:-1]) / 2 * np.diff(recall)).sum()
+# %% exercise-1 wrong: not sorted
+def repaired(images, objects):
+    right = np.concatenate([is_right for _, is_right in images])
+    hits = np.cumsum(right)
+    precision, recall = hits / np.arange(1, len(right) + 1), hits / objects
+    return np.mean([precision[recall >= r].max(initial=0) for r in RECALLS])
 
 
-# %% exercise-2 wrong: VOC's area below the steps
-def average(precision, recall):
-    best = np.maximum.accumulate(precision[::-1])[::-1]
-    return (np.diff(recall, prepend=0) * best).sum()
+# %% exercise-1 wrong: the worst first
+def repaired(images, objects):
+    scores = np.concatenate([scores for scores, _ in images])
+    right = np.concatenate([is_right for _, is_right in images])
+    right = right[np.argsort(scores)]
+    hits = np.cumsum(right)
+    precision, recall = hits / np.arange(1, len(right) + 1), hits / objects
+    return np.mean([precision[recall >= r].max(initial=0) for r in RECALLS])
 
 
-# %% exercise-2 wrong: above the recall only
-def average(precision, recall):
+# %% exercise-1 wrong: the mean of the images' own
+def repaired(images, objects):
+    values = []
+    for scores, is_right in images:
+        if len(scores):
+            hits = np.cumsum(is_right[np.argsort(-scores)])
+            precision, recall = hits / np.arange(1, len(hits) + 1), hits / objects
+            values.append(np.mean([precision[recall >= r].max(initial=0) for r in RECALLS]))
+    return np.mean(values)
+
+
+# %% exercise-1 wrong: recall over the findings
+def repaired(images, objects):
+    scores = np.concatenate([scores for scores, _ in images])
+    right = np.concatenate([is_right for _, is_right in images])
+    right = right[np.argsort(-scores)]
+    hits = np.cumsum(right)
+    precision, recall = hits / np.arange(1, len(right) + 1), hits / len(right)
+    return np.mean([precision[recall >= r].max(initial=0) for r in RECALLS])
+
+
+# %% exercise-1 wrong: above the recall only
+def repaired(images, objects):
+    scores = np.concatenate([scores for scores, _ in images])
+    right = np.concatenate([is_right for _, is_right in images])
+    right = right[np.argsort(-scores)]
+    hits = np.cumsum(right)
+    precision, recall = hits / np.arange(1, len(right) + 1), hits / objects
     return np.mean([precision[recall > r].max(initial=0) for r in RECALLS])
 
 
-# %% exercise-2 wrong: at the recall, not the best from there
-def average(precision, recall):
-    return np.mean([precision[recall >= r][0] if (recall >= r).any() else 0 for r in RECALLS])
+# %% exercise-1 wrong: off by one, before each finding
+def repaired(images, objects):
+    scores = np.concatenate([scores for scores, _ in images])
+    right = np.concatenate([is_right for _, is_right in images])
+    right = right[np.argsort(-scores)]
+    hits = np.cumsum(right) - right
+    precision, recall = hits / np.arange(1, len(right) + 1), hits / objects
+    return np.mean([precision[recall >= r].max(initial=0) for r in RECALLS])
+
+
+# %% exercise-1 wrong: not the best from there on
+def repaired(images, objects):
+    scores = np.concatenate([scores for scores, _ in images])
+    right = np.concatenate([is_right for _, is_right in images])
+    right = right[np.argsort(-scores)]
+    hits = np.cumsum(right)
+    precision, recall = hits / np.arange(1, len(right) + 1), hits / objects
+    return np.mean([precision[recall >= r][:1].sum() for r in RECALLS])
+
+
+# %% exercise-1 wrong: the package's function
+def repaired(images, objects):
+    scores = np.concatenate([scores for scores, _ in images])
+    right = np.concatenate([is_right for _, is_right in images])
+    return precision_at_recalls(right[np.argsort(-scores)], objects).mean()
+
+
+# %% exercise-1 right: in pairs
+def repaired(images, objects):
+    findings = sorted(((s, r) for scores, rights in images for s, r in zip(scores, rights, strict=True)), reverse=True)
+    right = np.array([r for _, r in findings])
+    hits = np.cumsum(right)
+    precision, recall = hits / np.arange(1, len(right) + 1), hits / objects
+    return np.mean([precision[recall >= r].max(initial=0) for r in RECALLS])
+
+
+# %% exercise-1 right: by a running maximum
+def repaired(images, objects):
+    scores = np.concatenate([scores for scores, _ in images])
+    right = np.concatenate([is_right for _, is_right in images])
+    hits = np.cumsum(right[np.argsort(-scores)])
+    precision = np.append(np.maximum.accumulate((hits / np.arange(1, len(hits) + 1))[::-1])[::-1], 0)
+    return precision[np.searchsorted(hits / objects, RECALLS)].mean()
+
+
+# %% exercise-2 wrong: zero
+def area_below(precision, recall):
+    return 0.0
+
+
+# %% exercise-2 wrong: COCO's 101 points
+def area_below(precision, recall):
+    return np.mean([precision[recall >= r].max(initial=0) for r in RECALLS])
+
+
+# %% exercise-2 wrong: the precision at the finding itself
+def area_below(precision, recall):
+    return (np.diff(recall, prepend=0) * precision).sum()
+
+
+# %% exercise-2 wrong: the trapezoid
+def area_below(precision, recall):
+    best = np.maximum.accumulate(precision[::-1])[::-1]
+    return (np.diff(recall) * (best[1:] + best[:-1]) / 2).sum()
+
+
+# %% exercise-2 wrong: the best up to there
+def area_below(precision, recall):
+    return (np.diff(recall, prepend=0) * np.maximum.accumulate(precision)).sum()
+
+
+# %% exercise-2 wrong: off by one, the first step is left out
+def area_below(precision, recall):
+    best = np.maximum.accumulate(precision[::-1])[::-1]
+    return (np.diff(recall) * best[1:]).sum()
+
+
+# %% exercise-2 wrong: off by one, the height of the step before
+def area_below(precision, recall):
+    best = np.maximum.accumulate(precision[::-1])[::-1]
+    return (np.diff(recall, append=recall[-1]) * best).sum()
 
 
 # %% exercise-2 wrong: the mean of the precisions
-def average(precision, recall):
+def area_below(precision, recall):
     return precision.mean()
 
 
-# %% exercise-2 wrong: 100 recalls, without 0
-def average(precision, recall):
-    return np.mean([precision[recall >= r].max(initial=0) for r in RECALLS[1:]])
+# %% exercise-2 wrong: the sign
+def area_below(precision, recall):
+    best = np.maximum.accumulate(precision[::-1])[::-1]
+    return (np.diff(recall[::-1], append=0)[::-1] * best).sum()
 
 
-# %% exercise-2 wrong: up to this recall
-def average(precision, recall):
-    return np.mean([precision[recall <= r].max(initial=0) for r in RECALLS])
+# %% exercise-2 wrong: transposed, recall over precision
+def area_below(precision, recall):
+    best = np.maximum.accumulate(recall[::-1])[::-1]
+    return (np.diff(precision, prepend=0) * best).sum()
 
 
-# %% exercise-2 right: by a running maximum
-def average(precision, recall):
-    best = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0)
-    return best[np.searchsorted(recall, RECALLS)].sum() / 101
+# %% exercise-2 right: rectangle by rectangle
+def area_below(precision, recall):
+    total, before = 0.0, 0.0
+    for n, r in enumerate(recall):
+        total += (r - before) * max(precision[n:])
+        before = r
+    return total
+
+
+# %% exercise-2 right: from the last to the first
+def area_below(precision, recall):
+    total, best = 0.0, 0.0
+    for n in range(len(recall) - 1, -1, -1):
+        best = max(best, precision[n])
+        total += (recall[n] - (recall[n - 1] if n else 0)) * best
+    return total
 
 
 # %% exercise-3 wrong: nobody finds anything
-def choose(overlaps, threshold):
+def choose_as_voc(overlaps, threshold):
     return np.full(len(overlaps), -1)
 
 
+# %% exercise-3 wrong: COCO's rule
+def choose_as_voc(overlaps, threshold):
+    chosen, free = np.full(len(overlaps), -1), np.ones(overlaps.shape[1], bool)
+    for finding, overlap in enumerate(overlaps):
+        overlap = np.where(free, overlap, -1)
+        if len(overlap) and overlap.max() >= threshold and free[overlap.argmax()]:
+            chosen[finding] = overlap.argmax()
+            free[overlap.argmax()] = False
+    return chosen
+
+
 # %% exercise-3 wrong: above the threshold only
-def choose(overlaps, threshold):
-    left, chosen = overlaps.copy(), []
-    for row in left:
-        best = row.argmax() if len(row) and row.max() > threshold else -1
-        chosen.append(best)
-        if best >= 0:
-            left[:, best] = -1
-    return np.array(chosen, int)
-
-
-# %% exercise-3 wrong: VOC's rule
-def choose(overlaps, threshold):
-    chosen = []
-    for row in overlaps:
-        best = row.argmax() if len(row) and row.max() >= threshold else -1
-        chosen.append(-1 if best in chosen else best)
-    return np.array(chosen, int)
+def choose_as_voc(overlaps, threshold):
+    chosen, free = np.full(len(overlaps), -1), np.ones(overlaps.shape[1], bool)
+    for finding, overlap in enumerate(overlaps):
+        if len(overlap) and overlap.max() > threshold and free[overlap.argmax()]:
+            chosen[finding] = overlap.argmax()
+            free[overlap.argmax()] = False
+    return chosen
 
 
 # %% exercise-3 wrong: objects are not taken
-def choose(overlaps, threshold):
-    return np.array([row.argmax() if row.max(initial=0) >= threshold else -1 for row in overlaps], int)
+def choose_as_voc(overlaps, threshold):
+    chosen, free = np.full(len(overlaps), -1), np.ones(overlaps.shape[1], bool)
+    for finding, overlap in enumerate(overlaps):
+        if len(overlap) and overlap.max() >= threshold and free[overlap.argmax()]:
+            chosen[finding] = overlap.argmax()
+    return chosen
 
 
-# %% exercise-3 wrong: the first object that fits
-def choose(overlaps, threshold):
-    left, chosen = overlaps.copy(), []
-    for row in left:
-        fits = np.flatnonzero(row >= threshold)
-        chosen.append(fits[0] if len(fits) else -1)
-        left[:, fits[:1]] = -1
-    return np.array(chosen, int)
+# %% exercise-3 wrong: taken where the overlap is too small, too
+def choose_as_voc(overlaps, threshold):
+    chosen, free = np.full(len(overlaps), -1), np.ones(overlaps.shape[1], bool)
+    for finding, overlap in enumerate(overlaps):
+        if len(overlap) and overlap.max() >= threshold and free[overlap.argmax()]:
+            chosen[finding] = overlap.argmax()
+        if len(overlap):
+            free[overlap.argmax()] = False
+    return chosen
 
 
-# %% exercise-3 wrong: transposed, each object chooses
-def choose(overlaps, threshold):
-    chosen = np.full(len(overlaps), -1)
-    for g in range(overlaps.shape[1]):
-        if len(overlaps) and overlaps[:, g].max() >= threshold:
-            chosen[overlaps[:, g].argmax()] = g
+# %% exercise-3 wrong: fails without objects
+def choose_as_voc(overlaps, threshold):
+    chosen, free = np.full(len(overlaps), -1), np.ones(overlaps.shape[1], bool)
+    for finding, overlap in enumerate(overlaps):
+        if overlap.max() >= threshold and free[overlap.argmax()]:
+            chosen[finding] = overlap.argmax()
+            free[overlap.argmax()] = False
     return chosen
 
 
 # %% exercise-3 wrong: off by one, objects are counted from 1
-def choose(overlaps, threshold):
-    left, chosen = overlaps.copy(), np.full(len(overlaps), -1)
-    for d, row in enumerate(left):
-        if row.max(initial=0) >= threshold:
-            left[:, row.argmax()], chosen[d] = (-1, row.argmax() + 1)
+def choose_as_voc(overlaps, threshold):
+    chosen, free = np.full(len(overlaps), -1), np.ones(overlaps.shape[1], bool)
+    for finding, overlap in enumerate(overlaps):
+        if len(overlap) and overlap.max() >= threshold and free[overlap.argmax()]:
+            chosen[finding] = overlap.argmax() + 1
+            free[overlap.argmax()] = False
     return chosen
 
 
-# %% exercise-3 right: with a set of what is taken
-def choose(overlaps, threshold):
-    taken, chosen = set(), []
-    for row in overlaps.tolist():
-        free = [(iou, g) for g, iou in enumerate(row) if iou >= threshold and g not in taken]
-        chosen.append(max(free)[1] if free else -1)
-        taken.add(chosen[-1])
-    return np.array(chosen, int)
+# %% exercise-3 wrong: transposed, each object chooses
+def choose_as_voc(overlaps, threshold):
+    chosen = np.full(len(overlaps), -1)
+    for object_, overlap in enumerate(overlaps.T):
+        if len(overlap) and overlap.max() >= threshold:
+            chosen[overlap.argmax()] = object_
+    return chosen
+
+
+# %% exercise-3 wrong: the first object that fits
+def choose_as_voc(overlaps, threshold):
+    chosen, free = np.full(len(overlaps), -1), np.ones(overlaps.shape[1], bool)
+    for finding, overlap in enumerate(overlaps):
+        if len(overlap) and overlap.max() >= threshold and free[int((overlap >= threshold).argmax())]:
+            chosen[finding] = int((overlap >= threshold).argmax())
+            free[int((overlap >= threshold).argmax())] = False
+    return chosen
+
+
+# %% exercise-3 wrong: the package's function
+def choose_as_voc(overlaps, threshold):
+    nobody = np.zeros(overlaps.shape[1], bool)
+    return match(overlaps, nobody, nobody, threshold)
+
+
+# %% exercise-3 right: with an array of what is free
+def choose_as_voc(overlaps, threshold):
+    chosen, free = np.full(len(overlaps), -1), np.ones(overlaps.shape[1], bool)
+    for finding, overlap in enumerate(overlaps):
+        if len(overlap) and overlap.max() >= threshold and free[overlap.argmax()]:
+            chosen[finding] = overlap.argmax()
+            free[overlap.argmax()] = False
+    return chosen
+
+
+# %% exercise-3 right: a list
+def choose_as_voc(overlaps, threshold):
+    chosen = []
+    for overlap in overlaps.tolist():
+        best = max(range(len(overlap)), key=overlap.__getitem__, default=-1)
+        chosen.append(best if best >= 0 and overlap[best] >= threshold and best not in chosen else -1)
+    return chosen
 
 
 # %% exercise-4 wrong: zeros

@@ -2,58 +2,92 @@
 its exercise's cell."""
 
 
-# %% exercise-1 wrong: zeros
-def padded_size(h, w):
-    return 0, 0
+# %% exercise-1 wrong: as it was
+def to_ids(labels, missing):
+    ids = labels.copy()
+    for gap in missing:
+        ids += labels >= gap
+    return ids
 
 
-# %% exercise-1 wrong: to the nearest
-def padded_size(h, w):
-    s = min(800 / min(h, w), 1333 / max(h, w))
-    return tuple((round(s * side) + 31) // 32 * 32 for side in (h, w))
+# %% exercise-1 wrong: the labels as they are
+def to_ids(labels, missing):
+    return labels
 
 
-# %% exercise-1 wrong: rounded up
-def padded_size(h, w):
-    s = min(800 / min(h, w), 1333 / max(h, w))
-    return tuple((int(np.ceil(s * side)) + 31) // 32 * 32 for side in (h, w))
+# %% exercise-1 wrong: above the gap only
+def to_ids(labels, missing):
+    ids = labels.copy()
+    for gap in missing:
+        ids += ids > gap
+    return ids
 
 
-# %% exercise-1 wrong: always one multiple more
-def padded_size(h, w):
-    s = min(800 / min(h, w), 1333 / max(h, w))
-    return tuple(int(s * side) // 32 * 32 + 32 for side in (h, w))
+# %% exercise-1 wrong: off by one, a gap too early
+def to_ids(labels, missing):
+    ids = labels.copy()
+    for gap in missing:
+        ids += ids >= gap - 1
+    return ids
 
 
-# %% exercise-1 wrong: the longer side is not limited
-def padded_size(h, w):
-    s = 800 / min(h, w)
-    return tuple((int(s * side) + 31) // 32 * 32 for side in (h, w))
+# %% exercise-1 wrong: the first gap only
+def to_ids(labels, missing):
+    ids = labels.copy()
+    for gap in missing[:1]:
+        ids += ids >= gap
+    return ids
 
 
-# %% exercise-1 wrong: the larger of the two scales
-def padded_size(h, w):
-    s = max(800 / min(h, w), 1333 / max(h, w))
-    return tuple((int(s * side) + 31) // 32 * 32 for side in (h, w))
+# %% exercise-1 wrong: the sign
+def to_ids(labels, missing):
+    ids = labels.copy()
+    for gap in missing:
+        ids -= ids >= gap
+    return ids
 
 
-# %% exercise-1 wrong: width before height
-def padded_size(h, w):
-    s = min(800 / min(h, w), 1333 / max(h, w))
-    return tuple((int(s * side) + 31) // 32 * 32 for side in (w, h))
+# %% exercise-1 wrong: from the last gap to the first
+def to_ids(labels, missing):
+    ids = labels.copy()
+    for gap in missing[::-1]:
+        ids += ids >= gap
+    return ids
 
 
-# %% exercise-1 wrong: not padded
-def padded_size(h, w):
-    s = min(800 / min(h, w), 1333 / max(h, w))
-    return tuple(int(s * side) for side in (h, w))
+# %% exercise-1 wrong: counted from 0
+def to_ids(labels, missing):
+    exist = np.array([i for i in range(1, 200) if i not in missing])
+    return exist[labels]
 
 
-# %% exercise-1 right: by modulo
-def padded_size(h, w):
-    s = min(800 / min(h, w), 1333 / max(h, w))
-    sides = np.floor([s * h, s * w]).astype(int)
-    return sides + -sides % 32
+# %% exercise-1 wrong: the gaps are filled, ids to labels
+def to_ids(labels, missing):
+    return labels - np.searchsorted(missing, labels)
+
+
+# %% exercise-1 wrong: the package's names
+def to_ids(labels, missing):
+    return np.array([coco_categories(91)[label - 1]["label"] for label in labels])
+
+
+# %% exercise-1 right: by counting all ids
+def to_ids(labels, missing):
+    exist = np.array([i for i in range(1, 200) if i not in missing])
+    return exist[labels - 1]
+
+
+# %% exercise-1 right: label by label
+def to_ids(labels, missing):
+    ids = []
+    for label in labels:
+        id_ = 0
+        for _ in range(label):
+            id_ += 1
+            while id_ in missing:
+                id_ += 1
+        ids.append(id_)
+    return ids
 
 
 # %% exercise-2 wrong: zeros
