@@ -1,0 +1,78 @@
+"""Sphinx's settings for the site; build.py calls Sphinx with them."""
+
+import importlib
+import importlib.util
+import inspect
+import re
+from pathlib import Path
+
+import tinymrcnn
+
+ROOT = Path(tinymrcnn.__file__).resolve().parents[1]
+
+project = "tinymrcnn"
+release = version = tinymrcnn.__version__
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.linkcode", "sphinx.ext.mathjax"]
+
+html_theme = "furo"
+html_title = "tinymrcnn"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+html_js_files = [("site.js", {"priority": 400})]
+html_favicon = "static/favicon.svg"
+html_copy_source = html_show_sourcelink = html_show_copyright = False
+
+# The notebooks as they are stored: nothing is executed, and no widget is looked for on the network
+nb_execution_mode = "off"
+nb_ipywidgets_js = {}
+nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json", None)]
+nb_render_markdown_format = "myst"
+myst_enable_extensions = ["amsmath", "dollarmath"]
+suppress_warnings = ["myst.header"]  # the report has no headings of the second level
+myst_all_links_external = True  # build.py has made them what they shall be
+
+# All of MathJax that the pages load is one file, from a package of PyPI
+mathjax = Path(importlib.util.find_spec("sphinx-mathjax-offline").submodule_search_locations[0], "static/mathjax")
+html_static_path.append(str(mathjax / "tex-svg-full.js"))
+mathjax_path = "tex-svg-full.js"
+
+autodoc_default_options = {"members": True, "member-order": "bysource"}
+python_use_unqualified_type_names = True
+add_module_names = False
+
+
+def linkcode_resolve(domain, info):
+    """The line of a name in the page of its source file, seen from the page of its room."""
+    module = importlib.import_module(info["module"])
+    found = module
+    for name in info["fullname"].split("."):
+        found = inspect.getattr_static(found, name, None)
+    found = getattr(found, "fget", None) or getattr(found, "__func__", found)
+    try:
+        line = inspect.getsourcelines(inspect.unwrap(found))[1]
+    except (TypeError, OSError):
+        return None
+    room = (ROOT / "tinymrcnn" / info["module"].split(".")[1]).with_suffix("")
+    folder = room if room.is_dir() else ROOT / "tinymrcnn"
+    return f"{Path(module.__file__).relative_to(folder).as_posix()}.html#L{line}"
+
+
+def as_text(app, what, name, subject, options, lines):
+    """The docstrings are plain text: what reStructuredText would take for markup is escaped, `names` are set as code,
+    and paragraphs with columns or indented lines stay as they are."""
+    paragraphs = re.split(r"\n\s*\n", "\n".join(lines).strip("\n"))
+    lines[:] = []
+    for paragraph in paragraphs:
+        rows = paragraph.split("\n")
+        if any(re.search(r"\S {2,}\S", row) for row in rows) or any(row.startswith(" ") for row in rows):
+            lines += ["::", "", *(f"    {row}" for row in rows), ""]
+        else:
+            parts = re.split(r"(`+[^`]+`+)", paragraph)
+            parts[::2] = (re.sub(r"([\\*|_`<>])", r"\\\1", part) for part in parts[::2])
+            parts[1::2] = (f"``{part.strip('`')}``" for part in parts[1::2])
+            lines += ["".join(parts).replace("\n- ", "\n\n- ").replace("\n", "\n"), ""]
+    lines[:] = "\n".join(lines).split("\n")
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", as_text)
