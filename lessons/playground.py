@@ -45,7 +45,7 @@ def front_end() -> str:
     section = re.search(r'<section[^>]*id="roi-lab">(.*?)</section>', page, re.DOTALL).group(1)
     section = re.sub(r"<h2.*?</h2>", "", section).replace("chosen object", "best detection")
     style = (EXPLAINER / "style.css").read_text(encoding="utf-8").replace(":root", ":host")
-    style += "\n:host { display: block; padding: 0.5rem 1rem; background: var(--paper); color: var(--ink); }"
+    style += "\n:host { display: block; padding: 0.5rem 1rem; background: var(--paper); color: var(--ink); font: 1rem/1.5 var(--sans); }"
     scripts = "\n".join((EXPLAINER / f"js/{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
     return f"""async function render({{ model, el }}) {{
 const root = el.attachShadow({{ mode: "open" }});
@@ -75,6 +75,7 @@ class RoiPlayground(anywidget.AnyWidget):
     sampling_ratio = traitlets.Int(2, min=0, max=4).tag(sync=True)
     aligned = traitlets.Bool(True).tag(sync=True)
     channel = traitlets.Int(min=0).tag(sync=True)
+    shared = ("roi", "level", "bins", "sampling_ratio", "aligned", "channel")
     _esm = traitlets.Unicode().tag(sync=True)
     _module, _maps, _pixels = (traitlets.Bytes().tag(sync=True) for _ in range(3))
     _table, _shapes, _picture = (traitlets.Any().tag(sync=True) for _ in range(3))

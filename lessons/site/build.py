@@ -113,7 +113,7 @@ class Site:
             elif cell["metadata"].get("jupyter", {}).get("source_hidden"):
                 cell["metadata"]["tags"] = sorted({*cell["metadata"].get("tags", []), "hide-input"})
         self.copy(path)
-        self.add(ROOT / "README.md")
+        notebook["metadata"].pop("widgets", None)
         run = f"This page shows the lesson as it ran. To run it and change it, take [the notebook]({path.name}) and see "
         cell = {"id": "site", "cell_type": "markdown", "metadata": {}, "source": f"{run}[how to set up](../README.html)."}
         notebook["cells"].insert(1, cell)

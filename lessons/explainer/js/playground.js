@@ -6,9 +6,9 @@ const LEVELS = ["2", "3", "4", "5"];
 const boxOf = (boxes, i) => boxes.subarray(4 * i, 4 * i + 4);
 const padded = (picture) => picture; // it comes padded
 
-// Part 6 -> the notebook's names and values, and back
+// The state's name -> the notebook's, its value there, and the state's value from that
 const SHARED = {
-  roi: ["roi", (text) => numbersOf(text), (numbers) => numbers.join()],
+  roi: ["roi", () => regionOf(app.found, app.state), (numbers) => numbers.join()],
   level: ["level", (level) => level + 2, (level) => level - 2],
   bins: ["bins", Number, Number],
   ratio: ["sampling_ratio", Number, Number],
@@ -33,24 +33,24 @@ async function play(model) {
   });
   const { height, width, box } = model.get("_picture");
   app.detector = { kernels };
-  $("roi-channel").max = levels[0].shape[3] - 1;
-
-  // What the notebook sets is shown, and what is done here is told to the notebook, and to other views of it
-  const take = () => {
-    const changes = Object.entries(SHARED).map(([key, [name, , back]]) => [key, back(model.get(name))]);
-    app.set(Object.fromEntries(changes));
-  };
-  app.writeAddress = () => {
-    if (app.state.roi) for (const [key, [name, out]] of Object.entries(SHARED)) model.set(name, out(app.state[key]));
-    model.save_changes();
-  };
-  Object.values(SHARED).forEach(([name]) => model.on(`change:${name}`, take));
-  take();
   app.found = {
     picture: { height, width, pixels: new Float32Array(bytes("_pixels")) },
     features: { levels },
     detections: { labels: [1], boxes: Float32Array.from(box) },
   };
+  $("roi-channel").max = levels[0].shape[3] - 1;
+
+  // What the notebook sets is shown, and what is done here is told to the notebook, and to other views of it
+  app.writeAddress = () => {
+    for (const [key, [name, out]] of Object.entries(SHARED)) model.set(name, out(app.state[key]));
+    model.save_changes();
+  };
+  const listeners = Object.entries(SHARED).map(([key, [name, , back]]) => {
+    const take = () => app.set({ [key]: back(model.get(name)) });
+    take();
+    model.on(`change:${name}`, take);
+    return () => model.off(`change:${name}`, take);
+  });
   app.show(app.parts);
-  return () => Object.values(SHARED).forEach(([name]) => model.off(`change:${name}`, take));
+  return () => listeners.forEach((forget) => forget());
 }
