@@ -1,4 +1,4 @@
-"""RoIPool and RoIAlign under your own hand, in a notebook: part 6 of the explainer, on a model and a picture of your own.
+"""RoIPool and RoIAlign under your own hand, in a notebook: the explainer's part 6 on your own model and picture.
 
 The widget runs the explainer's scripts (explainer/js) and its kernels, the package's own as WebAssembly, which it takes
 out of explainer/index.html. Where no widget runs, as on GitHub, the same region is shown in a figure.
@@ -40,12 +40,13 @@ def kernels():
 
 @functools.cache
 def front_end() -> str:
-    """The widget's JavaScript: the scripts, which take their elements from one view of the widget and not from a page."""
+    """The widget's JavaScript: the scripts as one function, which is called for each view of the widget."""
     page = (EXPLAINER / "page.html").read_text(encoding="utf-8")
     section = re.search(r'<section[^>]*id="roi-lab">(.*?)</section>', page, re.DOTALL).group(1)
     section = re.sub(r"<h2.*?</h2>", "", section).replace("chosen object", "best detection")
     style = (EXPLAINER / "style.css").read_text(encoding="utf-8").replace(":root", ":host")
-    style += "\n:host { display: block; padding: 0.5rem 1rem; background: var(--paper); color: var(--ink); font: 1rem/1.5 var(--sans); }"
+    style += ":host { display: block; padding: 0.5rem 1rem; background: var(--paper); color: var(--ink); }"
+    style += ":host { font: 1rem/1.5 var(--sans); }"
     scripts = "\n".join((EXPLAINER / f"js/{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
     return f"""async function render({{ model, el }}) {{
 const root = el.attachShadow({{ mode: "open" }});
@@ -61,8 +62,8 @@ export default {{ render }};
 class RoiPlayground(anywidget.AnyWidget):
     """A region to drag over a picture by its body, an edge or a corner, with what both operators make of it.
 
-    model: with a feature pyramid, as the preset `shapes` has it. image: (3, H, W) float32 in 0..1, of a toy's size, since
-    the maps go to the browser. roi: (x1, y1, x2, y2) in pixels of the picture as the model resizes it; the best
+    model: with a feature pyramid, as the preset `shapes` has it. image: (3, H, W) float32 in 0..1, small, because all
+    its maps go to the browser. roi: (x1, y1, x2, y2) in pixels of the picture as the model resizes it; the best
     detection's box unless given.
 
     Dragging changes the values below, and setting them moves the widget: roi; level, 2 to 5; bins; sampling_ratio
@@ -110,7 +111,9 @@ class RoiPlayground(anywidget.AnyWidget):
     def _check_roi(self, proposal):
         x1, y1, x2, y2 = proposal["value"]
         if not (np.isfinite(proposal["value"]).all() and x1 < x2 and y1 < y2):
-            raise traitlets.TraitError(f"roi must be (x1, y1, x2, y2) with x1 < x2 and y1 < y2, but is {proposal['value']}.")
+            raise traitlets.TraitError(
+                f"roi must be (x1, y1, x2, y2) with x1 < x2 and y1 < y2, but is {proposal['value']}."
+            )
         return proposal["value"]
 
     @traitlets.validate("channel")

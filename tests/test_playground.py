@@ -20,7 +20,7 @@ traitlets = pytest.importorskip("traitlets")
 from playground import RoiPlayground  # noqa: E402
 
 IMAGE = ShapesDataset(3, image_size=(128, 192), seed=1)[2][0]
-# A widget's model in the browser, as anywidget hands it on: get, set, on, off, save_changes; `told` is what Python hears
+# A widget's model in the browser, as anywidget hands it on; `told` is what Python would hear
 BROWSER = """(async () => {
   const { code, values, bytes } = FACTS;
   const view = (text) => new DataView(Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)).buffer);
@@ -46,7 +46,8 @@ BROWSER = """(async () => {
     const close = await widget.render({ model: notebook, el });
     views.push({ $: (name) => el.shadowRoot.getElementById(name), close });
   }
-  globalThis.settled = () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true))));
+  const frame = () => new Promise((done) => requestAnimationFrame(() => done(true)));
+  globalThis.settled = () => frame().then(frame);
   await settled();
   globalThis.numbers = (view, kind) =>
     [...view.$(`bins-${kind}`).querySelectorAll("text")].map((text) => Number(text.textContent.replace("−", "-")));
@@ -70,7 +71,9 @@ def page(playground):
         pytest.skip("opens a page: there is no Chromium or Chrome")
     state = {name: getattr(playground, name) for name in playground.keys if not name.startswith(("_view", "_model"))}
     bytes_of = {name: base64.b64encode(value).decode() for name, value in state.items() if isinstance(value, bytes)}
-    values = {name: value for name, value in state.items() if name in (*playground.shared, "_table", "_shapes", "_picture")}
+    values = {
+        name: value for name, value in state.items() if name in (*playground.shared, "_table", "_shapes", "_picture")
+    }
     facts = json.dumps({"code": playground._esm, "values": values, "bytes": bytes_of})
     with Chromium(1000, 1400) as page:
         page.run(BROWSER.replace("FACTS", facts))
@@ -101,8 +104,8 @@ def test_values_are_those_of_the_reference(playground, level, bins, ratio, align
 
 
 def test_an_axis_by_hand(model):
-    """A region from 24 to 88 on cells of 16 pixels, with 2 bins: RoIPool rounds it to cells 2 to 6, 5 cells with the last
-    one, 2.5 for a bin; RoIAlign halves it, and samples at quarters."""
+    """A region from 24 to 88 on cells of 16 pixels, with 2 bins: RoIPool rounds it to cells 2 to 6, 2.5 cells for
+    a bin; RoIAlign halves it, and samples at quarters."""
     playground = RoiPlayground(model, IMAGE, (24, 24, 88, 88), level=4, bins=2)
     cells, edges, samples = playground.axis(24.0, 88.0, 12)
     assert cells.tolist() == [[32, 80], [64, 112]]
@@ -157,7 +160,7 @@ def test_a_view_has_python_s_values(page, playground):
 
 
 def test_dragging_is_told(page):
-    """By the body, then by the lower right corner: the region moves by what the pointer does, and the other view follows."""
+    """By the body, then by the lower right corner: the region moves as the pointer does, and the other view follows."""
     scale = page.run("192 / views[0].$('lab-pool').firstChild.getBoundingClientRect().width")
     left, top = page.run("(({ x, y }) => [x, y])(views[0].$('lab-pool').firstChild.getBoundingClientRect())")
 
@@ -179,7 +182,8 @@ def test_dragging_is_told(page):
     page.run("views[0].$('sweep').click()")
     page.wait("views[0].$('trace').getAttribute('aria-label')?.match(/over (\\d+)/)?.[1] > 100")
     assert page.run("location.hash") == ""  # the address is the notebook's
-    page.run("views[1].close(), views[0].$('roi-bins').value = '5', views[0].$('roi-bins').dispatchEvent(new Event('change'))")
+    page.run("views[1].close(), views[0].$('roi-bins').value = '5'")
+    page.run("views[0].$('roi-bins').dispatchEvent(new Event('change'))")
     page.wait("told.some(({ bins }) => bins == 5)")
     assert page.run("[0, 1].map((i) => numbers(views[i], 'pool').length)") == [25, 9]
     assert page.messages == []

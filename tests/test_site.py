@@ -93,7 +93,9 @@ def test_every_lesson_has_a_page(site, path):
     assert f"lessons/{path.stem}.html" in read(site / "index.html").links
     if path.suffix == ".ipynb":
         assert (site / f"lessons/{path.name}").read_bytes() == path.read_bytes()  # to take along
-        stored = path.read_text(encoding="utf-8").count('"image/png"') + path.read_text(encoding="utf-8").count('"image/jpeg"')
+        stored = path.read_text(encoding="utf-8").count('"image/png"') + path.read_text(encoding="utf-8").count(
+            '"image/jpeg"'
+        )
         assert page.read_text(encoding="utf-8").count("<img") >= stored  # its figures
 
 
@@ -155,7 +157,9 @@ def test_other_pages_are_silent(site, page, name):
 @needs_chromium
 def test_the_search_finds(site, page):
     page.messages.clear()
-    page.open(f"{(site / 'search.html').as_uri()}?q=saw-tooth", "document.querySelectorAll('#search-results li').length")
+    page.open(
+        f"{(site / 'search.html').as_uri()}?q=saw-tooth", "document.querySelectorAll('#search-results li').length"
+    )
     page.wait("!document.querySelector('#search-results .search-summary')?.textContent.includes('Searching')")
     found = page.run("[...document.querySelectorAll('#search-results li a')].map((link) => link.href)")
     assert any("07_roi_align" in link for link in found)
@@ -166,7 +170,10 @@ def test_the_search_finds(site, page):
 def test_the_explainer_detects(site, page):
     page.messages.clear()
     page.open((site / "lessons/explainer/index.html").as_uri(), "app.found?.detections.scores[0] > 0.9", 120)
-    assert page.run("document.querySelector('footer a').getAttribute('href')") == "../../tinymrcnn/models/two_stage.py.html"
+    assert (
+        page.run("document.querySelector('footer a').getAttribute('href')")
+        == "../../tinymrcnn/models/two_stage.py.html"
+    )
     opened(page, site / "explainer.html")
     page.wait("document.querySelector('iframe').getBoundingClientRect().height > 500")
     assert page.messages == []

@@ -2,10 +2,10 @@
 
     python lessons/site/build.py FOLDER
 
-The site mirrors the repository. It begins with the lessons and the README, and takes in whatever a page links to: a
-notebook or a Markdown file becomes a page, any other text a page with its numbered lines, a folder a page of its room or
-a list of its files, and pictures and numbers are copied. So every relative link leads to something, in lessons to come
-as well. FOLDER/index.html opens by a double click, and no page asks the network for anything.
+The site mirrors the repository. It begins with the lessons and the README, and takes in whatever a page links to:
+notebooks and Markdown files become pages, other texts pages of numbered lines, folders the page of their room or a list
+of their files, and pictures and numbers are copied. So every relative link leads to something, in lessons to come as
+well. FOLDER/index.html opens by a double click, and no page asks the network for anything.
 
 Sphinx makes the pages, with the settings of conf.py; a warning is an error.
 """
@@ -114,8 +114,15 @@ class Site:
                 cell["metadata"]["tags"] = sorted({*cell["metadata"].get("tags", []), "hide-input"})
         self.copy(path)
         notebook["metadata"].pop("widgets", None)
-        run = f"This page shows the lesson as it ran. To run it and change it, take [the notebook]({path.name}) and see "
-        cell = {"id": "site", "cell_type": "markdown", "metadata": {}, "source": f"{run}[how to set up](../README.html)."}
+        run = (
+            f"This page shows the lesson as it ran. To run it and change it, take [the notebook]({path.name}) and see "
+        )
+        cell = {
+            "id": "site",
+            "cell_type": "markdown",
+            "metadata": {},
+            "source": f"{run}[how to set up](../README.html).",
+        }
         notebook["cells"].insert(1, cell)
         return json.dumps(notebook)
 
@@ -158,7 +165,11 @@ def summary(notebook: Path) -> tuple[str, str]:
 
 def front_page(lessons: list[Path], texts: list[Path]) -> str:
     rows = [f"- [**{title}**](lessons/{path.stem}.html). {goal}" for path in lessons for title, goal in [summary(path)]]
-    text = (HERE / "index.md").read_text(encoding="utf-8").replace("TEXTS", "\n".join(f"lessons/{path.stem}" for path in texts))
+    text = (
+        (HERE / "index.md")
+        .read_text(encoding="utf-8")
+        .replace("TEXTS", "\n".join(f"lessons/{path.stem}" for path in texts))
+    )
     text = text.replace("LESSONS", "\n".join(rows))
     return text.replace("NAMES", "\n".join(f"lessons/{path.stem}" for path in lessons))
 

@@ -26,7 +26,6 @@ html_copy_source = html_show_sourcelink = html_show_copyright = False
 nb_execution_mode = "off"
 nb_ipywidgets_js = {}
 nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json", None)]
-nb_render_markdown_format = "myst"
 myst_enable_extensions = ["amsmath", "dollarmath"]
 suppress_warnings = ["myst.header"]  # the report has no headings of the second level
 myst_all_links_external = True  # build.py has made them what they shall be
@@ -37,7 +36,6 @@ html_static_path.append(str(mathjax / "tex-svg-full.js"))
 mathjax_path = "tex-svg-full.js"
 
 autodoc_default_options = {"members": True, "member-order": "bysource"}
-python_use_unqualified_type_names = True
 add_module_names = False
 
 
@@ -57,22 +55,21 @@ def linkcode_resolve(domain, info):
     return f"{Path(module.__file__).relative_to(folder).as_posix()}.html#L{line}"
 
 
-def as_text(app, what, name, subject, options, lines):
-    """The docstrings are plain text: what reStructuredText would take for markup is escaped, `names` are set as code,
-    and paragraphs with columns or indented lines stay as they are."""
-    paragraphs = re.split(r"\n\s*\n", "\n".join(lines).strip("\n"))
-    lines[:] = []
-    for paragraph in paragraphs:
+def as_plain_text(app, what, name, subject, options, lines):
+    """The docstrings are plain text: `names` are set as code, what reStructuredText would take for its own marks is
+    escaped, and a paragraph with columns or indented lines stays as it is."""
+    result = []
+    for paragraph in re.split(r"\n\s*\n", "\n".join(lines).strip("\n")):
         rows = paragraph.split("\n")
-        if any(re.search(r"\S {2,}\S", row) for row in rows) or any(row.startswith(" ") for row in rows):
-            lines += ["::", "", *(f"    {row}" for row in rows), ""]
+        if any(re.search(r"^ |\S {2,}\S", row) for row in rows):
+            result += ["::", "", *(f"    {row}" for row in rows), ""]
         else:
-            parts = re.split(r"(`+[^`]+`+)", paragraph)
-            parts[::2] = (re.sub(r"([\\*|_`<>])", r"\\\1", part) for part in parts[::2])
-            parts[1::2] = (f"``{part.strip('`')}``" for part in parts[1::2])
-            lines += ["".join(parts).replace("\n- ", "\n\n- ").replace("\n", "\n"), ""]
-    lines[:] = "\n".join(lines).split("\n")
+            parts = re.split(r"`+([^`]+)`+", paragraph.replace("\n- ", "\n\n- "))
+            parts[::2] = (re.sub(r"([\\*|_`])", r"\\\1", part) for part in parts[::2])
+            parts[1::2] = (f"``{part}``" for part in parts[1::2])
+            result += ["".join(parts), ""]
+    lines[:] = "\n".join(result).split("\n")
 
 
 def setup(app):
-    app.connect("autodoc-process-docstring", as_text)
+    app.connect("autodoc-process-docstring", as_plain_text)
