@@ -71,5 +71,11 @@ def as_plain_text(app, what, name, subject, options, lines):
     lines[:] = "\n".join(result).split("\n")
 
 
+def without_a_text(app, what, name, subject, skip, options):
+    """Fields of named tuples have texts that Python made."""
+    return True if str(getattr(subject, "__doc__", "")).startswith("Alias for field number") else None
+
+
 def setup(app):
     app.connect("autodoc-process-docstring", as_plain_text)
+    app.connect("autodoc-skip-member", without_a_text)
