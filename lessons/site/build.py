@@ -191,7 +191,7 @@ def build(out: Path) -> int:
         site.write(ROOT / "index.md", front_page(lessons, texts))
         site.write(ROOT / "explainer.md", (HERE / "explainer.md").read_text(encoding="utf-8"))
         site.finish()
-        options = ["-W", "--keep-going", "-q", "-j", "auto", "-c", str(HERE), "-D", f"html_extra_path={extra}"]
+        options = f"-W --keep-going -q -j auto -c {HERE} -d {folder}/doctrees -D html_extra_path={extra}".split()
         return build_main([*options, str(source), str(out)])
 
 
