@@ -82,11 +82,13 @@ class RoiPlayground(anywidget.AnyWidget):
     _table, _shapes, _picture = (traitlets.Any().tag(sync=True) for _ in range(3))
 
     def __init__(self, model, image, roi=None, **settings):
+        training = model.training
         model.eval()
         with no_grad():
             batch = model.transform([image])
             levels = model.features(batch)[: len(STRIDES)]
             boxes = model([image])[0]["boxes"]
+        model.train(training)
         self.maps = [np.ascontiguousarray(to_numpy(channels_last(level.data))) for level in levels]
         (height, width), (h, w) = batch.images.shape[2:], batch.sizes[0]
         if [map.shape[1:3] for map in self.maps] != [(height // s, width // s) for s in STRIDES]:

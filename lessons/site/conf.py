@@ -27,7 +27,8 @@ nb_execution_mode = "off"
 nb_ipywidgets_js = {}
 nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json", None)]
 myst_enable_extensions = ["amsmath", "dollarmath"]
-suppress_warnings = ["myst.header"]  # the report has no headings of the second level
+# The report has no headings of the second level; a listing whose language Pygments does not know is set as plain text
+suppress_warnings = ["myst.header", "misc.highlighting_failure"]
 myst_all_links_external = True  # build.py has made them what they shall be
 
 # All of MathJax that the pages load is one file, from a package of PyPI
