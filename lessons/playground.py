@@ -125,13 +125,13 @@ class RoiPlayground(anywidget.AnyWidget):
             raise traitlets.TraitError(f"There is no channel {proposal['value']}: the maps have {channels}.")
         return proposal["value"]
 
-    def pooled(self, roi=None):
-        """What RoIPool and RoIAlign give for the region, or another one: two arrays (bins, bins) of the channel."""
+    def pooled(self, rois=None):
+        """What RoIPool and RoIAlign make of the region, or of (R, 4) others: two arrays (R, bins, bins)."""
         map = Tensor(self.maps[self.level - 2].transpose(0, 3, 1, 2))
-        rois = np.array([[0, *(self.roi if roi is None else roi)]], np.float32)
+        rois = [np.array([self.roi] if rois is None else rois, np.float32)]
         pool = roi_pool(map, rois, self.bins, 1 / self.stride)
         align = roi_align(map, rois, self.bins, 1 / self.stride, self.sampling_ratio, self.aligned)
-        return pool.data[0, self.channel], align.data[0, self.channel]
+        return pool.data[:, self.channel], align.data[:, self.channel]
 
     @property
     def stride(self):
@@ -181,14 +181,14 @@ class RoiPlayground(anywidget.AnyWidget):
         x1, y1, x2, y2 = self.roi
         middle = self.bins // 2
         pushes = np.linspace(0, 2 * self.stride, 161)
-        values = np.array([[array[middle, middle] for array in self.pooled((x1 + p, y1, x2 + p, y2))] for p in pushes])
+        values = self.pooled(np.array(self.roi) + pushes[:, None] * np.array([1, 0, 1, 0]))
         off = []
         for p in pushes:
             columns, edges, _ = self.axis(x1 + p, x2 + p, cells)
             place = x1 + p + (middle + 0.5) * (x2 - x1) / self.bins
             off.append((columns[middle].mean() - place, edges[middle : middle + 2].mean() - place))
-        for axes, lines in ((value, values), (offset, np.array(off))):
-            for line, name in zip(lines.T, ("RoIPool", "RoIAlign"), strict=True):
+        for axes, lines in ((value, [array[:, middle, middle] for array in values]), (offset, np.array(off).T)):
+            for line, name in zip(lines, ("RoIPool", "RoIAlign"), strict=True):
                 axes.plot(pushes, line, color=ROLE_COLORS[name], lw=1.8, label=name)
             axes.set(xlabel="the region is pushed to the right by (pixels)")
         value.set(title="the middle bin's value")

@@ -159,8 +159,11 @@ def code_page(path: Path) -> str:
 
 def summary(notebook: Path) -> tuple[str, str]:
     """(the title of a lesson, what one can do at its end)"""
-    first = "".join(json.loads(notebook.read_text(encoding="utf-8"))["cells"][0]["source"]).split("\n")
-    return first[0].removeprefix("# "), next(line for line in first[1:] if line.strip())
+    first = "".join(json.loads(notebook.read_text(encoding="utf-8"))["cells"][0]["source"])
+    title, *paragraphs = (" ".join(paragraph.split()) for paragraph in first.split("\n\n"))
+    goal = next((text for text in paragraphs if text.startswith("At the end")), "")
+    sentence = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", goal).partition(". ")[0].rstrip(".")
+    return title.removeprefix("# "), f"{sentence}." if sentence else ""
 
 
 def front_page(lessons: list[Path], texts: list[Path]) -> str:
