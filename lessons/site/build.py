@@ -114,16 +114,9 @@ class Site:
                 cell["metadata"]["tags"] = sorted({*cell["metadata"].get("tags", []), "hide-input"})
         self.copy(path)
         notebook["metadata"].pop("widgets", None)
-        run = (
-            f"This page shows the lesson as it ran. To run it and change it, take [the notebook]({path.name}) and see "
-        )
-        cell = {
-            "id": "site",
-            "cell_type": "markdown",
-            "metadata": {},
-            "source": f"{run}[how to set up](../README.html).",
-        }
-        notebook["cells"].insert(1, cell)
+        text = f"This page shows the lesson as it ran. To run and change it, take [the notebook]({path.name}) and see "
+        text += "[how to set up](../README.html)."
+        notebook["cells"].insert(1, {"id": "site", "cell_type": "markdown", "metadata": {}, "source": text})
         return json.dumps(notebook)
 
     def listing(self, folder: Path) -> str:
@@ -194,7 +187,8 @@ def build(out: Path) -> int:
         site.write(ROOT / "index.md", front_page(lessons, texts))
         site.write(ROOT / "explainer.md", (HERE / "explainer.md").read_text(encoding="utf-8"))
         site.finish()
-        options = f"-W --keep-going -q -j auto -c {HERE} -d {folder}/doctrees -D html_extra_path={extra}".split()
+        options = ["-W", "--keep-going", "-q", "-j", "auto", "-c", str(HERE), "-d", f"{folder}/doctrees"]
+        options += ["-D", f"html_extra_path={extra}"]
         return build_main([*options, str(source), str(out)])
 
 
