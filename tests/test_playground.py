@@ -141,11 +141,15 @@ def test_what_makes_no_sense_is_refused(model, playground):
         RoiPlayground(tiny_model(**C4), IMAGE)
 
 
-def test_a_resized_picture():
+@pytest.mark.parametrize("device", ["cpu", "fake"])
+def test_a_resized_picture(fake_device, device):
     """The region is in the pixels of the resized picture, which is shown as the model sees it: padded."""
-    playground = RoiPlayground(tiny_model(min_size=96, max_size=400, score_threshold=1.0), IMAGE[:, :100])
+    model = tiny_model(min_size=96, max_size=400, score_threshold=1.0).to(device)
+    playground = RoiPlayground(model, IMAGE[:, :100])
     assert playground.pixels.shape == (96, 192, 3)
     assert [map.shape[1:3] for map in playground.maps] == [(24, 48), (12, 24), (6, 12), (3, 6)]
+    assert all(type(map) is np.ndarray for map in playground.maps)
+    assert playground.roi == [55.2, 28.8, 128.8, 67.2]  # nothing was found: the middle of 184 x 96
 
 
 def test_a_view_has_python_s_values(page, playground):
