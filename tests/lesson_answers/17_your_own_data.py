@@ -70,26 +70,29 @@ def polygon_area(points):
     return abs(np.sum((np.roll(x, 1) - x) * (np.roll(y, 1) + y))) / 2
 
 
-# %% exercise-2 wrong: twice the size
-answer = 1000
+# %% exercise-2 wrong: it is perfect
+answer = 1.0
 
-# %% exercise-2 wrong: to 32 pixels
-answer = 1333
+# %% exercise-2 wrong: the IoU
+answer = (10 / 11) ** 2
 
-# %% exercise-2 wrong: not rounded
-answer = 774.6
+# %% exercise-2 wrong: the ratio of the radii
+answer = 0.9
 
-# %% exercise-2 wrong: rounded up
-answer = 800
+# %% exercise-2 wrong: off by one, one threshold too many
+answer = 0.8
 
-# %% exercise-2 wrong: the ratio of the areas, without the root
-answer = 1216
+# %% exercise-2 wrong: off by one, one too few
+answer = 0.6
 
-# %% exercise-2 wrong: as it is
-answer = 512
+# %% exercise-2 wrong: the thresholds that are missed
+answer = 0.3
+
+# %% exercise-2 wrong: how many
+answer = 7
 
 # %% exercise-2 right: by Python
-answer = round(500 * (600_000 / 250_000) ** 0.5 / 32) * 32
+answer = sum(threshold <= 100 * (10 / 11) ** 2 for threshold in range(50, 100, 5)) / 10
 
 
 # %% exercise-3 wrong: never ends
