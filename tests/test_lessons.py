@@ -19,7 +19,7 @@ FOLDER = ROOT / "lessons"
 COURSE = (
     "00_start_here", "01_autograd", "02_convolution", "03_backbone", "04_fpn", "05_rpn", "06_roi_pool", "07_roi_align",
     "08_box_branch", "09_mask_branch", "10_training", "11_inference", "12_average_precision", "13_the_article_on_trial",
-    "14_who_owns_this_pixel", "15_photographs", "16_gpu",
+    "14_who_owns_this_pixel", "15_photographs", "16_gpu", "17_your_own_data",
 )  # fmt: skip
 LARGEST = 700_000  # bytes
 CELL_SECONDS = 600  # a cell that takes longer hangs
@@ -243,7 +243,7 @@ backend.resolve_device = lambda device, resolve=backend.resolve_device: "fake" i
 
 
 # They train: each step is some 1,100 launches, of which the imitation takes every one apart. test_gpu.py trains there
-LONG_TRAINING = ("10_training", "15_photographs")
+LONG_TRAINING = ("10_training", "15_photographs", "17_your_own_data")
 WITHOUT_A_NETWORK = ("01_autograd", "02_convolution")  # they run no network, and all that they compute is tiny
 
 

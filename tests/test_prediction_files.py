@@ -127,6 +127,8 @@ def test_settings_tiles_and_mirrored_looks(capsys):
     assert main(["predict", "a.png", *options, "--set", "max_detections=4"]) == 0 and records_of() == plain[:4]
     assert main(["predict", "a.png", *options, "--tile", "48"]) == 0 and records_of() != plain
     assert main(["predict", "a.png", *options, "--flip"]) == 0 and records_of() != plain
+    assert main(["predict", "a.png", *options, "--soft-nms"]) == 0
+    assert records_of() != plain and records_of()[0] == plain[0]
     capsys.readouterr()
     for bad, message in (
         (["--set", "box.hidden=3"], "box.hidden is part of what was trained"), (["--set", "x"], "is not FIELD=VALUE"),

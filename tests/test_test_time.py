@@ -1,10 +1,22 @@
 """Tiles, mirrored looks and settings after training: hand-made detections, and a model that finds what is there."""
 
+import math
+
 import numpy as np
 import pytest
-from tiny_models import scene, tiny_model
+from tiny_models import FCIS, empty_scene, scene, tiny_model
 
-from tinymrcnn.models.test_time import FREE, TestTime, average_views, merge_tiles, mirror, set_free_settings, tiles
+from tinymrcnn.boxes import batched_nms, box_iou
+from tinymrcnn.models.test_time import (
+    FREE,
+    TestTime,
+    average_views,
+    merge_tiles,
+    mirror,
+    set_free_settings,
+    soft_nms,
+    tiles,
+)
 from tinymrcnn.settings import field_names, value_of
 
 
@@ -154,3 +166,88 @@ def test_settings_that_may_change_after_training():
         with pytest.raises(ValueError, match=message):
             set_free_settings(model, bad)
     assert model.config.box.nms == 0.5
+
+
+# Soft-NMS
+
+
+def soft_nms_by_the_paper(boxes, scores, labels, sigma):
+    """The pseudo-code of Bodla et al. 2017, Figure 2, in Python's floats, class by class."""
+    lowered = [float(score) for score in scores]
+    for label in set(labels):
+        left = [n for n in range(len(boxes)) if labels[n] == label]
+        while left:
+            best = max(left, key=lambda n: lowered[n])  # the first of equal ones
+            left.remove(best)
+            for n in left:
+                (a1, b1, a2, b2), (c1, d1, c2, d2) = boxes[best].tolist(), boxes[n].tolist()
+                shared = max(0, min(a2, c2) - max(a1, c1)) * max(0, min(b2, d2) - max(b1, d1))
+                union = (a2 - a1) * (b2 - b1) + (c2 - c1) * (d2 - d1) - shared
+                lowered[n] *= math.exp(-((shared / union) ** 2) / sigma)
+    return lowered
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_soft_nms_against_the_papers_pseudo_code(dtype):
+    rng = np.random.default_rng(0)
+    for n, classes, sigma in ((60, 3, 0.5), (30, 1, 0.1), (1, 1, 0.5)):
+        corners = rng.uniform(0, 30, (n, 2))
+        boxes = np.concatenate([corners, corners + rng.uniform(5, 30, (n, 2))], axis=1).astype(dtype)
+        scores, labels = rng.uniform(0.05, 1, n).astype(dtype), rng.integers(1, classes + 1, n)
+        before = scores.copy()
+        lowered = soft_nms(boxes, scores, labels, sigma)
+        assert lowered.dtype == dtype and np.array_equal(scores, before)
+        expected = soft_nms_by_the_paper(boxes, scores, labels, sigma)
+        np.testing.assert_allclose(lowered, expected, rtol=2e-5 if dtype == np.float32 else 1e-12)
+        assert (lowered <= scores).all() and (n == 1 or (lowered < scores / 2).any())
+
+
+def test_soft_nms_by_hand():
+    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 5], [0, 0, 10, 10], [20, 0, 30, 10], [0, 0, 10, 10]], np.float32)
+    half, whole = math.exp(-0.25 / 0.5), math.exp(-1 / 0.5)  # of an IoU of 1/2, and of 1
+    lowered = soft_nms(boxes, np.array([0.8, 0.6, 0.8, 0.7, 0.5], np.float32), np.array([1, 1, 1, 1, 2]))
+    # box 0 is the first of two equal ones: box 2 loses by it, then box 1 by both, or 2 by both: the higher goes first
+    assert 0.6 * half > 0.8 * whole
+    assert lowered.tolist() == pytest.approx([0.8, 0.6 * half, 0.8 * whole * half, 0.7, 0.5])  # class 2 stays
+    nothing = soft_nms(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+    assert nothing.shape == (0,) and nothing.dtype == np.float32
+    empty = soft_nms(np.zeros((2, 4), np.float32), np.array([0.5, 0.5], np.float32), np.array([1, 1]))
+    assert empty.tolist() == [0.5, 0.5]  # boxes without an area overlap nothing
+
+
+def test_a_model_with_soft_nms():
+    """What it finds is what the model finds without NMS, with the scores that the function gives."""
+    settings = {"score_threshold": 0.1, "max_detections": 1000}
+    model = tiny_model(**settings, box_nms=1.0).eval()
+    images = [scene(1)[0], empty_scene(2, (48, 72))[0]]
+    every = model.detect(images)
+    model = tiny_model(**settings, box_nms=0.5).eval()
+    softly = TestTime(model, soft=True).detect(images)
+    for plain, found, image in zip(every, softly, images, strict=True):
+        scores = soft_nms(plain["boxes"], plain["scores"], plain["labels"])
+        order = np.argsort(-scores, kind="stable")
+        order = order[scores[order] > 0.1]
+        assert 5 < len(order) < len(scores) and (np.diff(found["scores"]) <= 0).all()
+        for name in ("boxes", "labels", "masks"):
+            assert found[name].dtype == plain[name].dtype
+            np.testing.assert_allclose(found[name], plain[name][order], rtol=0, atol=1e-4)
+        np.testing.assert_allclose(found["scores"], scores[order], rtol=1e-4)
+        # some overlap more than NMS lets pass, and the best of every class is what NMS keeps first
+        kept = batched_nms(found["boxes"], found["scores"], found["labels"], 0.5)
+        assert len(kept) < len(order) and kept[0] == 0
+        assert box_iou(found["boxes"], found["boxes"]).max() <= 1 and (found["boxes"][:, 2] <= image.shape[2]).all()
+    set_free_settings(model, {"max_detections": 3})
+    for short, found in zip(TestTime(model, soft=True).detect(images), softly, strict=True):
+        assert short["scores"].tolist() == found["scores"][:3].tolist() and len(short["masks"]) == 3
+    (both,) = TestTime(model, soft=True, mirrored=True, tile=64).detect(images[:1])
+    assert 0 < len(both["scores"]) <= 3
+    set_free_settings(model, {"score_threshold": 1.0, "post_nms_test": 1})
+    (none,) = TestTime(model, soft=True).detect(images[1:])
+    assert none["boxes"].shape == (0, 4) and none["scores"].shape == (0,) and none["masks"].shape[0] == 0
+
+
+def test_soft_nms_of_boxes_alone_and_of_other_models():
+    (found,) = TestTime(tiny_model(masks=False).eval(), soft=True).detect([scene(1)[0]])
+    assert "masks" not in found and len(found["scores"]) > 0
+    with pytest.raises(ValueError, match="Soft-NMS is for Mask R-CNN; FCIS merges what overlaps by votes"):
+        TestTime(tiny_model(**FCIS), soft=True)

@@ -401,6 +401,9 @@ def _add_test_time(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--flip", action="store_true", dest="mirrored", help="look at every image mirrored too, and average"
     )
+    parser.add_argument(
+        "--soft-nms", action="store_true", dest="soft", help="lower the scores of overlapping boxes; do not drop them"
+    )
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ TITLES = {"bbox": "boxes", "segm": "masks"}
 class EvaluateOptions:
     """data: one path, of which is found out what it is unless `format` says it, or two, a folder of images and a COCO
     annotation file; None: so many toy `images` (seed 1). batch_size: how many images at once. settings: texts
-    "FIELD=VALUE" of what may change after training. tile, mirrored: see TestTime. interval: with intervals by the
+    "FIELD=VALUE" of what may change after training. tile, mirrored, soft: see TestTime. interval: with intervals by the
     bootstrap over images. errors: with their kinds, and a picture of them next to `out`. reference: let pycocotools
     count. out: a JSON file."""
 
@@ -37,6 +37,7 @@ class EvaluateOptions:
     settings: Sequence[str] | None = None
     tile: int | None = None
     mirrored: bool = False
+    soft: bool = False
     interval: bool = False
     errors: bool = False
     reference: bool = False
@@ -63,7 +64,7 @@ def evaluate_command(checkpoint=SHIPPED_MODEL, options: EvaluateOptions | None =
         dataset = open_to_evaluate(options.data, model.config.masks, options.format, checkpoint)
     map_categories(model.categories, dataset.categories)
     set_free_settings(model, dict(map(parse_setting, options.settings or ())))
-    finder = TestTime(model, tile=options.tile, mirrored=options.mirrored)
+    finder = TestTime(model, tile=options.tile, mirrored=options.mirrored, soft=options.soft)
     intervals: dict[str, tuple[float, float]] = {}
     kinds: dict[str, dict[str, tuple[int, float]]] = {}
     if options.interval or options.errors:

@@ -39,9 +39,10 @@ PUBLIC = (".pth", ".pt", ".pkl")
 class PredictOptions:
     """weights: a checkpoint of ours, or a public file, which needs `preset`; None: the toy model. settings: texts
     "FIELD=VALUE" of what may change after training. threshold: the least score to draw, to count, and of the label
-    files. boxes, labels: whether they are drawn. tile, mirrored: see TestTime. label_files: None, "yolo" or "labelme".
-    data, format: a data set whose images are taken, too (see open_to_evaluate), and annotations: a COCO annotation
-    file; of either, the detections get the ids. font: of the names. out: the folder of all that is written."""
+    files. boxes, labels: whether they are drawn. tile, mirrored, soft: see TestTime. label_files: None, "yolo" or
+    "labelme". data, format: a data set whose images are taken, too (see open_to_evaluate), and annotations: a COCO
+    annotation file; of either, the detections get the ids. font: of the names. out: the folder of all that is
+    written."""
 
     weights: str | None = None
     preset: str | None = None
@@ -52,6 +53,7 @@ class PredictOptions:
     labels: bool = True
     tile: int | None = None
     mirrored: bool = False
+    soft: bool = False
     label_files: str | None = None
     data: Sequence[str] | None = None
     format: str | None = None
@@ -140,7 +142,7 @@ def predict_command(images: Sequence[str], options: PredictOptions | None = None
         raise ValueError("Name images, or a data set with --data.")
     model = load_predictor(options.weights or SHIPPED_MODEL, options.preset).to(options.device)
     set_free_settings(model, dict(map(parse_setting, options.settings or ())))
-    finder = TestTime(model, tile=options.tile, mirrored=options.mirrored)
+    finder = TestTime(model, tile=options.tile, mirrored=options.mirrored, soft=options.soft)
     files, problems = find_images(images)
     known = Annotations.of_file(options.annotations) if options.annotations else None
     if options.data:

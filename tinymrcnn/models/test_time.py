@@ -1,8 +1,9 @@
-"""More from a trained model, without training: large images in tiles, images seen mirrored too, other limits.
+"""More from a trained model, without training: large images in tiles, images seen mirrored too, Soft-NMS, other limits.
 
 None of it is part of the network, and none of it is on unless asked for. Tiles keep small objects of a large image
 as large as they were in training; a mirrored second look lets two opinions about an object be averaged (the simplest
-test-time augmentation). `tinymrcnn predict` and `evaluate` offer them.
+test-time augmentation); Soft-NMS (Bodla et al. 2017) lowers the scores of boxes that overlap a better one, where NMS
+drops them. `tinymrcnn predict` and `evaluate` offer them.
 """
 
 from collections.abc import Iterator
@@ -10,7 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from tinymrcnn.autograd import no_grad
+from tinymrcnn.backend import to_numpy
 from tinymrcnn.boxes import box_area, box_iou
+from tinymrcnn.models.box_branch import as_detections, best_detections
+from tinymrcnn.models.mask_rcnn import MaskRCNN
 from tinymrcnn.models.two_stage import TwoStage
 from tinymrcnn.settings import find_field, replace
 
@@ -22,6 +27,9 @@ FREE = (
     "rpn.min_proposal_size", "box.score_threshold", "box.nms", "box.max_detections", "box.min_box_size",
     "box.clip_results", "mask.softmax_decoding",
 )  # fmt: skip
+# Of Soft-NMS: the larger, the less an overlap costs. 0.5 is the paper's. Of its two decays the linear one needs an IoU
+# from which on an overlap costs something, one more threshold to choose; the Gaussian needs none.
+SIGMA = 0.5
 SAME = 0.5  # IoU of two boxes of one class in two views: one object
 COVERED = 0.7  # a piece of an object that a tile's edge cut off lies so far inside the whole one
 EDGE = 2  # pixels: a box that comes so near to a tile's inner edge may be cut off there
@@ -48,14 +56,17 @@ class TestTime:
 
     tile: the side of the square tiles, in pixels, that larger images are cut into, or None. Neighbours share a quarter
     of it, so an object of up to a quarter of a tile is whole in one of them at least. mirrored: whether every view is
-    looked at from left to right and from right to left. Raises ValueError for a tile of less than 32 pixels."""
+    looked at from left to right and from right to left. soft: Soft-NMS in place of NMS. Raises ValueError for a tile of
+    less than 32 pixels, and for Soft-NMS with another model than Mask R-CNN: FCIS and MNC merge overlaps by votes."""
 
     __test__ = False  # pytest must not take it for a test
 
-    def __init__(self, model: TwoStage, *, tile: int | None = None, mirrored: bool = False) -> None:
+    def __init__(self, model: TwoStage, *, tile: int | None = None, mirrored: bool = False, soft: bool = False) -> None:
         if tile is not None and tile < 32:
             raise ValueError(f"Tiles are squares of 32 pixels at least, not of {tile}.")
-        self.model, self.tile, self.mirrored = model, tile, mirrored
+        if soft and not isinstance(model, MaskRCNN):
+            raise ValueError(f"Soft-NMS is for Mask R-CNN; {type(model).__name__} merges what overlaps by votes.")
+        self.model, self.tile, self.mirrored, self.soft = model, tile, mirrored, soft
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.model, name)
@@ -63,8 +74,13 @@ class TestTime:
     def detect(self, images: list[np.ndarray]) -> list[Detections]:
         """As model.detect: the objects of every image (3, H, W), the best first."""
         if self.tile is None and not self.mirrored:
-            return self.model.detect(images)
+            return self._look(images)
         return [self._in_tiles(image) for image in images]
+
+    def _look(self, images: list[np.ndarray]) -> list[Detections]:
+        if self.soft and isinstance(self.model, MaskRCNN):
+            return detect_softly(self.model, images)
+        return self.model.detect(images)
 
     def _in_tiles(self, image: np.ndarray) -> Detections:
         size = image.shape[1:]
@@ -74,9 +90,9 @@ class TestTime:
 
     def _in_both_directions(self, image: np.ndarray) -> Detections:
         if not self.mirrored:
-            (found,) = self.model.detect([image])
+            (found,) = self._look([image])
             return found
-        forth, back = (self.model.detect([view])[0] for view in (image, np.ascontiguousarray(image[:, :, ::-1])))
+        forth, back = (self._look([view])[0] for view in (image, np.ascontiguousarray(image[:, :, ::-1])))
         return average_views(forth, mirror(back, image.shape[2]))
 
 
@@ -165,3 +181,49 @@ def average_views(one: Detections, other: Detections) -> Detections:
         result[name] = np.concatenate([pairs, values[alone] * half, other[name][others_alone] * half])
     order = np.argsort(-result["scores"], kind="stable")
     return {name: values[order] for name, values in result.items()}
+
+
+@no_grad()
+@np.errstate(invalid="ignore", over="ignore")  # what is not finite is dropped
+def detect_softly(model: MaskRCNN, images: list[np.ndarray]) -> list[Detections]:
+    """As model.detect, with Soft-NMS: the same steps, but every class of every RoI that scores well stays until its
+    score has been lowered, for all that it shares with better ones, to score_threshold."""
+    settings = model.config.box
+    batch = model.transform(images)
+    features = model.features(batch)
+    proposals = model.propose(model.run_rpn(features, batch), batch)
+    roi_features = model.roi_features(features, proposals, settings.pool)
+    logits, deltas = (output.data for output in model.box_branch(roi_features))
+    found, start = [], 0
+    for rois, size in zip(proposals, batch.sizes, strict=True):
+        part, start = slice(start, start + len(rois)), start + len(rois)
+        limit = max(1, len(rois) * (model.config.num_classes - 1))
+        every = replace(settings, nms=1.0, max_detections=limit)  # no overlap is above 1
+        candidates = as_detections(to_numpy(best_detections(logits[part], deltas[part], rois, size, settings=every)))
+        scores = soft_nms(candidates["boxes"], candidates["scores"], candidates["labels"])
+        best = np.argsort(-scores, kind="stable")[: settings.max_detections]
+        best = best[scores[best] > settings.score_threshold]
+        found.append({**{name: values[best] for name, values in candidates.items()}, "scores": scores[best]})
+    if model.config.masks:
+        masks = model.mask_detections(features, found)
+        found = [{**detections, "masks": of_image} for detections, of_image in zip(found, masks, strict=True)]
+    return model.rescale(found, batch)
+
+
+def soft_nms(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, sigma: float = SIGMA) -> np.ndarray:
+    """The scores that Soft-NMS leaves to boxes (n, 4) with scores (n,) of the classes (n,), in their order and dtype.
+
+    As in NMS the best box of a class is taken, again and again. The others then lose the more, the more they overlap
+    it: their scores are multiplied by exp(-IoU^2 / sigma), the paper's Gaussian. Of equal scores the first counts as
+    the better. Boxes of other classes change nothing."""
+    lowered = scores.copy()
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        factors = np.exp(-np.square(box_iou(boxes[rows], boxes[rows])) / sigma)
+        left = scores[rows]  # minus infinity: taken
+        for _ in rows:
+            best = left.argmax()
+            lowered[rows[best]] = left[best]
+            left[best] = -np.inf
+            left *= factors[best]
+    return lowered
