@@ -210,7 +210,6 @@ class AugmentSettings(Settings):
     brightness: Fraction = 0.0  # changes by this share at most, up or down
     contrast: Fraction = 0.0  # likewise
     hue: Annotated[float, Range(0, 0.5)] = 0.0  # of the circle of colours, at most, either way
-    invert: Fraction = 0.0  # the share of images that are shown as negatives
     blur: Annotated[float, Range(0, 10)] = 0.0  # pixels: the widest Gaussian
 
     def __post_init__(self) -> None:

@@ -33,8 +33,6 @@ def augment(image, target: dict, settings: AugmentSettings, rng: np.random.Gener
             rng.uniform(-most, most) for most in (settings.brightness, settings.contrast, settings.hue)
         )
         image = recolor(image, 1 + brightness, 1 + contrast, hue)
-    if settings.invert and rng.random() < settings.invert:
-        image = 1 - image
     if settings.blur:
         image = blur(image, rng.uniform(0, settings.blur))
     return image, target
