@@ -151,9 +151,9 @@ def test_batch_and_steps():
 
 def test_small_batches_are_normalised_by_groups_and_averaged():
     chosen = values(choose(data_of(), given={"batch_size": 2}))
-    assert (chosen["resnet.norm"], chosen["steps"], chosen["ema"]) == ("group", 3000, 0.998)
+    assert (chosen["resnet.norm"], chosen["steps"], chosen["ema"]) == ("group", 3000, 0.99)
     assert not {"resnet.norm", "ema"} & values(choose(data_of(), given={"batch_size": 8})).keys()
-    assert values(choose(data_of(), given={"batch_size": 2, "steps": 600}))["ema"] == 0.99
+    assert values(choose(data_of(), given={"batch_size": 2, "steps": 60}))["ema"] == 0.9
     assert values(choose(data_of(), given={"batch_size": 2, "steps": 1}))["ema"] == 0
 
 
