@@ -100,9 +100,9 @@ def test_wrong_arguments_are_refused():
         AnchorGenerator((32, 64))
     with pytest.raises(ValueError, match=r"aspect_ratios\[1\] must be a tuple of positive"):
         AnchorGenerator(((32,), (64,)), ((1.0,), (-1.0,)))
-    with pytest.raises(ValueError, match="for 5 levels: got 1 grid sizes"):
+    with pytest.raises(ValueError, match="for 5 levels: got grid sizes"):
         AnchorGenerator(SIZES)([(4, 4)], (64, 64))
-    with pytest.raises(ValueError, match="and 2 strides"):
+    with pytest.raises(ValueError, match="strides .4, 8."):
         AnchorGenerator(SIZES)([(4, 4)] * 5, (64, 64), [4, 8])
 
 

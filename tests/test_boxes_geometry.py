@@ -62,6 +62,24 @@ def test_iou_without_boxes(n, m):
     assert iou.shape == (n, m) and iou.dtype == np.float32
 
 
+def plain_iou(a, b):
+    """In NumPy, in the same order of operations."""
+    width = np.minimum(a[:, None, 2], b[:, 2]) - np.maximum(a[:, None, 0], b[:, 0])
+    height = np.minimum(a[:, None, 3], b[:, 3]) - np.maximum(a[:, None, 1], b[:, 1])
+    both = np.maximum(width, 0) * np.maximum(height, 0)
+    return both / (box_area(a)[:, None] + box_area(b) - both)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_iou_is_that_of_plain_numpy_to_the_last_bit(dtype):
+    rng = np.random.default_rng(3)
+    corners = rng.uniform(-10, 90, (2, 150, 2))
+    a, b = (np.concatenate([c, c + rng.uniform(1, 40, c.shape)], axis=1).astype(dtype) for c in corners)
+    iou = box_iou(a[:7], b)
+    assert iou.dtype == dtype and (iou > 0).any() and (iou == 0).any()
+    np.testing.assert_array_equal(iou, plain_iou(a[:7], b))
+
+
 def test_iou_in_float64_stays_float64():
     assert box_iou(boxes([0, 0, 1, 1], dtype=np.float64), boxes([0, 0, 1, 1], dtype=np.float64)).dtype == np.float64
 

@@ -122,11 +122,11 @@ def test_a_resumed_run_keeps_its_settings(capsys, given):
 
 def test_what_follows_the_number_of_steps():
     """The defaults are those of 1,800 steps; a shorter run warms up, saves and previews in proportion."""
-    assert (in_proportion(1800), in_proportion(2200)) == ({"val_every": 200}, {"val_every": 244})
+    assert (in_proportion(1800), in_proportion(2200)) == ({"val_every": 200}, {"val_every": 245})
     every = ("checkpoint_every", "preview_every", "val_every")
-    assert in_proportion(500) == {"warmup_steps": 50, **dict.fromkeys(every, 55)}
+    assert in_proportion(500) == {"warmup_steps": 50, **dict.fromkeys(every, 56)}
     assert in_proportion(2) == {"warmup_steps": 0, **dict.fromkeys(every, 10)}
-    assert in_proportion(1799) == {"warmup_steps": 100, **dict.fromkeys(every, 199)}
+    assert in_proportion(1799) == {"warmup_steps": 100, **dict.fromkeys(every, 200)}
     options = TrainOptions(steps=50, val_every=3, settings=["preview_every=7", "augment.turn=true"])
     config = command._train_config(command._given(options, Config())[1])
     assert (config.warmup_steps, config.checkpoint_every, config.preview_every, config.val_every) == (5, 10, 7, 3)

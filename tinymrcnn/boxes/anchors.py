@@ -70,10 +70,7 @@ class AnchorGenerator:
         """
         levels = len(self.cells)
         if len(grid_sizes) != levels or (strides is not None and len(strides) != levels):
-            raise ValueError(
-                f"These anchors are for {levels} levels: got {len(grid_sizes)} grid sizes"
-                + (f" and {len(strides)} strides." if strides is not None else ".")
-            )
+            raise ValueError(f"These anchors are for {levels} levels: got grid sizes {grid_sizes}, strides {strides}.")
         if strides is None:
             steps = [(image_size[0] // max(h, 1), image_size[1] // max(w, 1)) for h, w in grid_sizes]
         else:
@@ -84,9 +81,8 @@ class AnchorGenerator:
 
 def _cell_anchors(sizes: Sequence[float], ratios: Sequence[float], rounded: bool, order: str) -> Cell:
     """The A anchors of a cell, centred on (0, 0), as (x1, y1, x2, y2)."""
-    if order == "size":
-        shapes = [(size, ratio) for size in sizes for ratio in ratios]
-    else:
+    shapes = [(size, ratio) for size in sizes for ratio in ratios]
+    if order == "ratio":
         shapes = [(size, ratio) for ratio in ratios for size in sizes]
     cell = []
     for size, ratio in shapes:

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from tinymrcnn.backend import Array, array_module, like
+from tinymrcnn.boxes.nms import iou
+from tinymrcnn.kernels import cpu_kernel, cuda, cuda_kernel, run
 
 
 def box_area(boxes: Array) -> Array:
@@ -35,12 +37,30 @@ def box_iou(boxes1: Array, boxes2: Array) -> Array:
             f"boxes1 is {boxes1.dtype} and boxes2 is {boxes2.dtype}: convert one to the dtype of the other."
         )
     xp = array_module(boxes1, boxes2)
-    x1, y1, x2, y2 = (boxes1[:, i, None] for i in range(4))  # (N, 1) against (M,)
-    width = xp.minimum(x2, boxes2[:, 2]) - xp.maximum(x1, boxes2[:, 0])
-    height = xp.minimum(y2, boxes2[:, 3]) - xp.maximum(y1, boxes2[:, 1])
-    intersection = xp.maximum(width, 0) * xp.maximum(height, 0)
-    union = box_area(boxes1)[:, None] + box_area(boxes2) - intersection
-    return intersection / xp.where(union > 0, union, 1)
+    corners = xp.ascontiguousarray(xp.concatenate([boxes1, boxes2]).T)
+    ious = xp.empty((len(boxes1), len(boxes2)), boxes1.dtype)
+    run(_ious_cpu, _ious_cuda, ious.size, corners, ious)
+    return ious
+
+
+# Of crowded images these are tens of millions of pairs in every step, too many for NumPy's many passes over them
+
+
+@cpu_kernel
+def _ious_cpu(thread: int, threads: int, corners: Array, ious: Array) -> None:
+    """corners: (4, N + M), those of both. ious: (N, M). The IoU of two empty boxes is not a number, and becomes 0."""
+    for i in range(thread, ious.shape[0], threads):
+        for j in range(ious.shape[1]):
+            value = iou(corners, i, ious.shape[0] + j)
+            ious[i, j] = value if value > 0 else 0
+
+
+@cuda_kernel
+def _ious_cuda(corners: Array, ious: Array) -> None:
+    for element in range(cuda.grid(1), ious.size, cuda.gridsize(1)):
+        i, j = divmod(element, ious.shape[1])
+        value, zero = iou(corners, i, ious.shape[0] + j), ious.dtype.type(0)
+        ious[i, j] = value if value > zero else zero
 
 
 def clip_boxes_to_image(boxes: Array, size: Any) -> Array:

@@ -144,10 +144,8 @@ def _check_arguments(xp: Any, boxes: Array, scores: Array, idxs: Array, iou_thre
     vectors = ("the scores", scores, "f", "floats"), ("their groups", idxs, "iu", "integers")
     for name, array, kinds, numbers in vectors:
         if array.shape != boxes.shape[:1] or array.dtype.kind not in kinds:
-            raise ValueError(
-                f"There are {len(boxes)} boxes, so {name} must be {len(boxes)} {numbers} in one dimension, "
-                f"not {array.dtype} {array.shape}."
-            )
+            rule = f"{name} must be {len(boxes)} {numbers} in one dimension"
+            raise ValueError(f"There are {len(boxes)} boxes, so {rule}, not {array.dtype} {array.shape}.")
     if not 0 <= iou_threshold <= 1:
         raise ValueError(f"The IoU threshold must lie in 0..1, not {iou_threshold!r}.")
     finite = xp.isfinite(boxes).all(axis=1) & xp.isfinite(scores)

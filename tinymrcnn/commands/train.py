@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import math
 import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -259,7 +260,7 @@ def _full_name(name: str) -> str:
 def in_proportion(steps: int) -> dict[str, int]:
     """What follows the number of steps: validations, and where it is smaller than the default one, warm-up, checkpoints
     and previews too."""
-    default, every = TrainConfig(), max(10, steps // 9)
+    default, every = TrainConfig(), max(10, math.ceil(steps / 9))
     if steps >= default.steps:
         return {"val_every": every}
     return {

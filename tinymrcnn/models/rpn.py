@@ -55,15 +55,11 @@ class RPNSettings(Settings):
         if self.bg_iou > self.fg_iou:
             raise ValueError(f"RPNSettings: bg_iou is {self.bg_iou}, above fg_iou, {self.fg_iou}.")
         if not self.aspect_ratios or not all(self.anchor_sizes):
-            raise ValueError(
-                f"RPNSettings: every level needs an anchor; anchor_sizes is {self.anchor_sizes}, aspect_ratios "
-                f"{self.aspect_ratios}."
-            )
+            sizes, ratios = self.anchor_sizes, self.aspect_ratios
+            raise ValueError(f"RPNSettings: every level needs an anchor, not anchor_sizes {sizes} in ratios {ratios}.")
         if len({len(sizes) for sizes in self.anchor_sizes}) > 1:
-            raise ValueError(
-                f"RPNSettings: anchor_sizes is {self.anchor_sizes}; every level must have as many sizes as the "
-                "others, because one head predicts for all of them."
-            )
+            rule = "every level must have as many sizes as the others, because one head predicts for all of them"
+            raise ValueError(f"RPNSettings: anchor_sizes is {self.anchor_sizes}; {rule}.")
 
     def matcher(self) -> Matcher:
         return Matcher(self.fg_iou, self.bg_iou, allow_low_quality=True)

@@ -128,10 +128,10 @@ class TwoStage(Module):
         """Draw the anchors that the RPN's loss looks at, on the host, which waits for all images' matches at once."""
         boxes, counts = batch.gt_boxes, np.array([len(of_image) for of_image in batch.gt_boxes])
         there = np.arange(counts.max()) < counts[:, None]  # (N, G): every image has room for as many objects
-        padded = np.zeros((*there.shape, 4), boxes[0].dtype)
-        padded[there] = np.concatenate(boxes)
-        xp, ious = array_module(anchors.boxes), box_iou(like(padded.reshape(-1, 4), anchors.boxes), anchors.boxes)
-        ious = xp.where(like(there[..., None], ious), ious.reshape(*there.shape, len(anchors.boxes)), -1)
+        padded = np.zeros((there.size, 4), boxes[0].dtype)
+        padded[there.reshape(-1)] = np.concatenate(boxes)
+        ious = box_iou(like(padded, anchors.boxes), anchors.boxes).reshape(*there.shape, len(anchors.boxes))
+        ious[like(~there, ious)] = -1
         matches = to_numpy(self.config.rpn.matcher()(ious))  # (N, A); the host waits
         samples = []
         for of_image, image_id in zip(matches, batch.image_ids, strict=True):

@@ -100,10 +100,8 @@ class _Optimizer:
         for name in sorted(shapes.keys() | state.keys()):
             here, there = shapes.get(name, "no such entry"), state[name].shape if name in state else "no such entry"
             if here != there:
-                raise ValueError(
-                    f"The optimiser's state does not fit these parameters: for {name} the file has {there}, "
-                    f"the optimiser {here}."
-                )
+                wrong = f"for {name} the file has {there}, the optimiser {here}"
+                raise ValueError(f"The optimiser's state does not fit these parameters: {wrong}.")
         for name, array in own.items():
             array[...] = to_device(state[name].astype(array.dtype), backend_of(array).device)
         self.steps = state["steps"].tolist()

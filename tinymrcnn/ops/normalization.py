@@ -152,27 +152,33 @@ def group_norm(x: Tensor, num_groups: int, weight: Tensor, bias: Tensor, eps: fl
     n, c, h, w = x.shape
     if c % num_groups:
         raise ValueError(f"{num_groups} groups do not divide {c} channels.")
-    image = channels_last(x.data)
-    xp, groups = array_module(image), image.reshape(n, h * w, num_groups, c // num_groups)
-    count = max(1, h * w * (c // num_groups))
-    shape, axes = groups.shape, (1, 3)
-    mean = groups.sum(axis=axes, keepdims=True) / count
-    normal = groups - mean
-    inverse = 1 / xp.sqrt((normal * normal).sum(axis=axes, keepdims=True) / count + eps)
-    normal *= inverse
-    gamma = weight.data.reshape(num_groups, -1)
-    out = normal * gamma + bias.data.reshape(num_groups, -1)
+    images = channels_last(x.data).reshape(n, h * w, c)
+    xp, number = array_module(images), images.dtype.type
+    out, constants = xp.empty_like(images), xp.empty((n, 4, c), images.dtype)
+
+    def mean_of_group(sums: Array) -> Array:
+        """From the sums over a map, (C,), the mean over the channel's group, (C,)."""
+        return sums.reshape(num_groups, -1).mean(axis=1).repeat(c // num_groups) / max(1, h * w)
+
+    for rows, result, (mean, inverse, scale, shift) in zip(images, out, constants, strict=True):
+        mean[...] = mean_of_group(column_sums(rows))
+        moments = mean, mean_of_group(_sums_of_products(rows, mean, rows, mean))
+        _constants(*moments, weight.data, bias.data, number(eps), 0, 1, *moments, inverse, scale, shift)
+        combine(rows, scale, shift, out=result)
 
     def backward(grad: Array, needs: tuple[bool, ...]) -> tuple[Array | None, ...]:
-        grad = channels_last(grad).reshape(shape)
-        grad_weight = (grad * normal).sum(axis=(0, 1)).reshape(-1) if needs[1] else None
-        grad_bias = grad.sum(axis=(0, 1)).reshape(-1) if needs[2] else None
-        if not needs[0]:
-            return None, grad_weight, grad_bias
-        g = grad * gamma
-        g_mean = g.sum(axis=axes, keepdims=True) / count
-        g_normal = (g * normal).sum(axis=axes, keepdims=True) / count
-        grad_x = (g - g_mean - normal * g_normal) * inverse
-        return channels_first(grad_x.reshape(n, h, w, c)), grad_weight, grad_bias
+        grad = channels_last(grad).reshape(images.shape)
+        grad_x, (grad_weight, grad_bias) = xp.empty_like(grad), xp.zeros((2, c), grad.dtype)
+        for rows, g, result, (mean, inverse, scale, _) in zip(images, grad, grad_x, constants, strict=True):
+            shift, slope = xp.zeros((2, c), grad.dtype)
+            products, sums = _sums_of_products(g, shift, rows, mean), column_sums(g)
+            grad_weight += products * inverse
+            grad_bias += sums
+            # as in a batch, but of what a channel adds to its group the mean counts
+            means = [mean_of_group(weight.data * of_channel) for of_channel in (sums, products)]
+            _slopes(mean, inverse, inverse, number(1), *means, shift, slope)
+            combine(g, scale, shift, rows, slope, out=result)
+        gradients = channels_first(grad_x.reshape(n, h, w, c)), grad_weight, grad_bias
+        return tuple(g if need else None for g, need in zip(gradients, needs, strict=True))
 
     return record(channels_first(out.reshape(n, h, w, c)), (x, weight, bias), backward, "group_norm")

@@ -204,7 +204,11 @@ def _validate_if_due(run: Run) -> bool:
     if not run.validations or run.validations[-1]["step"] != run.done:
         some = validation.Some(run.held_out)
         with averaged(run.model, run.average):
-            line = {"step": run.done, "images": len(some), **validation.validate(run.model, some)}
+            line = {
+                "step": run.done,
+                "images": len(some),
+                **validation.validate(run.model, some, run.config.batch_size),
+            }
         if all(validation.score(line) > validation.score(before) for before in run.validations):
             run.save_model(BEST)
         run.note_validation(line)
@@ -247,7 +251,8 @@ def _finish(run: Run) -> dict:
         return {}
     with averaged(model, run.average):
         write_picture(out / "predictions.png", _predictions(model, held_out, GRID_IMAGES))
-        metrics = _last_metrics(run) or evaluate(model, held_out, progress=run.progress)
+        batch_size = min(run.config.batch_size, validation.BATCH)
+        metrics = _last_metrics(run) or evaluate(model, held_out, batch_size, run.progress)
     if run.validations and (best := validation.best_of(run.validations))["step"] != run.done:
         logger.info("The best validation was that after %d steps, AP %.3f: that model is in '%s'.",
                     best["step"], validation.score(best), printable(out / BEST))  # fmt: skip

@@ -12,7 +12,7 @@ from tinymrcnn.evaluation import evaluate
 from tinymrcnn.models.two_stage import mean_losses
 
 MOST_IMAGES = 200
-BATCH = 4
+BATCH, LOSS_BATCH = 8, 4  # images at once, at most: for the metrics, and for the losses, which take more memory
 
 
 class Some:
@@ -30,15 +30,17 @@ class Some:
         return self.dataset[self.indices[index]]
 
 
-def validate(model, dataset) -> dict[str, float]:
-    """{"loss", "loss_classifier", ..., "bbox/AP", ...} of a model on a data set.
+def validate(model, dataset, batch_size: int = BATCH) -> dict[str, float]:
+    """{"loss", "loss_classifier", ..., "bbox/AP", ...} of a model on a data set. batch_size: images at once, at most;
+    where those are no more than in a step, it takes no more memory than training.
 
     The classes are found by name, see map_categories. The losses are left out where the data set has no masks and the
     model learns them."""
-    return losses_on(model, dataset) | evaluate(model, dataset, progress=False)
+    losses = losses_on(model, dataset, min(batch_size, LOSS_BATCH))
+    return losses | evaluate(model, dataset, min(batch_size, BATCH), progress=False)
 
 
-def losses_on(model, dataset) -> dict[str, float]:
+def losses_on(model, dataset, batch_size: int = LOSS_BATCH) -> dict[str, float]:
     """The losses over a whole data set, and "loss", their sum."""
     labels = map_categories(model.categories, dataset.categories)
     totals: dict[str, tuple] = {}
@@ -46,10 +48,9 @@ def losses_on(model, dataset) -> dict[str, float]:
     model.eval()
     try:
         with no_grad():
-            for start in range(0, len(dataset), BATCH):
-                images, targets = zip(
-                    *(dataset[index] for index in range(start, min(start + BATCH, len(dataset)))), strict=True
-                )
+            for start in range(0, len(dataset), batch_size):
+                indices = range(start, min(start + batch_size, len(dataset)))
+                images, targets = zip(*(dataset[index] for index in indices), strict=True)
                 if model.config.masks and any("masks" not in target for target in targets):
                     return {}
                 known = [
