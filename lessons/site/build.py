@@ -160,7 +160,9 @@ def summary(notebook: Path) -> tuple[str, str]:
 
 
 def front_page(lessons: list[Path], texts: list[Path]) -> str:
-    rows = [f"- [**{title}**](lessons/{path.stem}.html). {goal}" for path in lessons for title, goal in [summary(path)]]
+    rows = [
+        f"- [**{title}**](lessons/{path.stem}.html)\n\n  {goal}" for path in lessons for title, goal in [summary(path)]
+    ]
     text = (
         (HERE / "index.md")
         .read_text(encoding="utf-8")
