@@ -1,5 +1,7 @@
 """Started by mpiexec from test_parallel.py: what several workers compute, against one with the whole batch."""
 
+import os
+import signal
 import sys
 import time
 
@@ -38,7 +40,7 @@ def step_of(team, dtype, config):
 
 
 def compare(dtype, tolerance):
-    team, config = parallel.workers(), TrainConfig(batch_size=IMAGES, clip_norm=None, lr=1e-3)
+    team, config = parallel.workers(), TrainConfig(batch_size=IMAGES, clip_norm=0, lr=1e-3)
     assert team.size > 1
     parallel.BUCKET = 500  # so that there are many
     found, expected = step_of(team, dtype, config), step_of(parallel.ALONE, dtype, config)
@@ -59,15 +61,9 @@ def fail(how):
         if team.rank == 1 and how == "error":
             raise ValueError("the picture cannot be read")
         if team.rank == 1 and how == "silence":
-            import os
-            import signal
-
             print(f"silent: {os.getpid()}", flush=True)
             os.kill(os.getpid(), signal.SIGSTOP)
         if team.rank == 1 and how == "kill":
-            import os
-            import signal
-
             os.kill(os.getpid(), signal.SIGKILL)
         if how == "slow":  # but alive
             time.sleep(2 * parallel.PATIENCE * (team.rank == 1))

@@ -1,4 +1,4 @@
-"""Several workers that share a batch, as mpiexec starts them, against one process; and what happens when one is lost."""
+"""Several workers that share a batch, as mpiexec starts them, against one process; and what happens when one ends."""
 
 import math
 import os
