@@ -18,9 +18,10 @@ class Node:
     """A step of the graph. It refers to other Nodes only, never to data or to a Tensor, so that an array
     lives exactly as long as a closure captures it or a Tensor shows it.
 
-    A leaf was made by no operator; it owns the accumulated gradient. home: where an optimiser wants that to lie."""
+    A leaf was made by no operator; it owns the accumulated gradient. home: where an optimiser wants that to lie. ready:
+    called when a backward pass has made it."""
 
-    __slots__ = ("backward", "parents", "name", "grad", "home", "is_leaf")
+    __slots__ = ("backward", "parents", "name", "grad", "home", "ready", "is_leaf")
 
     def __init__(
         self, backward: Backward | None = None, parents: tuple[Optional["Node"], ...] = (), name: str = "leaf"
@@ -30,6 +31,7 @@ class Node:
         self.name = name
         self.grad: Array | None = None
         self.home: Array | None = None
+        self.ready: Callable[[], None] | None = None
         self.is_leaf = backward is None
 
 

@@ -360,6 +360,8 @@ class Tensor:
                 elif gradient is not None:
                     node.grad = empty_like(gradient) if node.home is None else node.home
                     node.grad[...] = gradient
+                if gradient is not None and node.ready is not None:
+                    node.ready()
                 continue
             if gradient is not None:
                 needs = tuple(parent is not None for parent in node.parents)

@@ -33,6 +33,7 @@ from tinymrcnn.models.presets import get_config
 from tinymrcnn.settings import field_names, find_field, parse_setting, replace
 from tinymrcnn.training.choices import as_table, choose, statistics
 from tinymrcnn.training.freezing import freeze_stages
+from tinymrcnn.training.parallel import Workers, for_workers, watched, workers
 from tinymrcnn.training.run import CHECKPOINT, load_run
 from tinymrcnn.training.trainer import train_in
 from tinymrcnn.weights import load_backbone, load_checkpoint, load_weights, read_backbone
@@ -85,31 +86,42 @@ class Prepared(typing.NamedTuple):
 def train_command(options: TrainOptions) -> int:
     """Train as the options say, print the metrics, and say what to do with the model. Returns the exit code, 0.
 
-    Raises ValueError or OSError for options, data or folders that do not fit, and as train() does."""
+    Under mpiexec every worker calls it, and the first one alone writes and prints. Raises ValueError or OSError for
+    options, data or folders that do not fit, and as train() does."""
     needs_preset(options.weights, options.preset)
+    team = workers()
+    with watched(team), contextlib.nullcontext() if team.first else contextlib.redirect_stdout(None):
+        return _train_together(team, options)
+
+
+def _train_together(team: Workers, options: TrainOptions) -> int:
     if options.resume:
         _check_resumed(options)
         out = Path(options.resume)
         if not (out / CHECKPOINT).is_file():
             load_run(out)  # raises if there is none
-        with locked(out):
+        with locked(out) if team.first else contextlib.nullcontext():
             run = _resumed_run(out, options)
-            metrics = _train(out, run, options)
+            metrics = _train(out, run, options, team)
     else:
-        run = _new_run(options)
-        with _new_folder(options, run.model.config.preset) as out:
-            metrics = _train(out, run, options)
+        run = _new_run(options, team)
+        with _new_folder(options, run.model.config.preset) if team.first else contextlib.nullcontext() as folder:
+            out = team.told(folder)
+            metrics = _train(out, run, options, team)
+    if not team.first:
+        return 0
     print_metrics(metrics, len(run.held_out), run.model.config.box.max_detections)
     print(f"Look at {printable(out / 'predictions.png')} and {printable(out / 'curves.png')}. Use the model:")
     print(f"  tinymrcnn predict IMAGE... --weights {quoted(out / 'model.npz')}")
     return 0
 
 
-def _train(out: Path, run: Prepared, options: TrainOptions) -> dict:
+def _train(out: Path, run: Prepared, options: TrainOptions, team: Workers) -> dict:
     """Train in a locked folder. Returns the metrics."""
     model, config = run.model, run.config
-    with replacing(out / NOTE) as file:
-        file.write((json.dumps(run.source) + "\n").encode())
+    if team.first:
+        with replacing(out / NOTE) as file:
+            file.write((json.dumps(run.source) + "\n").encode())
     parameters = sum(parameter.size for parameter in model.parameters())
     frozen = parameters - sum(parameter.size for parameter in model.parameters() if parameter.requires_grad)
     size = f"{parameters:,} parameters" + (f", {frozen:,} of them frozen" if frozen else "")
@@ -122,10 +134,12 @@ def _train(out: Path, run: Prepared, options: TrainOptions) -> dict:
     if options.quick:
         print(f"Quick: a first impression after {config.steps} steps, evaluated on {len(run.held_out)} images only.")
     resume = options.resume is not None
-    return train_in(out, model, run.dataset, config, run.held_out, resume=resume, progress=True)
+    if team.size > 1:
+        print(f"{team.size} workers share every batch: {-(-config.batch_size // team.size)} images each, at most.")
+    return train_in(out, model, run.dataset, config, run.held_out, resume=resume, progress=True, workers=team)
 
 
-def _new_run(options: TrainOptions) -> Prepared:
+def _new_run(options: TrainOptions, team: Workers) -> Prepared:
     if not options.data and (options.val or options.format):
         raise ValueError(f"{'--val' if options.val else '--format'} belongs to --data: name the images to train on.")
     if options.freeze_at and not (options.weights or options.backbone):
@@ -161,6 +175,9 @@ def _new_run(options: TrainOptions) -> Prepared:
         of_training = field_names(TrainConfig)
         model_fields = {c.name: c.value for c in chosen if c.name not in of_training} | model_fields
         train_fields = {c.name: c.value for c in chosen if c.name in of_training} | train_fields
+    if team.size > 1 and "batch_size" not in (named := _named(options)):
+        more = for_workers(replace(TrainConfig(), **train_fields), team.size)
+        train_fields |= {name: value for name, value in more.items() if name not in named}
     config = _train_config(train_fields)
     model = build_model(start, len(dataset.categories) + 1, config.seed, **model_fields)
     model.categories = dataset.categories  # by these names the predictors' rows of the weights are found
@@ -241,6 +258,12 @@ def _given(options: TrainOptions, start: Config) -> tuple[dict, dict]:
     replace(start, **model_fields)  # raises before the data are opened
     replace(TrainConfig(), **train_fields)
     return model_fields, train_fields
+
+
+def _named(options: TrainOptions) -> set[str]:
+    """The fields of TrainConfig that the options set themselves."""
+    names = {name for name in ("steps", "batch_size") if getattr(options, name) is not None}
+    return names | {parse_setting(pair)[0] for pair in options.settings or []}
 
 
 def _train_config(fields: dict[str, typing.Any]) -> TrainConfig:

@@ -15,6 +15,7 @@ from tinymrcnn.randomness import Purpose, generator
 from tinymrcnn.settings import AugmentSettings
 
 PREFETCH = 4  # batches
+ALL = slice(None)
 
 
 def batch_indices(length: int, batch_size: int, step: int, seed: int) -> list[int]:
@@ -40,23 +41,23 @@ def load_image(dataset, index: int, step: int, seed: int, flip: bool = True, mor
 
 
 def load_batch(
-    dataset, batch_size: int, step: int, seed: int, flip: bool = True, more: AugmentSettings | None = None
+    dataset, batch_size: int, step: int, seed: int, flip: bool = True, more: AugmentSettings | None = None,
+    some: slice = ALL,
 ):  # fmt: skip
-    """(step, images, targets): the batch of one step, see load_image."""
-    pairs = [
-        load_image(dataset, index, step, seed, flip, more)
-        for index in batch_indices(len(dataset), batch_size, step, seed)
-    ]
+    """(step, images, targets): the batch of one step, or some of it, see load_image."""
+    indices = batch_indices(len(dataset), batch_size, step, seed)[some]
+    pairs = [load_image(dataset, index, step, seed, flip, more) for index in indices]
     return step, [image for image, _ in pairs], [target for _, target in pairs]
 
 
 def batches(
     dataset, batch_size: int, start_step: int, num_steps: int, seed: int, flip: bool = True,
-    more: AugmentSettings | None = None,
+    more: AugmentSettings | None = None, some: slice = ALL,
 ) -> Generator[tuple[int, list, list], None, None]:  # fmt: skip
     """The batches of a run: (step, images, targets) for step in range(start_step, num_steps).
 
-    dataset: see tinymrcnn.data. num_steps: of the whole run, also when it resumes at start_step.
+    dataset: see tinymrcnn.data. num_steps: of the whole run, also when it resumes at start_step. some: the part of
+    every batch that is wanted, where several workers share it.
     One background thread, which runs no parallel kernel, reads ahead; an error in it is raised here with its
     own traceback, and closing the iterator ends it. Raises ValueError for sizes below 1 or a negative
     step, or an empty data set."""
@@ -67,7 +68,7 @@ def batches(
         )
     if len(dataset) == 0:
         raise ValueError("The data set holds no image, so there is nothing to make batches of.")
-    return _read_ahead(dataset, batch_size, range(start_step, num_steps), seed, flip, more)
+    return _read_ahead(dataset, batch_size, range(start_step, num_steps), seed, flip, more, some)
 
 
 def _read_ahead(dataset, batch_size: int, steps: range, seed: int, *varied):

@@ -16,6 +16,7 @@ from tinymrcnn.settings import flatten
 from tinymrcnn.stopping import Stop, out_of_memory
 from tinymrcnn.training.averaging import Average, averaged, start_average
 from tinymrcnn.training.log import read_log
+from tinymrcnn.training.parallel import ALONE, Workers
 from tinymrcnn.training.schedule import learning_rate
 from tinymrcnn.weights import Checkpoint, environment, load_checkpoint, load_weights, save_checkpoint
 
@@ -41,6 +42,7 @@ class Run:
     stop: Stop = dataclasses.field(default_factory=Stop)
     average: Average | None = None
     validations: list[dict] = dataclasses.field(default_factory=list)
+    workers: Workers = ALONE  # the first of which alone writes
 
     def begin(self) -> None:
         """The first checkpoint of a new run."""
@@ -49,6 +51,9 @@ class Run:
 
     def save(self) -> None:
         """Write the checkpoint; signals wait until it is written."""
+        if not self.workers.first:
+            self.saved = self.done
+            return
         with self.stop.writing():
             path = self.out / CHECKPOINT
             save_checkpoint(path, self.model, self.done, self.config, self.optimizer, self.average)
@@ -56,12 +61,16 @@ class Run:
 
     def save_model(self, name: str) -> None:
         """Write what the run has learned as a finished model: the weights, or their average where one is kept."""
+        if not self.workers.first:
+            return
         with averaged(self.model, self.average), self.stop.writing():
             save_checkpoint(self.out / name, self.model, self.done)
 
     def note_validation(self, line: dict) -> None:
         """Add a line to the validations, and to their file."""
         self.validations.append(line)
+        if not self.workers.first:
+            return
         with replacing(self.out / VALIDATION) as file:
             file.writelines((json.dumps(each) + "\n").encode() for each in self.validations)
 

@@ -20,6 +20,7 @@ import json
 import logging
 import math
 import operator
+import os
 import signal
 import time
 from pathlib import Path
@@ -40,6 +41,7 @@ from tinymrcnn.stopping import Interrupted, RunStopped, handling
 from tinymrcnn.training import validation
 from tinymrcnn.training.averaging import averaged, update_average
 from tinymrcnn.training.log import keep_log, open_log, progress_bar, read_log, summary, write_line
+from tinymrcnn.training.parallel import ALONE, Workers
 from tinymrcnn.training.run import BEST, CHECKPOINT, LOG, MODEL, Run, load_run, resume_run
 from tinymrcnn.training.schedule import learning_rate
 from tinymrcnn.weights import environment
@@ -55,9 +57,12 @@ def make_optimizer(model, config: TrainConfig) -> SGD | AdamW:
     return AdamW(model.parameters(), config.lr, weight_decay=config.weight_decay)
 
 
-def training_step(model, optimizer, step: int, images: list, targets: list, config: TrainConfig) -> dict:
-    """One step of gradient descent on one batch. Returns its line of the log: step, lr, loss (the sum) and each
-    loss, gradient_norm (before clipping), and the numbers of positive anchors and RoIs.
+def training_step(
+    model, optimizer, step: int, images: list, targets: list, config: TrainConfig, workers: Workers = ALONE
+) -> dict:
+    """One step of gradient descent on one batch, or on this worker's share of it. Returns its line of the log: step,
+    lr,
+    loss (the sum) and each loss, gradient_norm (before clipping), and the numbers of positive anchors and RoIs.
 
     Raises FloatingPointError, naming the loss and the images, where a loss or the gradient is not finite; the
     parameters are as they were then."""
@@ -65,18 +70,21 @@ def training_step(model, optimizer, step: int, images: list, targets: list, conf
     optimizer.zero_grad()
 
     sums, samples = model.loss_sums(images, targets, step=step)
-    losses = mean_losses(sums)
+    losses = mean_losses(workers.counted(sums))
     total = functools.reduce(operator.add, losses.values())
     numbers = array_module(total.data).stack([total.data, *(loss.data for loss in losses.values())])
-    values = dict(zip(["loss", *losses], to_numpy(numbers).tolist(), strict=True))  # the host waits for the losses
+    numbers = to_numpy(numbers).tolist()  # the host waits for the losses
+    values = dict(zip(["loss", *losses], workers.added(numbers), strict=True))
     if all(math.isfinite(value) for value in values.values()):
-        total.backward()
+        with workers.adding(optimizer):
+            total.backward()
         values["gradient_norm"] = optimizer.clip_grad_norm(config.clip_norm or math.inf)
     broken = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
     if broken:
         raise FloatingPointError(f"{', '.join(broken)} on the images {[target['image_id'] for target in targets]}.")
     optimizer.step()
-    return {"step": step, "lr": optimizer.lr, **values, **samples.counts}
+    counts = dict(zip(samples.counts, map(int, workers.added([*samples.counts.values()])), strict=True))
+    return {"step": step, "lr": optimizer.lr, **values, **counts}
 
 
 def train(
@@ -117,10 +125,14 @@ def check_held_out(dataset, held_out) -> None:
         raise ValueError(f"The held-out images do not fit the training images. {error}") from error
 
 
-def train_in(out: Path, model, dataset, config: TrainConfig, held_out, *, resume: bool, progress: bool) -> dict:
-    """What train() does, in a folder that the caller has locked."""
+def train_in(
+    out: Path, model, dataset, config: TrainConfig, held_out, *, resume: bool, progress: bool, workers: Workers = ALONE
+) -> dict:
+    """What train() does, in a folder that the caller has locked; several workers call it together."""
+    if config.batch_size < workers.size:
+        raise ValueError(f"A batch of {config.batch_size} images is too small for {workers.size} workers.")
     model.categories, model.seed = dataset.categories, config.seed
-    run = Run(out, model, make_optimizer(model, config), config, held_out, progress)
+    run = Run(out, model, make_optimizer(model, config), config, held_out, progress and workers.first, workers=workers)
     if resume:
         resume_run(run)
     elif (out / CHECKPOINT).exists():
@@ -129,9 +141,10 @@ def train_in(out: Path, model, dataset, config: TrainConfig, held_out, *, resume
         )
     else:
         run.begin()
-        if config.augment != AugmentSettings():
+        if run.workers.first and config.augment != AugmentSettings():
             write_picture(out / "augmented.png", _augmented(dataset, config))
-    keep_log(out / LOG, run.done)
+    if run.workers.first:
+        keep_log(out / LOG, run.done)
     with handling(run.stop):
         try:
             _loop(run, dataset)
@@ -157,13 +170,16 @@ def _loop(run: Run, dataset) -> None:
     if _validate_if_due(run):
         return
     model.train()
-    feed = batches(dataset, config.batch_size, run.done, config.steps, config.seed, config.flip, config.augment)
+    team = run.workers
+    feed = batches(dataset, config.batch_size, run.done, config.steps, config.seed, config.flip, config.augment,
+                   team.share_of_batch)  # fmt: skip
     bar = progress_bar(run.done, config.steps, run.progress)
-    with contextlib.closing(feed), bar, open_log(out / LOG) as log:
+    with contextlib.closing(feed), bar, open_log(out / LOG if team.first else os.devnull) as log:
         began = time.perf_counter()
         for step, images, targets in feed:
             with _statistics_kept_on_error(model):
-                line = training_step(model, optimizer, step, images, targets, config)
+                line = training_step(model, optimizer, step, images, targets, config, team)
+                team.average_statistics(model)
             if run.average is not None:
                 update_average(run.average, model, config.ema, step)
             run.done = step + 1
@@ -171,11 +187,12 @@ def _loop(run: Run, dataset) -> None:
             write_line(log, line)
             bar.set_description_str(summary(line), refresh=False)
             bar.update()
+            stop.signum = team.any(stop.signum) or None
             if run.done % config.checkpoint_every == 0 or run.done == config.steps or stop.signum:
                 run.save()
             if stop.signum:
                 raise Interrupted
-            if run.held_out is not None and run.done % config.preview_every == 0:
+            if run.held_out is not None and team.first and run.done % config.preview_every == 0:
                 _preview(run)
             if _validate_if_due(run):
                 break
@@ -202,21 +219,24 @@ def _validate_if_due(run: Run) -> bool:
     if run.held_out is None or not every or not run.done or run.done % every:
         return False
     if not run.validations or run.validations[-1]["step"] != run.done:
-        some = validation.Some(run.held_out)
-        with averaged(run.model, run.average):
-            line = {
-                "step": run.done,
-                "images": len(some),
-                **validation.validate(run.model, some, run.config.batch_size),
-            }
+        line = run.workers.told(_validated(run) if run.workers.first else None)
         if all(validation.score(line) > validation.score(before) for before in run.validations):
             run.save_model(BEST)
         run.note_validation(line)
-        logger.info(validation.in_words(run.validations))
-    if over := validation.is_over(run.validations, run.config.patience) and run.done < run.config.steps:
+        if run.workers.first:
+            logger.info(validation.in_words(run.validations))
+    over = validation.is_over(run.validations, run.config.patience) and run.done < run.config.steps
+    if over and run.workers.first:
         logger.info("The run ends after %d of %d steps: %d validations brought no better AP.", run.done,
                     run.config.steps, run.config.patience)  # fmt: skip
     return over
+
+
+def _validated(run: Run) -> dict:
+    """The line of a validation now."""
+    some, size = validation.Some(run.held_out), run.config.batch_size
+    with averaged(run.model, run.average):
+        return {"step": run.done, "images": len(some), **validation.validate(run.model, some, size)}
 
 
 def _preview(run: Run) -> None:
@@ -244,6 +264,8 @@ def _finish(run: Run) -> dict:
     model, out, held_out = run.model, run.out, run.held_out
     run.stop.patience = 0  # no step can be cut short any more
     run.stop.raise_if_due()
+    if not run.workers.first:
+        return {}
     run.save_model(MODEL)
     log = read_log(out / LOG)
     write_picture(out / "curves.png", draw_curves(log, run.validations))

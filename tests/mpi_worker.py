@@ -1,0 +1,78 @@
+"""Started by mpiexec from test_parallel.py: what several workers compute, against one with the whole batch."""
+
+import os
+import signal
+import sys
+import time
+
+import numpy as np
+
+from tinymrcnn.data import ShapesDataset
+from tinymrcnn.models import TrainConfig, build_model
+from tinymrcnn.training import make_optimizer, parallel, training_step
+
+IMAGES = 4
+SMALL = {
+    "resnet.depths": (1, 1, 1, 1),
+    "resnet.widths": (8, 8, 8, 16),
+    "resnet.stem_width": 8,
+    "resnet.norm": "group",
+    "fpn.channels": 8,
+    "rpn.channels": 8,
+    "box.hidden": 16,
+    "mask.layers": (8,),
+    "mask.channels": 8,
+}
+
+
+def small_model(dtype):
+    return build_model("shapes", seed=0, **SMALL).to(dtype=dtype).train()
+
+
+def step_of(team, dtype, config):
+    """(line of the log, gradient, weights) after one step of this worker on its share."""
+    model = small_model(dtype)
+    optimizer = make_optimizer(model, config)
+    pairs = [ShapesDataset(IMAGES, (64, 96), seed=1)[i] for i in range(IMAGES)][team.share_of_batch]
+    images, targets = [image.astype(dtype) for image, _ in pairs], [target for _, target in pairs]
+    line = training_step(model, optimizer, 0, images, targets, config, team)
+    return line, optimizer.flat["grad"].copy(), optimizer.flat["data"].copy()
+
+
+def compare(dtype, tolerance):
+    team, config = parallel.workers(), TrainConfig(batch_size=IMAGES, clip_norm=0, lr=1e-3)
+    assert team.size > 1
+    parallel.BUCKET = 500  # so that there are many
+    found, expected = step_of(team, dtype, config), step_of(parallel.ALONE, dtype, config)
+    for name, value in expected[0].items():
+        assert abs(found[0][name] - value) <= tolerance * max(1, abs(value)), (name, found[0][name], value)
+    for ours, theirs in zip(found[1:], expected[1:], strict=True):
+        assert np.abs(ours - theirs).max() <= tolerance * max(1, np.abs(theirs).max())
+    weights = team.communicator.allgather(found[2].tobytes())
+    assert len(set(weights)) == 1  # bit for bit
+    print(f"worker {team.rank} of {team.size}: the same")
+
+
+def fail(how):
+    """One worker ends in some way; the others wait for it."""
+    team = parallel.workers()
+    parallel.HEARTBEAT, parallel.PATIENCE = 0.2, 3.0
+    with parallel.watched(team):
+        if team.rank == 1 and how == "error":
+            raise ValueError("the picture cannot be read")
+        if team.rank == 1 and how == "silence":
+            print(f"silent: {os.getpid()}", flush=True)
+            os.kill(os.getpid(), signal.SIGSTOP)
+        if team.rank == 1 and how == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if how == "slow":  # but alive
+            time.sleep(2 * parallel.PATIENCE * (team.rank == 1))
+        print(team.added([team.rank]), flush=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "compare":
+        compare(np.float64, 1e-10)
+        compare(np.float32, 1e-4)
+    else:
+        fail(sys.argv[1])

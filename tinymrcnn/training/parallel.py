@@ -1,0 +1,259 @@
+"""Data-parallel training: several processes, the workers, share every batch, as the article trains on 8 GPUs.
+
+    mpiexec -n 4 tinymrcnn train ...
+
+Every worker holds the whole model and computes the gradient of its share of the batch. A loss is a sum over what it
+looks at, divided by a count: both are added over the workers before the division, and so are the gradients. So the step
+is that of one process with the whole batch, and every worker takes it for itself: their weights stay equal, bit for
+bit. The gradients travel in buckets while the backward pass is still running (Li et al., PyTorch Distributed,
+VLDB 2020, section 3.2).
+
+This is the one file that knows of MPI, through mpi4py. The first worker alone writes files, draws and validates.
+"""
+
+import contextlib
+import math
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from tinymrcnn.backend import Array, like, to_numpy
+from tinymrcnn.models import TrainConfig
+from tinymrcnn.models.two_stage import LossSums
+from tinymrcnn.nn import BatchNorm2d
+
+# What the usual launchers tell a process of its job: how many processes there are
+SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
+BUCKET = 1 << 20  # numbers of a gradient that travel together, at least
+HEARTBEAT, PATIENCE = 2.0, 40.0  # seconds between two signs of life, and without one until a worker counts as lost
+
+
+class Workers:
+    """The workers of a run. communicator: of mpi4py; None for a process alone, for which every method is the identity.
+
+    rank: this worker's number, from 0. size: how many there are. first: whether it is the one that writes."""
+
+    def __init__(self, communicator: Any = None) -> None:
+        self.communicator = communicator
+        self.rank = communicator.rank if communicator else 0
+        self.size = communicator.size if communicator else 1
+        self.first = self.rank == 0
+
+    @property
+    def share_of_batch(self) -> slice:
+        """Which images of a batch are this worker's."""
+        return slice(self.rank, None, self.size)
+
+    def added(self, numbers: Sequence[float]) -> list[float]:
+        """The sum over all workers of each number."""
+        if not self.communicator:
+            return list(numbers)
+        total = np.array(numbers, np.float64)
+        self.communicator.Allreduce(_in_place(), total)
+        return total.tolist()
+
+    def any(self, number: int | None) -> int:
+        """The largest that any worker gives; None counts as 0."""
+        return max(self.communicator.allgather(number or 0)) if self.communicator else number or 0
+
+    def counted(self, sums: LossSums) -> LossSums:
+        """The sums with the counts of all workers: divided by these, the losses of the workers add up to the loss of
+        the whole batch, and so do their gradients."""
+        counts = self.added([count for _, count in sums.values()])
+        return {name: (total, int(count)) for (name, (total, _)), count in zip(sums.items(), counts, strict=True)}
+
+    def told(self, word: Any) -> Any:
+        """What the first worker says."""
+        return self.communicator.bcast(word) if self.communicator else word
+
+    @contextlib.contextmanager
+    def adding(self, optimizer) -> Iterator[None]:
+        """Around a backward pass: at its end the optimiser's gradients are those of all workers, added."""
+        if not self.communicator:
+            yield
+            return
+        buckets = _Buckets(self.communicator, optimizer)
+        try:
+            yield
+        finally:
+            buckets.detach()
+        buckets.finish()
+
+    def average_statistics(self, model) -> None:
+        """The running statistics of batch normalisation become the mean of those of all workers, each of which has
+        seen its own images only."""
+        if self.communicator and (layers := [m for m in model.modules() if isinstance(m, BatchNorm2d)]):
+            arrays = [array for layer in layers for array in (layer.running_mean, layer.running_var)]
+            flat = np.concatenate([to_numpy(array) for array in arrays])
+            self.communicator.Allreduce(_in_place(), flat)
+            for array, part in zip(
+                arrays, np.split(flat / self.size, np.cumsum([a.size for a in arrays])[:-1]), strict=True
+            ):
+                array[...] = like(part.astype(array.dtype), array)
+
+
+ALONE = Workers()
+
+
+def workers() -> Workers:
+    """The workers of this job, if mpiexec or its like started several, else ALONE.
+
+    Raises ModuleNotFoundError, saying what to install, where there are several and mpi4py is missing."""
+    if max((int(os.environ.get(name, "1")) for name in SIZES), default=1) < 2:
+        return ALONE
+    try:
+        from mpi4py import MPI
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "Several processes were started together, which needs mpi4py: pip install 'tinymrcnn[mpi]'."
+        ) from error
+    return Workers(MPI.COMM_WORLD)
+
+
+def for_workers(config: TrainConfig, size: int) -> dict[str, Any]:
+    """What changes of a run's settings when `size` workers each take as many images as one process would: the batch;
+    the number of steps, so that every image is seen as often; and the learning rate, times `size` for SGD (Goyal et
+    al.,
+    Accurate, Large Minibatch SGD, 2017: the article's rate is that of 16 images), times its root for AdamW (Malladi et
+    al., On the SDEs and Scaling Rules for Adaptive Gradient Algorithms, 2022)."""
+    rate = size if config.optimizer == "sgd" else math.sqrt(size)
+    return {"batch_size": config.batch_size * size, "steps": -(-config.steps // size), "lr": config.lr * rate}
+
+
+def _in_place() -> Any:
+    from mpi4py import MPI
+
+    return MPI.IN_PLACE
+
+
+class _Buckets:
+    """The gradients of an optimiser, neighbours together in buckets, on their way through the workers.
+
+    A bucket sets out when the backward pass has made all its gradients, the last layers' first. All workers send them
+    in the same order, which MPI asks for, even where one of them has no gradient for a layer: 0 then."""
+
+    def __init__(self, communicator: Any, optimizer) -> None:
+        self.communicator, self.optimizer = communicator, optimizer
+        self.flat: Array = optimizer.flat["grad"]
+        self.requests: list[Any] = []
+        starts, ends = optimizer.starts, []
+        for i in reversed(range(len(starts) - 1)):  # each bucket: (first parameter, behind the last one)
+            if not ends or starts[ends[-1][1]] - starts[ends[-1][0]] >= BUCKET:
+                ends.append((i, i + 1))
+            ends[-1] = i, ends[-1][1]
+        self.buckets = ends
+        self.waiting = [end - first for first, end in ends]  # for so many gradients
+        if isinstance(self.flat, np.ndarray):
+            for bucket, (first, end) in enumerate(ends):
+                for parameter in optimizer.parameters[first:end]:
+                    parameter.node.ready = self._arrival(bucket)
+
+    def _arrival(self, bucket: int) -> Callable[[], None]:
+        def arrive() -> None:
+            self.waiting[bucket] -= 1
+            while len(self.requests) < len(self.buckets) and self.waiting[len(self.requests)] <= 0:
+                self._send()
+
+        return arrive
+
+    def _send(self) -> None:
+        """The next bucket sets out."""
+        first, end = self.buckets[len(self.requests)]
+        some = self.flat[self.optimizer.starts[first] : self.optimizer.starts[end]]
+        self.requests.append(self.communicator.Iallreduce(_in_place(), some))
+
+    def detach(self) -> None:
+        for parameter in self.optimizer.parameters:
+            if parameter.node is not None:
+                parameter.node.ready = None
+
+    def finish(self) -> None:
+        """Send what is left, and wait for all. Every parameter has a gradient then: another worker may have one."""
+        for parameter, grad in zip(self.optimizer.parameters, self.optimizer.grads, strict=True):
+            if parameter.grad is None:
+                grad.fill(0)
+                parameter.grad = grad
+        if not isinstance(self.flat, np.ndarray):  # through the memory of the host
+            total = to_numpy(self.flat)
+            self.communicator.Allreduce(_in_place(), total)
+            self.flat[...] = like(total, self.flat)
+            return
+        while len(self.requests) < len(self.buckets):
+            self._send()
+        for request in self.requests:
+            request.Wait()
+
+
+# When a worker is lost ---------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def watched(team: Workers) -> Iterator[None]:
+    """While the block lasts, every worker gives signs of life. When one of them is silent for PATIENCE seconds, or when
+    the block ends with an error here, all of them end, with a sentence that names the worker.
+
+    A worker whose process ends is noticed by mpiexec itself, which ends the others and says which it was."""
+    if not team.communicator:
+        yield
+        return
+    watch = _Watch(team.communicator.Dup())
+    try:
+        yield
+    except KeyboardInterrupt:  # the workers have agreed to stop
+        watch.over.set()
+        raise
+    except BaseException as error:
+        end_all(team, error)
+    watch.end()
+
+
+def end_all(team: Workers, error: BaseException) -> None:
+    """Say what went wrong in this worker, and end the others, which would wait for it for ever."""
+    if not team.first:
+        time.sleep(1)  # what went wrong in all of them is said by the first
+    print(f"\ntinymrcnn: worker {team.rank} of {team.size} ends the run: {error}", file=sys.stderr, flush=True)
+    team.communicator.Abort(1)
+
+
+class _Watch(threading.Thread):
+    """Sends a sign of life to every other worker, and looks for theirs."""
+
+    def __init__(self, communicator: Any) -> None:
+        super().__init__(daemon=True, name="watch")
+        self.communicator, self.over = communicator, threading.Event()
+        self.names = communicator.allgather(
+            f"worker {communicator.rank} ({socket.gethostname()}, process {os.getpid()})"
+        )
+        self.start()
+
+    def run(self) -> None:
+        seen = dict.fromkeys((r for r in range(len(self.names)) if r != self.communicator.rank), time.monotonic())
+        sent: list[Any] = []
+        while not self.over.wait(HEARTBEAT):
+            sent = [request for request in sent if not request.Test()]
+            sent += [self.communicator.isend(None, rank) for rank in seen]
+            for rank in seen:
+                while self.communicator.iprobe(source=rank):
+                    self.communicator.recv(source=rank)
+                    seen[rank] = time.monotonic()
+            if lost := [self.names[rank] for rank, last in seen.items() if time.monotonic() - last > PATIENCE]:
+                print(
+                    f"\ntinymrcnn: {' and '.join(lost)} gave no sign of life for {PATIENCE:.0f} seconds: the run ends. "
+                    "What its last checkpoint holds is saved; go on with --resume.",
+                    file=sys.stderr, flush=True,
+                )  # fmt: skip
+                self.communicator.Abort(1)
+
+    def end(self) -> None:
+        """Wait until every worker has come so far: then nobody looks for signs of life any more."""
+        request = self.communicator.Ibarrier()
+        while not request.Test():
+            time.sleep(0.05)  # the signs of life go on
+        self.over.set()
+        self.join()
