@@ -142,8 +142,9 @@ class _Buckets:
         self.communicator, self.optimizer = communicator, optimizer
         self.flat: Array = optimizer.flat["grad"]
         self.requests: list[Any] = []
-        starts, ends = optimizer.starts, []
-        for i in reversed(range(len(starts) - 1)):  # each bucket: (first parameter, behind the last one)
+        starts = optimizer.starts
+        ends: list[tuple[int, int]] = []  # of each bucket the first parameter, and the one behind the last
+        for i in reversed(range(len(starts) - 1)):
             if not ends or starts[ends[-1][1]] - starts[ends[-1][0]] >= BUCKET:
                 ends.append((i, i + 1))
             ends[-1] = i, ends[-1][1]

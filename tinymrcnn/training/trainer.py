@@ -174,7 +174,7 @@ def _loop(run: Run, dataset) -> None:
     feed = batches(dataset, config.batch_size, run.done, config.steps, config.seed, config.flip, config.augment,
                    team.share_of_batch)  # fmt: skip
     bar = progress_bar(run.done, config.steps, run.progress)
-    with contextlib.closing(feed), bar, open_log(out / LOG if team.first else os.devnull) as log:
+    with contextlib.closing(feed), bar, open_log(out / LOG if team.first else Path(os.devnull)) as log:
         began = time.perf_counter()
         for step, images, targets in feed:
             with _statistics_kept_on_error(model):
