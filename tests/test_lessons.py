@@ -1,5 +1,5 @@
-"""The lessons: each runs from top to bottom, as it is, with its solutions, and on an imitation of a GPU, and is whole:
-links, exercises, summary, outputs. What executes them carries the marker `lessons`; the rest reads the files and runs
+"""The lessons: each runs from top to bottom with its solutions and, where it uses a device, on an imitation of a GPU
+(how it runs as it is, its stored outputs show), and is whole: links, exercises, summary, outputs. What executes them carries the marker `lessons`; the rest reads the files and runs
 in plain pytest."""
 
 import ast
@@ -220,13 +220,6 @@ def execute(monkeypatch):
 
 @pytest.mark.lessons
 @every_lesson
-def test_a_lesson_runs_as_it_is(lesson, execute):
-    for number, said in execute(lesson, {}).items():
-        assert verdicts(said, number) == {"still empty"}
-
-
-@pytest.mark.lessons
-@every_lesson
 def test_the_solutions_are_right(lesson, execute):
     for number, said in execute(lesson, solutions_of(lesson)).items():
         assert verdicts(said, number) == {"right"}, said
@@ -244,7 +237,7 @@ backend.resolve_device = lambda device, resolve=backend.resolve_device: "fake" i
 
 # They train: each step is some 1,100 launches, of which the imitation takes every one apart. test_gpu.py trains there
 LONG_TRAINING = ("10_training", "15_photographs", "17_your_own_data")
-WITHOUT_A_NETWORK = ("01_autograd", "02_convolution")  # they run no network, and all that they compute is tiny
+WITHOUT_A_NETWORK = ("01_autograd", "02_convolution")  # they use no device
 
 
 @pytest.mark.lessons
@@ -252,6 +245,8 @@ WITHOUT_A_NETWORK = ("01_autograd", "02_convolution")  # they run no network, an
 def test_a_lesson_uses_the_device_that_is_there(lesson, execute):
     if lesson.stem in LONG_TRAINING:
         pytest.skip("its training takes more than ten minutes on the imitation")
-    used = "" if lesson.stem in WITHOUT_A_NETWORK else "assert fake_device.FakeArray.copies > 0"
+    if lesson.stem in WITHOUT_A_NETWORK:
+        pytest.skip("it uses no device")
+    used = "assert fake_device.FakeArray.copies > 0"
     for number, said in execute(lesson, solutions_of(lesson), ON_THE_FAKE_DEVICE, used).items():
         assert verdicts(said, number) == {"right"}, said
