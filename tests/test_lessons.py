@@ -1,6 +1,6 @@
 """The lessons: each runs from top to bottom with its solutions and, where it uses a device, on an imitation of a GPU
-(how it runs as it is, its stored outputs show), and is whole: links, exercises, summary, outputs. What executes them carries the marker `lessons`; the rest reads the files and runs
-in plain pytest."""
+(how it runs as it is, its stored outputs show), and is whole: links, exercises, summary, outputs. What executes them
+carries the marker `lessons`; the rest reads the files and runs in plain pytest."""
 
 import ast
 import functools
