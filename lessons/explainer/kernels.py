@@ -72,7 +72,7 @@ KERNELS = {
     "im2col": (_im2col_cpu, (*SHARE, MAPS, MATRIX, i8, WINDOW)),
     "col2im": (_col2im_cpu, (*SHARE, MATRIX, MAPS, WINDOW)),
     "winograd_input": (_transform_input, (MAPS, CUBE, *4 * (i8,))),
-    "winograd_output": (_transform_output, (CUBE, MAPS, *3 * (i8,), LINE, f4)),
+    "winograd_output": (_transform_output, (CUBE, MAPS, *3 * (i8,), LINE, f4, MAPS)),
     "combine": (_combine_cpu, (*SHARE, MATRIX, LINE, LINE, MATRIX, LINE, f4, MATRIX)),
     "max_pool": (_max_pool_cpu, (*SHARE, MAPS, MAPS, PLACES, i8, i8, i8)),
     "roi_pool": (roi_pool_forward_cpu, (*SHARE, MAPS, MATRIX, f4, MAPS, PLACES)),

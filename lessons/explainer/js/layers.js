@@ -148,6 +148,7 @@ class Layers {
     const most = Math.max(128, Math.floor((1 << 18) / (36 * Math.max(channels, outputs))));
     const step = Math.max(1, Math.min(rows, Math.floor(most / tilesW)));
     kernels.scratch(() => {
+      const noResidual = kernels.array([0, height, width, outputs]);
       for (let first = 0; first < rows; first += step) {
         const count = Math.min(step, rows - first) * tilesW;
         kernels.scratch(() => {
@@ -159,7 +160,8 @@ class Layers {
             const b = transformed.from(e * channels * outputs);
             this.product(a, b, products.from(e * outputs), count, channels, outputs, 36 * channels, 36 * outputs);
           }
-          kernels.call("winograd_output", products, out, first, tilesH, tilesW, filters.bias, relu ? 0 : -Infinity);
+          const lowest = relu ? 0 : -Infinity;
+          kernels.call("winograd_output", products, out, first, tilesH, tilesW, filters.bias, lowest, noResidual);
         });
       }
     });
