@@ -52,10 +52,8 @@ def check_dtypes(name: str, values: list[Array]) -> None:
         )
     for number in numbers:
         if np.result_type(dtypes[0], number) != dtypes[0]:
-            raise TypeError(
-                f"'{name}' takes {dtypes[0]} and the number {number}, whose result would be of another dtype. Convert "
-                "the Tensor first."
-            )
+            rule = "whose result would be of another dtype. Convert the Tensor first"
+            raise TypeError(f"'{name}' takes {dtypes[0]} and the number {number}, {rule}.")
 
 
 def unbroadcast(grad: Array, shape: tuple[int, ...]) -> Array:

@@ -59,7 +59,9 @@ class BoxCoder:
         """
         check_boxes(boxes)
         if deltas.ndim != 2 or deltas.shape[0] != boxes.shape[0] or deltas.shape[1] % 4:
-            raise ValueError(f"decode needs deltas (N, 4K) for boxes (N, 4): got {deltas.shape} and {boxes.shape}.")
+            raise ValueError(
+                f"decode needs deltas (N, 4K) for boxes (N, 4): got {tuple(deltas.shape)} and {tuple(boxes.shape)}."
+            )
         xp = array_module(deltas, boxes)
         deltas = deltas.reshape(deltas.shape[0], deltas.shape[1] // 4, 4)
         deltas = deltas / like(np.array(self.weights, deltas.dtype), boxes)

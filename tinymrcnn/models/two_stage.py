@@ -130,9 +130,9 @@ class TwoStage(Module):
         there = np.arange(counts.max()) < counts[:, None]  # (N, G): every image has room for as many objects
         padded = np.zeros((there.size, 4), boxes[0].dtype)
         padded[there.reshape(-1)] = np.concatenate(boxes)
-        ious = box_iou(like(padded, anchors.boxes), anchors.boxes).reshape(*there.shape, len(anchors.boxes))
-        ious[like(~there, ious)] = -1
-        matches = to_numpy(self.config.rpn.matcher()(ious))  # (N, A); the host waits
+        ious = box_iou(like(padded, anchors.boxes), anchors.boxes)
+        ious[like(np.flatnonzero(~there), ious)] = -1
+        matches = to_numpy(self.config.rpn.matcher()(ious.reshape(*there.shape, len(anchors.boxes))))  # the host waits
         samples = []
         for of_image, image_id in zip(matches, batch.image_ids, strict=True):
             rng = generator(self.seed, Purpose.RPN_SAMPLE, batch.step, image_id)
