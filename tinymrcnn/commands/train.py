@@ -33,7 +33,7 @@ from tinymrcnn.models.presets import get_config
 from tinymrcnn.settings import field_names, find_field, parse_setting, replace
 from tinymrcnn.training.choices import as_table, choose, statistics
 from tinymrcnn.training.freezing import freeze_stages
-from tinymrcnn.training.parallel import Workers, for_workers, watched, workers
+from tinymrcnn.training.parallel import ALONE, Workers, for_workers, watched, workers
 from tinymrcnn.training.run import CHECKPOINT, load_run
 from tinymrcnn.training.trainer import train_in
 from tinymrcnn.weights import load_backbone, load_checkpoint, load_weights, read_backbone
@@ -139,7 +139,7 @@ def _train(out: Path, run: Prepared, options: TrainOptions, team: Workers) -> di
     return train_in(out, model, run.dataset, config, run.held_out, resume=resume, progress=True, workers=team)
 
 
-def _new_run(options: TrainOptions, team: Workers) -> Prepared:
+def _new_run(options: TrainOptions, team: Workers = ALONE) -> Prepared:
     if not options.data and (options.val or options.format):
         raise ValueError(f"{'--val' if options.val else '--format'} belongs to --data: name the images to train on.")
     if options.freeze_at and not (options.weights or options.backbone):
