@@ -60,6 +60,11 @@ def test_what_counts_as_code():
     assert lines_of_code('# One\n\n\ndef f():\n    """F."""\n    return x\n') == 2
 
 
+def test_a_file_can_be_read_in_one_sitting():
+    lengths = {str(path): len(path.read_text(encoding="utf-8").splitlines()) for path in source_files(PACKAGE)}
+    assert lengths and {path: length for path, length in lengths.items() if length > 400} == {}
+
+
 def test_the_core_stays_under_4000_lines():
     files = [path for path in source_files() if path.relative_to(PACKAGE).parts[0] in CORE]
     core = sum(lines_of_code(path.read_text(encoding="utf-8")) for path in files if path.name not in BESIDE)

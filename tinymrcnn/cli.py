@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 
 from tinymrcnn import __version__
+from tinymrcnn.commands.options import add_data, add_device, add_format, add_mine, add_source, add_test_time
 from tinymrcnn.commands.terminal import ReaderGone, only_prints, prepare_drawing, terminal
 from tinymrcnn.files import FULL_DISK, SHIPPED_MODEL, told
 from tinymrcnn.machine import choose_blas_kernels, keep_freed_memory
@@ -194,14 +195,14 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--freeze-at", type=int, metavar="N", help="with either: freeze the first N stages: stem, layer1, ..."
     )
-    _add_data(train, "train on these", " (with --resume: their new place)")
+    add_data(train, "train on these", " (with --resume: their new place)")
     train.add_argument(
         "--val", nargs="+", metavar=("PATH", "JSON"),
         help="the images to preview and evaluate on, or a share to hold out of the others (default: the split that the "
         "data have, or 0.2)",
     )  # fmt: skip
-    _add_device(train)
-    _add_mine(train)
+    add_device(train)
+    add_mine(train)
     train.add_argument("--quick", action="store_true", help="fewer steps, evaluated on fewer images")
     train.add_argument("--steps", type=int, metavar="N", help="how many steps to train (with --resume: in all)")
     train.add_argument("--val-every", type=int, metavar="N", help="steps between validations (a tenth of all; 0: none)")
@@ -224,12 +225,12 @@ def _parser() -> argparse.ArgumentParser:
         "  tinymrcnn evaluate model.npz --data val/ val.json --interval --errors",
     )  # fmt: skip
     evaluate.add_argument("checkpoint", nargs="?", default=SHIPPED_MODEL, help="(default: the toy model)")
-    _add_data(evaluate, "evaluate on these, or on their split for that", " (default: toy shapes, seed 1)")
+    add_data(evaluate, "evaluate on these, or on their split for that", " (default: toy shapes, seed 1)")
     evaluate.add_argument("--images", type=int, default=500, metavar="N", help="shapes only (default: 500)")
     evaluate.add_argument("--batch-size", type=int, default=8, metavar="N", help="images at once (default: 8)")
-    _add_device(evaluate)
-    _add_mine(evaluate)
-    _add_test_time(evaluate)
+    add_device(evaluate)
+    add_mine(evaluate)
+    add_test_time(evaluate)
     evaluate.add_argument(
         "--interval", action="store_true", help="with 95 %% confidence intervals (bootstrap over the images)"
     )
@@ -246,13 +247,13 @@ def _parser() -> argparse.ArgumentParser:
         "  tinymrcnn predict slide.tif --weights runs/cells/model.npz --tile 512 --set max_detections=1000 --no-labels",
     )  # fmt: skip
     predict.add_argument("images", nargs="*", metavar="IMAGE", help="an image, a film, a folder, or a pattern")
-    _add_data(predict, "take the images of these, and the ids for detections.json")
+    add_data(predict, "take the images of these, and the ids for detections.json")
     predict.add_argument("--preset", help="the model that a public file of weights belongs to")
     predict.add_argument("--weights", "--checkpoint", metavar="FILE", help="(default: the toy model)")
     predict.add_argument(
         "--threshold", type=float, default=0.5, help="the least score to draw and to count (default: 0.5)"
     )
-    _add_test_time(predict)
+    add_test_time(predict)
     predict.add_argument("--no-boxes", action="store_false", dest="boxes", help="draw no boxes")
     predict.add_argument("--no-labels", action="store_false", dest="labels", help="write no names and scores")
     predict.add_argument(
@@ -266,8 +267,8 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "--font", metavar="FILE", help="of the names, for letters beyond DejaVu Sans (.ttf, .otf, .ttc)"
     )
-    _add_device(predict)
-    _add_mine(predict)
+    add_device(predict)
+    add_mine(predict)
     predict.add_argument("--out", default="predictions", metavar="DIR", help="(default: predictions)")
 
     data = command(commands, "data", None, "check, show, convert and write data sets").add_subparsers(
@@ -278,7 +279,7 @@ def _parser() -> argparse.ArgumentParser:
         "  tinymrcnn data check my_data\n"
         "  tinymrcnn data check images/ annotations.json --preset shapes",
     )  # fmt: skip
-    _add_source(check)
+    add_source(check)
     check.add_argument("--preset", default="shapes", help="the model that is to be trained (default: shapes)")
     check.add_argument("--out", default="contact_sheet.png", metavar="FILE", help="(default: contact_sheet.png)")
     show = command(
@@ -286,7 +287,7 @@ def _parser() -> argparse.ArgumentParser:
         "  tinymrcnn data show my_data\n"
         "  tinymrcnn data show my_data --images 000017.png '*night*' --out night",
     )  # fmt: skip
-    _add_source(show)
+    add_source(show)
     show.add_argument(
         "--images", nargs="+", metavar="NAME", help="names or patterns of images (default: 16, evenly spread)"
     )
@@ -300,7 +301,7 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument(
         "out", metavar="OUT", help="a new folder: images/ and annotations.json, or a JSON for each split"
     )
-    _add_format(convert)
+    add_format(convert)
     shapes = command(
         data, "shapes", _data_shapes, "write the toy shapes as a COCO data set",
         "  tinymrcnn data shapes --out shapes --num 1000\n"
@@ -323,7 +324,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     groups = ("roi", "conv", "nms", "paste", "evaluate", "model", "train", "all")
     bench.add_argument("group", nargs="?", default="all", choices=groups, help="what to measure (default: all)")
-    _add_device(bench)
+    add_device(bench)
     bench.add_argument("--threads", type=int, metavar="N", help="of both sides (default: the cores)")
     bench.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs, not how fast")
     bench.add_argument("--profile", action="store_true", help="with train: operator by operator, as table and picture")
@@ -344,7 +345,7 @@ def _parser() -> argparse.ArgumentParser:
         "--quick", action="store_true", help="a few steps each: shows that it runs, not what comes out"
     )
     reproduce.add_argument("--processes", type=int, metavar="N", help="runs at once, of one thread each (the cores)")
-    _add_device(reproduce)
+    add_device(reproduce)
     reproduce.add_argument("--out", metavar="DIR", help="the folder of the results (default: in data/results, or runs)")
 
     command(commands, "models", _models, "list the presets: parameters, operations, and the public files that fit")
@@ -358,52 +359,6 @@ def _parser() -> argparse.ArgumentParser:
 
     command(commands, "doctor", _doctor, "examine this machine: versions, threads, BLAS, GPU")
     return parser
-
-
-def _add_data(parser: argparse.ArgumentParser, what: str, more: str = "") -> None:
-    parser.add_argument(
-        "--data", nargs="+", metavar=("PATH", "JSON"),
-        help=f"{what}: a folder or file of any format that is read here, or a folder of images and a COCO JSON{more}",
-    )  # fmt: skip
-    _add_format(parser)
-
-
-def _add_source(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "source", nargs="+", metavar="SRC", help="a folder or file, or a folder of images and a COCO JSON"
-    )
-    _add_format(parser)
-
-
-def _add_format(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--format", metavar="NAME", help="of the data, where it is not recognised: coco, yolo, ...")
-
-
-def _add_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: auto, a GPU if there is one)"
-    )
-
-
-def _add_mine(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--mine",
-        metavar="FILE",
-        help="with functions of your own, such as lessons/mine.py, in the package's place (CPU)",
-    )
-
-
-def _add_test_time(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--set", action="append", dest="settings", metavar="FIELD=VALUE", help="a limit, threshold or size of the model"
-    )
-    parser.add_argument("--tile", type=int, metavar="N", help="cut larger images into squares of N pixels that overlap")
-    parser.add_argument(
-        "--flip", action="store_true", dest="mirrored", help="look at every image mirrored too, and average"
-    )
-    parser.add_argument(
-        "--soft-nms", action="store_true", dest="soft", help="lower the scores of overlapping boxes; do not drop them"
-    )
 
 
 if __name__ == "__main__":
