@@ -153,7 +153,8 @@ class _Buckets:
         if isinstance(self.flat, np.ndarray):
             for bucket, (first, end) in enumerate(ends):
                 for parameter in optimizer.parameters[first:end]:
-                    parameter.node.ready = self._arrival(bucket)
+                    if parameter.node is not None:  # it is not frozen by now
+                        parameter.node.ready = self._arrival(bucket)
 
     def _arrival(self, bucket: int) -> Callable[[], None]:
         def arrive() -> None:

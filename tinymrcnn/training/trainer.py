@@ -60,9 +60,9 @@ def make_optimizer(model, config: TrainConfig) -> SGD | AdamW:
 def training_step(
     model, optimizer, step: int, images: list, targets: list, config: TrainConfig, workers: Workers = ALONE
 ) -> dict:
-    """One step of gradient descent on one batch, or on this worker's share of it. Returns its line of the log: step,
-    lr,
-    loss (the sum) and each loss, gradient_norm (before clipping), and the numbers of positive anchors and RoIs.
+    """One step of gradient descent on one batch, of which several workers each get a share. Returns its line of the
+    log: step, lr, loss (the sum) and each loss, gradient_norm (before clipping), and the numbers of positive anchors
+    and RoIs.
 
     Raises FloatingPointError, naming the loss and the images, where a loss or the gradient is not finite; the
     parameters are as they were then."""
