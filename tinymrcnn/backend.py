@@ -85,6 +85,8 @@ def backend_of(*arrays: Array) -> Backend:
     Raises TypeError when they belong to different ones (naming both), when one is not an array, or none is given."""
     found: Backend | None = None
     for array in arrays:
+        if found is not None and type(array) is found.array_type:  # as a rule, and quickly: it precedes every launch
+            continue
         backend = next((b for b in BACKENDS.values() if isinstance(array, b.array_type)), None)
         if isinstance(array, np.generic):  # NumPy turns arrays without dimensions into these
             backend = BACKENDS["cpu"]

@@ -215,8 +215,8 @@ def run(on_cpu: Callable[..., None], on_cuda: Any, elements: int, *args: Any) ->
     """Run the CPU kernel on as many threads as it is worth, or the CUDA kernel, whichever fits the arrays among `args`.
 
     elements: how many outputs the CUDA kernel's grid covers, and how much work it is for the CPU."""
-    types = tuple(backend.array_type for backend in BACKENDS.values())
-    backend = backend_of(*(arg for arg in args if isinstance(arg, types)))
+    types = tuple([backend.array_type for backend in BACKENDS.values()])  # lists: generators take longer
+    backend = backend_of(*[arg for arg in args if isinstance(arg, types)])
     host_view = backend.host_view
     if host_view is None:
         launch(on_cuda, elements, *args)
