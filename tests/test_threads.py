@@ -15,10 +15,10 @@ from tinymrcnn.backend import to_device, to_numpy
 from tinymrcnn.boxes import batched_nms, paste_masks
 from tinymrcnn.ops import max_pool2d
 from tinymrcnn.ops.im2col import Window, col2im
+from tinymrcnn.ops.products import matmul
 from tinymrcnn.threads import (
     column_sums,
     get_num_threads,
-    matmul,
     one_blas_thread,
     set_num_threads,
     slices,
@@ -313,7 +313,7 @@ def test_on_a_device_a_product_is_one_product(fake_device, monkeypatch, shape):
     a, b = (to_device(np.ones(size, np.float32), "fake") for size in ((m, k), (k, n)))
     calls = []
     monkeypatch.setattr("tinymrcnn.threads.LEAST_SECONDS", 0)
-    monkeypatch.setattr("tinymrcnn.threads.spread", lambda work, count, *_: calls.append(count) or work(0))
+    monkeypatch.setattr("tinymrcnn.ops.products.spread", lambda work, count, *_: calls.append(count) or work(0))
     assert (to_numpy(matmul(a, b)) == k).all()
     assert calls == [1]
     rows = to_device(np.ones((1 << 20, 3), np.float32), "fake")

@@ -20,7 +20,7 @@ import numba
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from tinymrcnn.backend import Array, array_module
+from tinymrcnn.backend import Array
 from tinymrcnn.machine import keep_freed_memory
 
 # Roughly what a core does in a second, and from how many seconds of work on it pays to wake another thread
@@ -169,28 +169,6 @@ def slices(count: int, parts: int = PARTS) -> list[slice]:
     """range(count) cut into `parts` even pieces, or into fewer if count is smaller."""
     parts = max(1, min(parts, count))
     return [slice(count * part // parts, count * (part + 1) // parts) for part in range(parts)]
-
-
-def matmul(a: Array, b: Array, out: Array | None = None, *, accumulate: bool = False) -> Array:
-    """a @ b, (M, K) by (K, N), on the CPU in parts on all threads; if accumulate, added to `out`. Returns (M, N)."""
-    xp = array_module(a, b)
-    (m, k), n = a.shape, b.shape[1]
-    if out is None:
-        out = xp.empty((m, n), a.dtype)
-
-    # the longer side of the result is cut; a GPU spreads one product over its cores itself
-    cuts = slices(max(m, n), 2 * get_num_threads() if xp is np and 2 * m * n * k > FLOPS * LEAST_SECONDS else 1)
-
-    def product(part: int) -> None:
-        some = cuts[part]
-        rows, columns, target = (a[some], b, out[some]) if m >= n else (a, b[:, some], out[:, some])
-        if accumulate:
-            target += rows @ columns
-        else:
-            xp.matmul(rows, columns, out=target)
-
-    spread(product, len(cuts), out)
-    return out
 
 
 def column_sums(rows: Array) -> Array:

@@ -20,7 +20,8 @@ import numpy as np
 from tinymrcnn.backend import BACKENDS, to_device
 from tinymrcnn.kernels import cpu_kernel, numba, run
 from tinymrcnn.machine import cpu_info
-from tinymrcnn.threads import get_num_threads, matmul, set_num_threads
+from tinymrcnn.ops.products import matmul
+from tinymrcnn.threads import get_num_threads, set_num_threads
 
 PAUSE = 0.05  # seconds before each reading: the other side's threads can spin this long
 ROW_SECONDS = 8.0  # what the repeats of a row may take together, unless they are very slow ...

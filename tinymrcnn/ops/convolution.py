@@ -13,9 +13,10 @@ import numpy as np
 from tinymrcnn.autograd import Tensor, record
 from tinymrcnn.backend import Array, array_module, channels_first, channels_last
 from tinymrcnn.ops import winograd
-from tinymrcnn.ops.activations import combine, relu_grad
+from tinymrcnn.ops.activations import relu_grad
 from tinymrcnn.ops.im2col import Window, check_whole_numbers, col2im, im2col
-from tinymrcnn.threads import PARTS, column_sums, get_num_threads, matmul, slices, spread, workspace
+from tinymrcnn.ops.products import finish, matmul, multiply, pack
+from tinymrcnn.threads import PARTS, column_sums, get_num_threads, slices, spread, workspace
 
 # The matrix of windows is built in pieces: enough rows for a fast product, or as many numbers as a core's cache holds
 # (on a GPU: a small part of its memory).
@@ -155,14 +156,6 @@ def _windows(
     return -(-lines // max(1, step)), make
 
 
-def _finish(rows: Array, bias: Array | None, relu: bool, residual: Array | None = None) -> None:
-    """Add the bias (O,) and the residual (n, O), where there are such, to rows (n, O), and let them through a ReLU if
-    so said, in place."""
-    if bias is not None or relu or residual is not None:
-        shift = array_module(rows).zeros(rows.shape[1], rows.dtype) if bias is None else bias
-        combine(rows, None, shift, residual, lowest=0 if relu else -np.inf, out=rows)
-
-
 def correlate(
     image: Array, filters: Array, window: Window, bias: Array | None = None, relu: bool = False,
     residual: Array | None = None,
@@ -172,17 +165,16 @@ def correlate(
     xp = array_module(image, filters)
     if winograd.fits(image, len(filters), window):
         return winograd.correlate(image, filters, window.padding, bias, relu, residual)
-    matrix, size = _as_matrix(filters).T, window.out_size(image.shape[1:3])
+    factor, size = pack(_as_matrix(filters).T), window.out_size(image.shape[1:3])
     out = xp.empty((len(image), *size, len(filters)), image.dtype)
     flat = out.reshape(-1, len(filters))
     pieces, windows = _windows(image, size, window, len(filters))
 
     def work(index: int) -> None:
         rows, columns = windows(index)
-        xp.matmul(columns, matrix, out=flat[rows])
-        _finish(flat[rows], bias, relu, None if residual is None else residual.reshape(flat.shape)[rows])
+        multiply(columns, factor, flat[rows], bias, None if residual is None else residual.reshape(flat.shape)[rows], relu)
 
-    spread(work, pieces, image, 2 * out.size * matrix.shape[0], out.nbytes)
+    spread(work, pieces, image, 2 * out.size * filters[0].size, out.nbytes)
     return out
 
 
@@ -270,7 +262,7 @@ def conv_transpose2d(
     window = Window((kernel[0], kernel[1]), stride)
     shape = n, (h - 1) * stride + kernel[0], (w - 1) * stride + kernel[1], channels
     out = correlate_input_grad(image, filters, shape, window)
-    _finish(out.reshape(-1, channels), None if bias is None else bias.data, relu)
+    finish(out.reshape(-1, channels), None if bias is None else bias.data, relu)
     out = channels_first(out)
     image = image if weight.requires_grad else None
     result = out if relu else None
