@@ -15,7 +15,17 @@ import numpy as np
 
 from tinymrcnn import ops
 from tinymrcnn.autograd import Tensor
-from tinymrcnn.nn import BatchNorm2d, Conv2d, FrozenBatchNorm2d, GroupNorm, MaxPool2d, Module, ReLU, Sequential
+from tinymrcnn.nn import (
+    BatchNorm2d,
+    Conv2d,
+    FrozenBatchNorm2d,
+    GroupNorm,
+    Identity,
+    MaxPool2d,
+    Module,
+    ReLU,
+    Sequential,
+)
 from tinymrcnn.settings import Range, Settings, Width
 
 # Shapes below: N images, C channels, maps of H x W cells
@@ -70,13 +80,16 @@ def conv_norm(x: Tensor, conv: Conv2d, norm: Module, residual: Tensor | None = N
     """relu(norm(conv(x)) + residual), or without the residual or the ReLU.
 
     A frozen normalisation only scales and shifts channels: on the CPU it moves into the filters and the bias, and all
-    that follows into the convolution's own pass over the memory."""
-    if not isinstance(norm, FrozenBatchNorm2d) or not isinstance(x.data, np.ndarray):
+    that follows into the convolution's own pass over the memory. In a fused model it has moved there for good."""
+    weight, bias = conv.weight, conv.bias
+    if isinstance(norm, FrozenBatchNorm2d) and isinstance(x.data, np.ndarray):
+        scale, shift = norm.scale_and_shift()
+        weight, bias = weight * scale.reshape(-1, 1, 1, 1), Tensor(shift)
+    elif not isinstance(norm, Identity):
         out: Tensor = norm(conv(x), residual, relu)
         return out
-    scale, shift = norm.scale_and_shift()
-    filters, sizes = conv.weight * scale.reshape(-1, 1, 1, 1), (conv.stride, conv.padding, conv.dilation)
-    return ops.conv2d(x, filters, Tensor(shift), *sizes, residual=residual, relu=relu, groups=conv.groups)
+    sizes = conv.stride, conv.padding, conv.dilation
+    return ops.conv2d(x, weight, bias, *sizes, residual=residual, relu=relu, groups=conv.groups)
 
 
 class BasicBlock(Module):

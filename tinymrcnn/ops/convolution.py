@@ -15,7 +15,7 @@ from tinymrcnn.backend import Array, array_module, channels_first, channels_last
 from tinymrcnn.ops import winograd
 from tinymrcnn.ops.activations import relu_grad
 from tinymrcnn.ops.im2col import Window, check_whole_numbers, col2im, im2col
-from tinymrcnn.ops.products import finish, matmul, multiply, pack
+from tinymrcnn.ops.products import finish, kept, matmul, multiply, pack
 from tinymrcnn.threads import PARTS, column_sums, get_num_threads, slices, spread, workspace
 
 # The matrix of windows is built in pieces: enough rows for a fast product, or as many numbers as a core's cache holds
@@ -44,7 +44,11 @@ def conv2d(
     parts = list(zip(slices(x.shape[1], groups), slices(len(filters), groups), strict=True))  # of channels, of filters
     shift = (lambda part: None) if bias is None else bias.data.__getitem__
     other = (lambda part: None) if residual is None else functools.partial(_cut, channels_last(residual.data))
-    outs = (correlate(_cut(image, c), filters[o], window, shift(o), relu, other(o)) for c, o in parts)
+    banks = [filters] if groups == 1 else [filters[o] for _, o in parts]
+    outs = (
+        correlate(_cut(image, c), bank, window, shift(o), relu, other(o))
+        for (c, o), bank in zip(parts, banks, strict=True)
+    )
     out = channels_first(_joined(outs))
     image = image if weight.requires_grad else None
     result = out if relu else None
@@ -55,10 +59,10 @@ def conv2d(
         if groups == 1 and window.is_pointwise and isinstance(grad, np.ndarray):
             return *_pointwise_grads(grad, image, filters, needs), *rest
         images = (correlate_input_grad(_cut(grad, o), filters[o], size, window) for _, o in parts)
-        banks = (correlate_weight_grad(_cut(grad, o), _cut(image, c), window) for c, o in parts)
+        slopes = (correlate_weight_grad(_cut(grad, o), _cut(image, c), window) for c, o in parts)
         return (
             channels_first(_joined(images)) if needs[0] else None,
-            channels_first(_joined(map(channels_last, banks), 0)) if needs[1] else None,
+            channels_first(_joined(map(channels_last, slopes), 0)) if needs[1] else None,
             *(column_sums(grad.reshape(-1, grad.shape[3])) if need else None for need in needs[2:]),
             *rest,
         )
@@ -103,6 +107,14 @@ def _check_convolution(
 def _as_matrix(filters: Array) -> Array:
     """(O, C, kh, kw) filters as the (O, kh * kw * C) matrix that fits im2col's rows (a view if channels-last)."""
     return filters.transpose(0, 2, 3, 1).reshape(filters.shape[0], -1)
+
+
+def _pack_filters(filters: Array) -> Array:
+    return pack(_as_matrix(filters).T)
+
+
+def _pack_transposed(matrix: Array) -> Array:
+    return pack(matrix.T)
 
 
 def definition(image: Array, filters: Array, window: Window) -> Array:
@@ -165,7 +177,7 @@ def correlate(
     xp = array_module(image, filters)
     if winograd.fits(image, len(filters), window):
         return winograd.correlate(image, filters, window.padding, bias, relu, residual)
-    factor, size = pack(_as_matrix(filters).T), window.out_size(image.shape[1:3])
+    factor, size = kept(_pack_filters, filters), window.out_size(image.shape[1:3])
     out = xp.empty((len(image), *size, len(filters)), image.dtype)
     flat = out.reshape(-1, len(filters))
     pieces, windows = _windows(image, size, window, len(filters))
@@ -203,11 +215,11 @@ def correlate_weight_grad(grad: Array, image: Array, window: Window) -> Array:
         return winograd.correlate_weight_grad(grad, image, window.padding)
     flat = grad.reshape(-1, out)
     pieces, windows = _windows(image, grad.shape[1:3], window, out, together=True)
-    total: Array = None if pieces else xp.zeros((out, window.kernel[0] * window.kernel[1] * channels), image.dtype)
+    total: Array = None if pieces else xp.zeros((window.kernel[0] * window.kernel[1] * channels, out), image.dtype)
     for index in range(pieces):
         rows, columns = windows(index)
-        total = matmul(flat[rows].T, columns, total, accumulate=index > 0)
-    return channels_first(total.reshape(out, *window.kernel, channels))
+        total = matmul(columns.T, flat[rows], total, accumulate=index > 0)
+    return channels_first(xp.ascontiguousarray(total.T).reshape(out, *window.kernel, channels))
 
 
 def _pointwise_grads(grad: Array, image: Array, filters: Array, needs: tuple[bool, ...]) -> tuple[Array | None, ...]:
@@ -288,7 +300,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         raise ValueError(f"A bias of shape {bias.shape} does not fit {weight.shape[0]} outputs.")
     array_module(x.data, weight.data)
     rows, matrix = x.data, weight.data
-    out = matmul(rows, matrix.T)
+    out = matmul(rows, matrix.T, factor=kept(_pack_transposed, matrix))
     if bias is not None:
         out += bias.data
     rows = rows if weight.requires_grad else None

@@ -13,6 +13,8 @@ and an addition into one instruction, as nearly all do.
 """
 
 import functools
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 import llvmlite.binding
@@ -146,14 +148,22 @@ def _multiply(rows: Array, panels: Array, shift: Array, start: Array, out: Array
 @cpu_kernel
 def _pack(matrices: Array, panels: Array) -> None:
     """(S, K, N) matrices to (S, P, K, width) panels, the last of which is filled up with zeros."""
-    columns, width = matrices.shape[2], panels.shape[3]
+    depth, width = panels.shape[2:]
     for s in range(panels.shape[0]):
         for p in range(panels.shape[1]):
-            n = p * width
-            for first in range(0, panels.shape[2], LINE):
-                for j in range(width):
-                    for k in range(first, min(first + LINE, panels.shape[2])):
-                        panels[s, p, k, j] = matrices[s, k, n + j] if n + j < columns else 0
+            matrix, panel = matrices[s, :, p * width : (p + 1) * width], panels[s, p]
+            wide = matrix.shape[1]
+            if wide < width:
+                panel[:] = 0
+            if matrices.strides[2] == matrices.itemsize:  # a row lies in one piece
+                for k in range(depth):
+                    for j in range(wide):
+                        panel[k, j] = matrix[k, j]
+                continue
+            for first in range(0, depth, LINE):  # a column does: by blocks that fit into the cache
+                for j in range(wide):
+                    for k in range(first, min(first + LINE, depth)):
+                        panel[k, j] = matrix[k, j]
 
 
 def pack(matrix: Array) -> Array:
@@ -163,8 +173,28 @@ def pack(matrix: Array) -> Array:
         return matrix
     matrices = matrix if matrix.ndim == 3 else matrix[None]
     panels = empty_panels(*matrices.shape)
-    _pack(matrices, panels)
+    width, parts = panels.shape[3], slices(panels.shape[1], get_num_threads())
+
+    def work(part: int) -> None:
+        some = parts[part]
+        _pack(matrices[:, :, some.start * width : some.stop * width], panels[:, some])
+
+    spread(work, len(parts), matrix, 0, 2 * panels.nbytes)
     return panels
+
+
+def kept(make: Callable[[Array], Array], array: Array) -> Array:
+    """make(array), made only once, and kept as long as the array, if nobody can write to it (fused models)."""
+    if not isinstance(array, np.ndarray) or array.flags.writeable:
+        return make(array)
+    key = id(array), make
+    if key not in _kept:
+        _kept[key] = make(array)
+        weakref.finalize(array, _kept.pop, key, None)
+    return _kept[key]
+
+
+_kept: dict[tuple[int, Callable[[Array], Array]], Array] = {}
 
 
 def empty_panels(count: int, depth: int, columns: int) -> Array:
@@ -205,24 +235,28 @@ def finish(rows: Array, shift: Array | None, relu: bool, start: Array | None = N
     combine(rows, None, shift, start, lowest=0 if relu else -np.inf, out=rows)
 
 
-def matmul(a: Array, b: Array, out: Array | None = None, *, accumulate: bool = False) -> Array:
-    """a @ b, (M, K) by (K, N), on the CPU in parts on all threads; if accumulate, added to `out`. Returns (M, N)."""
+def matmul(
+    a: Array, b: Array, out: Array | None = None, *, accumulate: bool = False, factor: Array | None = None
+) -> Array:
+    """a @ b, (M, K) by (K, N), on the CPU in parts on all threads; if accumulate, added to `out`. factor: pack(b), if it
+    is at hand. Returns (M, N)."""
     xp = array_module(a, b)
     (m, k), n = a.shape, b.shape[1]
-    if out is None:
-        out = xp.empty((m, n), a.dtype)
+    out = xp.empty((m, n), a.dtype) if out is None else out
+    factor = pack(b) if factor is None else factor
+    width = factor.shape[3] if factor.ndim == 4 else 1  # the second axis of either counts columns, or panels of so many
 
     # the longer side of the result is cut; a GPU spreads one product over its cores itself
-    cuts = slices(max(m, n), 2 * get_num_threads() if xp is np and 2 * m * n * k > FLOPS * LEAST_SECONDS else 1)
-    whole = pack(b) if m >= n else None
+    pieces = 2 * get_num_threads() if xp is np and 2 * m * n * k > FLOPS * LEAST_SECONDS else 1
+    cuts = slices(m if m >= n else -(-n // width), pieces)
 
     def product(part: int) -> None:
         some = cuts[part]
-        if whole is not None:
-            multiply(a[some], whole, out[some], start=out[some] if accumulate else None)
+        if m >= n:
+            rows, columns, target = a[some], factor, out[some]
         else:
-            target = out[:, some]
-            multiply(a, pack(b[:, some]), target, start=target if accumulate else None)
+            rows, columns, target = a, factor[:, some], out[:, some.start * width : some.stop * width]
+        multiply(rows, columns, target, start=target if accumulate else None)
 
     spread(product, len(cuts), out)
     return out

@@ -19,7 +19,7 @@ import numpy as np
 from tinymrcnn.backend import Array
 from tinymrcnn.kernels import cpu_kernel, scalar
 from tinymrcnn.ops.im2col import Window
-from tinymrcnn.ops.products import LINE, empty_panels, multiply
+from tinymrcnn.ops.products import LINE, empty_panels, kept, multiply
 from tinymrcnn.threads import get_num_threads, one_blas_thread, slices, spread, workspace
 
 enabled = True
@@ -55,7 +55,7 @@ def correlate(
     lowest = np.float32(0 if relu else -np.inf)
     out = np.empty((n, h + 2 * padding - 2, w + 2 * padding - 2, len(filters)), np.float32)
     residual = out[:0] if residual is None else residual  # kernels know no None
-    transformed = transform_filters(filters)
+    transformed = kept(transform_filters, filters)
     grid = _tile_grid(out)
     pieces = _pieces(out, max(TILES, PIECE // (36 * max(channels, len(filters)))), get_num_threads())
 
