@@ -30,8 +30,8 @@ from tinymrcnn.backend import (
     to_device,
     to_numpy,
 )
-from tinymrcnn.roi import boxes_to_rois
 from tinymrcnn.ops.products import matmul
+from tinymrcnn.roi import boxes_to_rois
 from tinymrcnn.threads import set_num_threads
 
 NHWC = (0, 2, 3, 1)

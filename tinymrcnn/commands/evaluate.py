@@ -14,6 +14,7 @@ from tinymrcnn.evaluation import compare, evaluate
 from tinymrcnn.evaluation.comparison import RESAMPLES
 from tinymrcnn.evaluation.errors import ERRORS
 from tinymrcnn.files import SHIPPED_MODEL, check_output, printable, replacing
+from tinymrcnn.models.fuse import fused
 from tinymrcnn.models.test_time import TestTime, set_free_settings
 from tinymrcnn.settings import parse_setting
 from tinymrcnn.weights import load_model
@@ -64,7 +65,7 @@ def evaluate_command(checkpoint=SHIPPED_MODEL, options: EvaluateOptions | None =
         dataset = open_to_evaluate(options.data, model.config.masks, options.format, checkpoint)
     map_categories(model.categories, dataset.categories)
     set_free_settings(model, dict(map(parse_setting, options.settings or ())))
-    finder = TestTime(model, tile=options.tile, mirrored=options.mirrored, soft=options.soft)
+    finder = TestTime(fused(model), tile=options.tile, mirrored=options.mirrored, soft=options.soft)
     intervals: dict[str, tuple[float, float]] = {}
     kinds: dict[str, dict[str, tuple[int, float]]] = {}
     if options.interval or options.errors:

@@ -25,6 +25,7 @@ from tinymrcnn.data.images import PREDICTED
 from tinymrcnn.draw import check_font, draw_instances, shrunk, write_picture
 from tinymrcnn.evaluation import coco_results
 from tinymrcnn.files import FULL_DISK, SHIPPED_MODEL, check_output, locked, make_folder, printable, replacing, told
+from tinymrcnn.models.fuse import fused
 from tinymrcnn.models.presets import get_config
 from tinymrcnn.models.test_time import TestTime, set_free_settings
 from tinymrcnn.settings import parse_setting
@@ -142,7 +143,7 @@ def predict_command(images: Sequence[str], options: PredictOptions | None = None
         raise ValueError("Name images, or a data set with --data.")
     model = load_predictor(options.weights or SHIPPED_MODEL, options.preset).to(options.device)
     set_free_settings(model, dict(map(parse_setting, options.settings or ())))
-    finder = TestTime(model, tile=options.tile, mirrored=options.mirrored, soft=options.soft)
+    finder = TestTime(fused(model), tile=options.tile, mirrored=options.mirrored, soft=options.soft)
     files, problems = find_images(images)
     known = Annotations.of_file(options.annotations) if options.annotations else None
     if options.data:

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from tinymrcnn.nn import BatchNorm2d, Conv2d, FrozenBatchNorm2d, Identity, Module, Parameter
+from tinymrcnn.nn import BatchNorm2d, Conv2d, FrozenBatchNorm2d, Module, Parameter
 
 Model = TypeVar("Model", bound=Module)
 
@@ -25,7 +25,7 @@ def fused(model: Model) -> Model:
         for (_, conv), (name, norm) in pairwise(list(module.named_children())):
             if isinstance(conv, Conv2d) and isinstance(norm, BatchNorm2d | FrozenBatchNorm2d):
                 _fold(conv, norm)
-                setattr(module, name, Identity())
+                setattr(module, name, None)
     for parameter in model.requires_grad_(False).parameters():
         if isinstance(parameter.data, np.ndarray):
             parameter.data.flags.writeable = False

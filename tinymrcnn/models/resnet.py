@@ -15,17 +15,7 @@ import numpy as np
 
 from tinymrcnn import ops
 from tinymrcnn.autograd import Tensor
-from tinymrcnn.nn import (
-    BatchNorm2d,
-    Conv2d,
-    FrozenBatchNorm2d,
-    GroupNorm,
-    Identity,
-    MaxPool2d,
-    Module,
-    ReLU,
-    Sequential,
-)
+from tinymrcnn.nn import BatchNorm2d, Conv2d, FrozenBatchNorm2d, GroupNorm, MaxPool2d, Module, ReLU, Sequential
 from tinymrcnn.settings import Range, Settings, Width
 
 # Shapes below: N images, C channels, maps of H x W cells
@@ -76,20 +66,23 @@ def make_norm(channels: int, settings: ResNetSettings) -> Module:
     return BatchNorm2d(channels, settings.norm_eps)
 
 
-def conv_norm(x: Tensor, conv: Conv2d, norm: Module, residual: Tensor | None = None, relu: bool = False) -> Tensor:
+def conv_norm(
+    x: Tensor, conv: Conv2d, norm: Module | None = None, residual: Tensor | None = None, relu: bool = False
+) -> Tensor:
     """relu(norm(conv(x)) + residual), or without the residual or the ReLU.
 
     A frozen normalisation only scales and shifts channels: on the CPU it moves into the filters and the bias, and all
-    that follows into the convolution's own pass over the memory. In a fused model it has moved there for good."""
-    weight, bias = conv.weight, conv.bias
+    that follows into the convolution's own pass over the memory. In a fused model it has moved there for good, and norm
+    is None."""
+    filters: tuple[Tensor, Tensor | None] = conv.weight, conv.bias
     if isinstance(norm, FrozenBatchNorm2d) and isinstance(x.data, np.ndarray):
         scale, shift = norm.scale_and_shift()
-        weight, bias = weight * scale.reshape(-1, 1, 1, 1), Tensor(shift)
-    elif not isinstance(norm, Identity):
+        filters = conv.weight * scale.reshape(-1, 1, 1, 1), Tensor(shift)
+    elif norm is not None:
         out: Tensor = norm(conv(x), residual, relu)
         return out
     sizes = conv.stride, conv.padding, conv.dilation
-    return ops.conv2d(x, weight, bias, *sizes, residual=residual, relu=relu, groups=conv.groups)
+    return ops.conv2d(x, *filters, *sizes, residual=residual, relu=relu, groups=conv.groups)
 
 
 class BasicBlock(Module):

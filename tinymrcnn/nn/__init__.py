@@ -7,7 +7,6 @@ from tinymrcnn.nn.layers import (
     ConvTranspose2d,
     FrozenBatchNorm2d,
     GroupNorm,
-    Identity,
     Linear,
     MaxPool2d,
     ReLU,
@@ -17,6 +16,6 @@ from tinymrcnn.nn.module import Module, Parameter
 from tinymrcnn.nn.optim import SGD, AdamW
 
 __all__ = [
-    "SGD", "AdamW", "BatchNorm2d", "Conv2d", "ConvTranspose2d", "FrozenBatchNorm2d", "GroupNorm", "Identity",
-    "Linear", "MaxPool2d", "Module", "Parameter", "ReLU", "Sequential", "init",
+    "SGD", "AdamW", "BatchNorm2d", "Conv2d", "ConvTranspose2d", "FrozenBatchNorm2d", "GroupNorm", "Linear",
+    "MaxPool2d", "Module", "Parameter", "ReLU", "Sequential", "init",
 ]  # fmt: skip

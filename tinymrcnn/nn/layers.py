@@ -181,14 +181,6 @@ class GroupNorm(Module):
         return ops.relu(out) if relu else out
 
 
-class Identity(Module):
-    """Nothing: in the place of a layer that a model can do without."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Any shape -> the same."""
-        return x
-
-
 class ReLU(Module):
     """ops.relu."""
 

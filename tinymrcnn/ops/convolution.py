@@ -56,8 +56,6 @@ def conv2d(
     def backward(grad: Array, needs: tuple[bool, ...]) -> tuple[Array | None, ...]:
         grad = channels_last(relu_grad(grad, result) if relu else grad)
         needs, rest = needs[:operands], [channels_first(grad) if need else None for need in needs[operands:]]
-        if groups == 1 and window.is_pointwise and isinstance(grad, np.ndarray):
-            return *_pointwise_grads(grad, image, filters, needs), *rest
         images = (correlate_input_grad(_cut(grad, o), filters[o], size, window) for _, o in parts)
         slopes = (correlate_weight_grad(_cut(grad, o), _cut(image, c), window) for c, o in parts)
         return (
@@ -109,12 +107,8 @@ def _as_matrix(filters: Array) -> Array:
     return filters.transpose(0, 2, 3, 1).reshape(filters.shape[0], -1)
 
 
-def _pack_filters(filters: Array) -> Array:
-    return pack(_as_matrix(filters).T)
-
-
-def _pack_transposed(matrix: Array) -> Array:
-    return pack(matrix.T)
+def _pack_weight(weight: Array) -> Array:
+    return pack((_as_matrix(weight) if weight.ndim == 4 else weight).T)
 
 
 def definition(image: Array, filters: Array, window: Window) -> Array:
@@ -177,14 +171,16 @@ def correlate(
     xp = array_module(image, filters)
     if winograd.fits(image, len(filters), window):
         return winograd.correlate(image, filters, window.padding, bias, relu, residual)
-    factor, size = kept(_pack_filters, filters), window.out_size(image.shape[1:3])
+    factor, size = kept(_pack_weight, filters), window.out_size(image.shape[1:3])
     out = xp.empty((len(image), *size, len(filters)), image.dtype)
     flat = out.reshape(-1, len(filters))
     pieces, windows = _windows(image, size, window, len(filters))
 
     def work(index: int) -> None:
         rows, columns = windows(index)
-        multiply(columns, factor, flat[rows], bias, None if residual is None else residual.reshape(flat.shape)[rows], relu)
+        multiply(
+            columns, factor, flat[rows], bias, None if residual is None else residual.reshape(flat.shape)[rows], relu
+        )
 
     spread(work, pieces, image, 2 * out.size * filters[0].size, out.nbytes)
     return out
@@ -215,42 +211,11 @@ def correlate_weight_grad(grad: Array, image: Array, window: Window) -> Array:
         return winograd.correlate_weight_grad(grad, image, window.padding)
     flat = grad.reshape(-1, out)
     pieces, windows = _windows(image, grad.shape[1:3], window, out, together=True)
-    total: Array = None if pieces else xp.zeros((window.kernel[0] * window.kernel[1] * channels, out), image.dtype)
+    total: Array = None if pieces else xp.zeros((out, window.kernel[0] * window.kernel[1] * channels), image.dtype)
     for index in range(pieces):
         rows, columns = windows(index)
-        total = matmul(columns.T, flat[rows], total, accumulate=index > 0)
-    return channels_first(xp.ascontiguousarray(total.T).reshape(out, *window.kernel, channels))
-
-
-def _pointwise_grads(grad: Array, image: Array, filters: Array, needs: tuple[bool, ...]) -> tuple[Array | None, ...]:
-    """The gradients of image, filters and bias of a 1x1 convolution on the CPU. Each piece of the output's gradient
-    contributes to all of them while it lies in the cache."""
-    matrix, size = _as_matrix(filters), grad.shape[:3]
-    out, channels = matrix.shape
-    grad = grad.reshape(-1, out)
-    parts = slices(len(grad))
-    grad_image = np.empty((len(grad), channels), grad.dtype) if needs[0] else None
-    grad_matrix = np.zeros((len(parts), out, channels), grad.dtype) if needs[1] else None
-    grad_bias = np.zeros((len(parts), out), grad.dtype) if any(needs[2:]) else None
-    ones = np.ones(ROWS, grad.dtype)
-
-    def work(part: int) -> None:
-        for first in range(parts[part].start, parts[part].stop, ROWS):
-            rows = slice(first, min(first + ROWS, parts[part].stop))
-            some = grad[rows]
-            if grad_image is not None:
-                np.matmul(some, matrix, out=grad_image[rows])
-            if grad_matrix is not None:
-                grad_matrix[part] += some.T @ image.reshape(-1, channels)[rows]
-            if grad_bias is not None:
-                grad_bias[part] += ones[: len(some)] @ some
-
-    spread(work, len(parts), grad, 4 * grad.size * channels, grad.nbytes)
-    return (
-        None if grad_image is None else channels_first(grad_image.reshape(*size, channels)),
-        None if grad_matrix is None else channels_first(grad_matrix.sum(axis=0).reshape(out, 1, 1, channels)),
-        *(None if grad_bias is None else grad_bias.sum(axis=0) for _ in needs[2:]),
-    )
+        total = matmul(flat[rows].T, columns, total, accumulate=index > 0)
+    return channels_first(total.reshape(out, *window.kernel, channels))
 
 
 def conv_transpose2d(
@@ -274,7 +239,7 @@ def conv_transpose2d(
     window = Window((kernel[0], kernel[1]), stride)
     shape = n, (h - 1) * stride + kernel[0], (w - 1) * stride + kernel[1], channels
     out = correlate_input_grad(image, filters, shape, window)
-    finish(out.reshape(-1, channels), None if bias is None else bias.data, relu)
+    finish(out.reshape(-1, channels), None if bias is None else bias.data, relu=relu)
     out = channels_first(out)
     image = image if weight.requires_grad else None
     result = out if relu else None
@@ -300,7 +265,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         raise ValueError(f"A bias of shape {bias.shape} does not fit {weight.shape[0]} outputs.")
     array_module(x.data, weight.data)
     rows, matrix = x.data, weight.data
-    out = matmul(rows, matrix.T, factor=kept(_pack_transposed, matrix))
+    out = matmul(rows, matrix.T, factor=kept(_pack_weight, matrix))
     if bias is not None:
         out += bias.data
     rows = rows if weight.requires_grad else None

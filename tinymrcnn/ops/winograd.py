@@ -19,7 +19,7 @@ import numpy as np
 from tinymrcnn.backend import Array
 from tinymrcnn.kernels import cpu_kernel, scalar
 from tinymrcnn.ops.im2col import Window
-from tinymrcnn.ops.products import LINE, empty_panels, kept, multiply
+from tinymrcnn.ops.products import kept, matmul, multiply, pack
 from tinymrcnn.threads import get_num_threads, one_blas_thread, slices, spread, workspace
 
 enabled = True
@@ -72,10 +72,9 @@ def correlate(
 
 
 def transform_filters(filters: Array) -> Array:
-    """(O, C, 3, 3) filters to the panels of the 36 products, (36, P, C, width)."""
-    panels = empty_panels(36, *filters.shape[1::-1])
-    _transform_filters(filters, panels)
-    return panels
+    """G g G^T of every filter, (O, C, 3, 3), as the packed factor of 36 products (C, O)."""
+    flat = matmul(GG, filters.transpose(2, 3, 1, 0).reshape(9, -1))
+    return pack(flat.reshape(36, filters.shape[1], len(filters)))
 
 
 def correlate_weight_grad(grad: Array, image: Array, padding: int) -> Array:
@@ -128,21 +127,6 @@ def _pieces(out: Array, most: int, least: int = 1) -> list[tuple[int, int]]:
 
 
 @scalar
-def _apply_g(g: Array, at: int, out: Array, to: int, step: int) -> None:
-    """G g: three rows to six."""
-    sixth, twelfth = np.float32(1 / 6), np.float32(1 / 12)
-    for c in range(g.shape[1]):
-        a, b, d = g[at, c], g[at + 1, c], g[at + 2, c]
-        sides, ends = sixth * (a + d), sixth * (np.float32(0.25) * a + d)
-        out[to, c] = np.float32(0.25) * a
-        out[to + step, c] = -sides - sixth * b
-        out[to + 2 * step, c] = sixth * b - sides
-        out[to + 3 * step, c] = ends + twelfth * b
-        out[to + 4 * step, c] = ends - twelfth * b
-        out[to + 5 * step, c] = d
-
-
-@scalar
 def _apply_b(d: Array, at: int, out: Array, to: int, step: int) -> None:
     """B^T d: six rows to six."""
     channels = d.shape[1]
@@ -190,29 +174,6 @@ def _apply_a_transposed(g: Array, at: int, out: Array, to: int, step: int) -> No
         out[to + 4 * step, c] = (g[at, c] + 4 * g[at + 2, c]) - 2 * (g[at + 1, c] + 4 * g[at + 3, c])
     for c in range(channels):
         out[to + 5 * step, c] = g[at + 3, c]
-
-
-@cpu_kernel
-def _transform_filters(filters: Array, panels: Array) -> None:
-    """G g G^T of every 3x3 filter, in the panels of a product: (O, C, 3, 3) to (36, P, C, width)."""
-    count, channels, width = filters.shape[0], filters.shape[1], panels.shape[3]
-    lines = np.zeros((9, LINE, width), filters.dtype)
-    columns, tile = np.empty((18, width), filters.dtype), np.empty((36, width), filters.dtype)
-    for p in range(panels.shape[1]):
-        for first in range(0, channels, LINE):
-            wide = min(LINE, channels - first)
-            for j in range(width):
-                for i in range(9):
-                    for c in range(wide):  # they lie side by side in the filters
-                        o = p * width + j
-                        lines[i, c, j] = filters[o, first + c, i // 3, i % 3] if o < count else 0
-            for c in range(wide):
-                for i in range(3):
-                    _apply_g(lines[:, c], 3 * i, columns, i, 3)
-                for i in range(6):
-                    _apply_g(columns, 3 * i, tile, i, 6)
-                for i in range(36):
-                    panels[i, p, first + c] = tile[i]
 
 
 @cpu_kernel

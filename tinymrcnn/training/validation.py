@@ -9,6 +9,7 @@ import numpy as np
 from tinymrcnn.autograd import no_grad
 from tinymrcnn.data import map_categories
 from tinymrcnn.evaluation import evaluate
+from tinymrcnn.models.fuse import fused
 from tinymrcnn.models.two_stage import mean_losses
 
 MOST_IMAGES = 200
@@ -36,6 +37,7 @@ def validate(model, dataset, batch_size: int = BATCH) -> dict[str, float]:
 
     The classes are found by name, see map_categories. The losses are left out where the data set has no masks and the
     model learns them."""
+    model = fused(model)
     losses = losses_on(model, dataset, min(batch_size, LOSS_BATCH))
     return losses | evaluate(model, dataset, min(batch_size, BATCH), progress=False)
 

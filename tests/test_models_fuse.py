@@ -1,0 +1,67 @@
+"""A fused model detects what the plain one does, and nobody can change it."""
+
+import numpy as np
+import pytest
+from tiny_models import DETECTORS, RESNEXT, batch_of, scene, tiny_model
+
+from tinymrcnn.autograd import Tensor, no_grad
+from tinymrcnn.models.fuse import fused
+from tinymrcnn.nn import BatchNorm2d, Conv2d, FrozenBatchNorm2d, GroupNorm
+
+IMAGES, TARGETS = batch_of(scene(1), scene(2, (40, 72), ((5, 6, 30, 30),), (3,)))
+KINDS = {**DETECTORS, "frozen": dict(norm="frozen"), "group": dict(norm="group"), "resnext": RESNEXT}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_detections(kind):
+    model = tiny_model(dtype=np.float64, score_threshold=0.0, **KINDS[kind]).eval()
+    for found, expected in zip(fused(model).detect(IMAGES), model.detect(IMAGES), strict=True):
+        assert len(expected["boxes"]) > 0 and np.array_equal(found["labels"], expected["labels"])
+        for name in ("boxes", "scores", "masks"):
+            assert np.allclose(found[name], expected[name], rtol=1e-9, atol=1e-9), name
+
+
+def test_in_float32_and_for_every_image_again():
+    model = tiny_model(seed=3, widths=(16, 16, 32, 32), stem_width=16).eval()  # wide enough for Winograd
+    constant = fused(model)
+    image = Tensor(np.random.default_rng(0).random((1, 3, 96, 128), np.float32))
+    with no_grad():
+        expected = model.backbone.body(image)
+        for _ in range(2):  # the second time with what was kept
+            for ours, theirs in zip(constant.backbone.body(image), expected, strict=True):
+                assert np.abs(ours.data - theirs.data).max() < 1e-4 * np.abs(theirs.data).max()
+
+
+def test_what_is_constant_moves_into_the_filters():
+    model = tiny_model(norm="frozen")
+    constant = fused(model)
+    assert any(isinstance(module, FrozenBatchNorm2d) for module in model.modules())
+    assert not any(isinstance(module, BatchNorm2d | FrozenBatchNorm2d) for module in constant.modules())
+    assert all(module.bias is not None for module in constant.modules() if isinstance(module, Conv2d))
+    of_images = fused(tiny_model(norm="group"))  # it depends on the image
+    assert any(isinstance(module, GroupNorm) for module in of_images.modules())
+
+
+def test_the_model_itself_stays_as_it_is():
+    model = tiny_model().train()
+    state, losses = model.state_dict(), model.losses(IMAGES, TARGETS)
+    fused(model)
+    assert model.training and {name: loss.item() for name, loss in losses.items()} == {
+        name: loss.item() for name, loss in model.losses(IMAGES, TARGETS).items()
+    }
+    assert all(np.array_equal(state[name], array) or "running" in name for name, array in model.state_dict().items())
+    next(model.parameters()).data[...] = 0
+
+
+def test_nobody_can_change_it():
+    constant = fused(tiny_model())
+    assert not constant.training and not any(parameter.requires_grad for parameter in constant.parameters())
+    for parameter in constant.parameters():
+        with pytest.raises(ValueError, match="read-only"):
+            parameter.data += 1
+
+
+def test_on_a_device(device):
+    model = tiny_model().to(device).eval()
+    for found, expected in zip(fused(model).detect(IMAGES), model.detect(IMAGES), strict=True):
+        assert np.allclose(found["scores"], expected["scores"], atol=1e-5)
