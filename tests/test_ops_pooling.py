@@ -47,9 +47,18 @@ CASES = {  # name -> (shape, keywords)
 }
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_values_and_gradients_equal_the_definition(name):
-    shape, keywords = CASES[name]
+BANDS = {  # the gradient's rows are cut into bands of 64, and windows lie across the cuts
+    "3x3, stride 2, padding 1": ((1, 2, 131, 3), dict(kernel_size=3, stride=2, padding=1)),
+    "5x5, stride 1, padding 2": ((1, 18, 130, 5), dict(kernel_size=5, stride=1, padding=2)),
+    "2x2": ((2, 1, 128, 2), dict(kernel_size=2)),
+    "1x1, stride 5": ((1, 1, 129, 6), dict(kernel_size=1, stride=5)),
+}
+
+
+@pytest.mark.parametrize(
+    ("shape", "keywords"), [*CASES.values(), *BANDS.values()], ids=[*CASES, *(f"{n}, high" for n in BANDS)]
+)
+def test_values_and_gradients_equal_the_definition(shape, keywords):
     data = shuffled_linspace(*shape)
     x = Tensor(data, requires_grad=True)
     out = max_pool2d(x, **keywords)

@@ -27,9 +27,9 @@ from tinymrcnn.machine import keep_freed_memory
 FLOPS, BYTES = 1e11, 1e10
 LEAST_SECONDS = 4e-4
 
-# A pass over the memory, or a sum, is cut into this many parts. The number of threads does not change it, so that the
-# rounding is always the same
-PARTS = 4
+# A sum over many rows is made of this many sums. The number of threads does not change it, so that the rounding is
+# always the same
+PARTS = 64
 
 _num_threads: contextvars.ContextVar[int | None] = contextvars.ContextVar("num_threads", default=None)
 _within: contextvars.ContextVar[bool] = contextvars.ContextVar("within", default=False)  # inside spread's work
@@ -165,9 +165,9 @@ def spread(work: Callable[[int], object], count: int, array: Array, flops: float
         helper.result()
 
 
-def slices(count: int, parts: int = PARTS) -> list[slice]:
-    """range(count) cut into `parts` even pieces, or into fewer if count is smaller."""
-    parts = max(1, min(parts, count))
+def slices(count: int, parts: int | None = None) -> list[slice]:
+    """range(count) cut into `parts` even pieces (two for every thread), or into fewer if count is smaller."""
+    parts = max(1, min(2 * get_num_threads() if parts is None else parts, count))
     return [slice(count * part // parts, count * (part + 1) // parts) for part in range(parts)]
 
 

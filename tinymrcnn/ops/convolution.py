@@ -16,7 +16,7 @@ from tinymrcnn.ops import winograd
 from tinymrcnn.ops.activations import relu_grad
 from tinymrcnn.ops.im2col import Window, check_whole_numbers, col2im, im2col
 from tinymrcnn.ops.products import finish, kept, matmul, multiply, pack
-from tinymrcnn.threads import PARTS, column_sums, get_num_threads, slices, spread, workspace
+from tinymrcnn.threads import column_sums, get_num_threads, slices, spread, workspace
 
 # The matrix of windows is built in pieces: enough rows for a fast product, or as many numbers as a core's cache holds
 # (on a GPU: a small part of its memory).
@@ -147,7 +147,7 @@ def _windows(
             return rows, image.reshape(-1, per_row)[rows]  # the windows are the pixels
         shape = (rows.stop - rows.start, per_row)
         columns = workspace("columns", shape, image.dtype) if on_cpu else xp.empty(shape, image.dtype)
-        parts = slices(end - first, PARTS if together and on_cpu else 1)
+        parts = slices(end - first, None if together and on_cpu else 1)
 
         def gather(part: int) -> None:
             some = parts[part]

@@ -15,7 +15,7 @@ def takes_over(value: float, best: float, found: int) -> bool:
 
 
 # On the CPU a thread walks windows and channels are the inner loop; the backward pass gives a thread some channels of
-# an image, so that no two threads add to the same cell. On a GPU every thread makes one element of the result.
+# a band of rows, so that no two threads add to the same cell. On a GPU every thread makes one element of the result.
 
 
 @cpu_kernel
@@ -51,20 +51,28 @@ def _forward_cuda(x: Array, out: Array, taken: Array, kernel: int, stride: int, 
         out[n, i, j, c], taken[n, i, j, c] = best, found
 
 
+BAND = 64  # rows of the map that a thread takes
+
+
 @cpu_kernel
 def _backward_cpu(
     thread: int, threads: int, grad: Array, taken: Array, out: Array, kernel: int, stride: int, padding: int
 ) -> None:
     """grad, taken: (N, out_h, out_w, C). out: (N, H, W, C): every gradient at the place that was taken."""
-    shares = -(-out.shape[3] // 16)  # 16 channels are a cache line
-    for unit in range(thread, out.shape[0] * shares, threads):
-        n, share = divmod(np.int64(unit), shares)
-        out[n, :, :, 16 * share : 16 * share + 16] = 0
-        for i in range(grad.shape[1]):
+    _, height, _, channels = out.shape
+    shares, bands = -(-channels // 16), -(-height // BAND)  # 16 channels are a cache line
+    for unit in range(thread, out.shape[0] * shares * bands, threads):
+        rest, band = divmod(np.int64(unit), bands)
+        n, share = divmod(rest, shares)
+        first, end = BAND * band, min(BAND * band + BAND, height)
+        out[n, first:end, :, 16 * share : 16 * share + 16] = 0
+        for i in range(max(0, (first + padding - kernel) // stride), min(grad.shape[1], (end + padding) // stride + 1)):
             for j in range(grad.shape[2]):
-                for c in range(16 * share, min(16 * share + 16, out.shape[3])):
+                for c in range(16 * share, min(16 * share + 16, channels)):
                     u, v = divmod(taken[n, i, j, c], kernel)
-                    out[n, i * stride - padding + u, j * stride - padding + v, c] += grad[n, i, j, c]
+                    y = i * stride - padding + u
+                    if first <= y < end:  # a window can reach into the next band
+                        out[n, y, j * stride - padding + v, c] += grad[n, i, j, c]
 
 
 @cuda_kernel
