@@ -33,7 +33,7 @@ FLOORS = [
     "nn",
     "models",
     "weights",
-    "draw evaluation",
+    "draw evaluation export",
     "training",
     "experiments bench mine",
     "commands",
