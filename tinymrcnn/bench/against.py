@@ -48,14 +48,19 @@ class Work:
 # The works
 
 
+# (kernel, stride, channels in and out, size of the input)
+CONVOLUTIONS = {
+    "3x3 convolution, 256 channels, 100x136": (3, 1, 256, 256, (100, 136)),
+    "3x3 convolution, 64 channels, 200x272": (3, 1, 64, 64, (200, 272)),
+    "3x3 convolution, 128 channels, 200x272, stride 2": (3, 2, 128, 128, (200, 272)),
+    "1x1 convolution, 512 to 256 channels, 100x136": (1, 1, 512, 256, (100, 136)),
+}
+BODIES = {"R50-FPN body, 320x416": (320, 416), "R50-FPN body, 800x1088": (800, 1088)}
+
+
 def convolutions(quick: bool) -> Iterator[Work]:
-    """A 3x3 convolution of the pyramid, one of the finest stage, one that strides, and a 1x1 convolution."""
-    for kernel, stride, inputs, outputs, size in (
-        (3, 1, 256, 256, (100, 136)), (3, 1, 64, 64, (200, 272)), (3, 2, 128, 128, (200, 272)),
-        (1, 1, 512, 256, (100, 136)),
-    ):  # fmt: skip
-        channels = f"{inputs} channels" if inputs == outputs else f"{inputs} to {outputs} channels"
-        name = f"{kernel}x{kernel} convolution, {channels}, {size[0]}x{size[1]}" + ", stride 2" * (stride > 1)
+    """With a bias, and random weights."""
+    for name, (kernel, stride, inputs, outputs, size) in CONVOLUTIONS.items():
         if quick:
             inputs, outputs, size = inputs // 16, outputs // 16, (10, 14)
         layer = Conv2d(inputs, outputs, kernel, stride, kernel // 2)
@@ -64,17 +69,18 @@ def convolutions(quick: bool) -> Iterator[Work]:
         result = conv(g, "images", layer)
         shape = [1, outputs, *(side // stride for side in size)]
         sides = [("images", "images", np.float32, image.shape)], [("map0", result, np.float32, shape)]
-        model = g.model(*sides, "A convolution.", {})
-        yield Work(name, lambda x: [layer(x)], model, image)  # noqa: B023 (a work is done before the next one comes)
+        yield Work(name, alone(layer), g.model(*sides, "A convolution.", {}), image)
+
+
+def alone(layer: Conv2d) -> Callable[[Tensor], list[Tensor]]:
+    return lambda x: [layer(x)]
 
 
 def bodies(quick: bool) -> Iterator[Work]:
-    """The body of R50-FPN, P2 to P6, on a large and on a small image. Its random weights are those of `bench model`."""
-    network = next(iter(networks(quick).values()))
-    model = build_ours(network)
+    """P2 to P6. The random weights are those of `bench model`."""
+    model = build_ours(next(iter(networks(quick).values())))
     backbone = model.backbone
-    for size in ((320, 416), (800, 1088)):
-        name = f"R50-FPN body, {size[0]}x{size[1]}"
+    for name, size in BODIES.items():
         size = (64, 96) if quick else size
         yield Work(name, lambda x: backbone.fpn(backbone.body(x)), export_body(model, size), random_image(3, size))
 
@@ -251,7 +257,7 @@ def installed(engines: list[str]) -> dict[str, str]:
 
 
 def as_array(result: Any) -> np.ndarray:
-    array = np.array(result)  # a copy: what an engine gives may be memory that it uses again
+    array = np.array(result.numpy() if hasattr(result, "numpy") else result)  # a copy: engines use memory again
     return array if array.ndim == 4 else array[None]  # ncnn has no batches
 
 
@@ -291,7 +297,8 @@ def ratio_line(row: dict, engines: list[str]) -> str:
     cells = [f"{1000 * row['sides']['ours']['median']:.4g}"]
     cells += [f"{1000 * row['sides'][name]['median']:.4g} ({found[name]:.2f})" for name in engines]
     best, ratio = next(iter(found.items()))
-    return f"{row['name']:<52}" + "".join(f"{cell:>16}" for cell in cells) + f"  {best}, {ratio:.2f}  {row['verdict']}"
+    line = f"{row['name']:<52}" + "".join(f"{cell:>16}" for cell in cells) + f"  {best}, {ratio:.2f}  {row['verdict']}"
+    return line.rstrip()
 
 
 def table_head(engines: list[str]) -> str:

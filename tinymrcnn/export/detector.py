@@ -103,7 +103,7 @@ def shorter_sides(g: Graph, boxes: str) -> str:
 def iou_threshold(threshold: float) -> np.ndarray:
     """(1,) float32, at most the threshold, so that `>` decides as it does in nms.survivors."""
     rounded = np.float32(threshold)
-    return np.array([rounded if rounded <= threshold else np.nextafter(rounded, np.float32(-1))])
+    return np.array([rounded if float(rounded) <= threshold else np.nextafter(rounded, np.float32(-1))])
 
 
 # Proposals
