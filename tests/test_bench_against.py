@@ -14,9 +14,11 @@ from tinymrcnn.cli import main
 from tinymrcnn.ops import conv2d, interpolate, max_pool2d, relu
 
 pytest.importorskip("onnx", reason="onnx is not installed (pip install -e '.[bench]').")
-THERE = [
-    pytest.param(name, marks=pytest.mark.skipif(
-        importlib.util.find_spec(package) is None, reason=f"{package} is not installed (pip install -e '.[bench]')."))
+ENGINES = [
+    pytest.param(name, marks=[
+        pytest.mark.skipif(not importlib.util.find_spec(package), reason=f"{package}: pip install -e '.[bench]'"),
+        *([] if name == "ort" else [pytest.mark.parity]),
+    ])
     for name, package in against.PACKAGES.items()
 ]  # fmt: skip
 
@@ -81,7 +83,7 @@ def test_the_files_for_ncnn(tmp_path):
 # The engines
 
 
-@pytest.mark.parametrize("engine", THERE)
+@pytest.mark.parametrize("engine", ENGINES)
 def test_an_engine_computes_the_same(engine):
     for work in (*works("conv"), *works("model")):
         case = against.case_of(work, [engine], threads=1)
@@ -89,7 +91,7 @@ def test_an_engine_computes_the_same(engine):
         assert float(case.note.split()[-1]) < 1e-5
 
 
-@pytest.mark.parametrize("engine", THERE)
+@pytest.mark.parametrize("engine", ENGINES)
 def test_an_engine_that_computes_something_else_is_not_timed(engine):
     work = works("conv")[0]
     other = dataclasses.replace(work, run=lambda x: [result * 1.001 for result in work.run(x)])

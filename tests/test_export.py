@@ -23,11 +23,12 @@ from tinymrcnn.backend import channels_first
 from tinymrcnn.cli import main
 from tinymrcnn.data import ShapesDataset
 from tinymrcnn.export import export_body, export_model, graph
-from tinymrcnn.export.detector import iou_threshold
+from tinymrcnn.export.detector import assign_levels, iou_threshold, rescale
 from tinymrcnn.export.transform import transform
-from tinymrcnn.models import list_presets
+from tinymrcnn.models import list_presets, pooler
+from tinymrcnn.models.pooler import PoolerSettings
 from tinymrcnn.models.presets import get_config
-from tinymrcnn.models.transform import TransformSettings, make_batch
+from tinymrcnn.models.transform import Batch, TransformSettings, make_batch
 from tinymrcnn.nn import Module
 from tinymrcnn.weights import save_checkpoint
 
@@ -105,6 +106,21 @@ def test_an_image_without_objects():
 
 
 FEW = dict(rpn_pre_nms_test=200, rpn_post_nms_test=60)
+
+
+@pytest.mark.parity
+def test_openvino_finds_the_same():
+    openvino = pytest.importorskip("openvino", reason="openvino is not installed (pip install -e '.[bench]').")
+    model, exported = shapes_model()
+    core = openvino.Core()
+    network = core.compile_model(
+        core.read_model(exported.SerializeToString()), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
+    for image in (ShapesDataset(1, (96, 160), seed=5)[0][0], np.full((3, 70, 90), 0.5, np.float32)):
+        found = {value.get_any_name(): array for value, array in network({0: image}).items()}
+        assert (same(model, found, image) > 5) == (image.std() > 0)
+
+
 PRESETS = {
     "torchvision": ("torchvision_resnet50_fpn", dict(min_size=200, max_size=300)),
     "longer side": ("torchvision_resnet50_fpn", dict(min_size=200, max_size=250)),
@@ -175,6 +191,42 @@ def test_images_are_transformed_to_the_last_bit(resize, size):
         found, batch = run(exported, image=image), make_batch([image], settings=settings)
         assert tuple(found["after"]) == batch.sizes[0] and tuple(found["before"]) == size
         assert np.array_equal(found["images"], batch.images.data)
+
+
+def test_levels_are_the_same_at_their_borders():
+    """Boxes of 112, 224 and 448 pixels are the smallest of their levels, or the largest of those before."""
+    sides = np.array([1, 20, 111.99, 112, 112.01, 223.9, 224, 300, 447.99, 448, 448.01, 2000], np.float32)
+    boxes = np.stack([0 * sides, 0 * sides, sides, sides], axis=1)
+    scales = [1 / 4, 1 / 8, 1 / 16, 1 / 32]
+    for epsilon in ((0.0, 1e-6), (1e-8, 0.0), (0.0, 0.0)):
+        settings = PoolerSettings(level_epsilon=epsilon)
+        g = graph.Graph(Module())
+        levels = assign_levels(g, "boxes", scales, settings)
+        sides_of = ("boxes", "boxes", np.float32, ["R", 4]), ("levels", levels, np.float32, ["R"])
+        found = run(g.model([sides_of[0]], [sides_of[1]], "", {}), boxes=boxes)["levels"]
+        expected = pooler.assign_levels(boxes, scales, settings)
+        assert np.array_equal(found, expected) and set(expected) == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("clipped", [False, True])
+def test_boxes_in_the_image_as_it_came_in(clipped):
+    """Scaled by two factors; with box.clip_results also cut at its edges, and dropped where nothing is left."""
+    boxes = np.array([[1, 2, 30, 40], [-3, 5, 9, 70], [60, 3, 64, 9], [8, 8, 8, 9]], np.float32)
+    scores = np.array([0.9, 0.8, 0.7, 0.6], np.float32)
+    size, original = (64, 48), (31, 53)
+    g = graph.Graph(Module())
+    sizes = [g.constant(np.array(pair)) for pair in (size, original)]
+    values = rescale(g, {"boxes": "boxes", "scores": "scores"}, *sizes, clipped)
+    inputs = [("boxes", "boxes", np.float32, [4, 4]), ("scores", "scores", np.float32, [4])]
+    outputs = [("out", values["boxes"], np.float32, ["D", 4])]
+    if clipped:
+        outputs.append(("kept", values["scores"], np.float32, ["D"]))
+    feeds = {"boxes": boxes, "scores": scores} if clipped else {"boxes": boxes}
+    found = run(g.model(inputs[: len(feeds)], outputs, "", {}), **feeds)
+    batch = Batch(Tensor(np.zeros((1, 3, 64, 64), np.float32)), [size], [original], [0], None)
+    (expected,) = tiny_model(clip_results=clipped).rescale([{"boxes": boxes, "scores": scores}], batch)
+    assert np.array_equal(found["out"], expected["boxes"]) and len(expected["boxes"]) == (2 if clipped else 4)
+    assert not clipped or np.array_equal(found["kept"], expected["scores"])
 
 
 def test_the_body_alone():

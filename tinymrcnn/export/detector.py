@@ -229,8 +229,10 @@ def best_detections(
     )  # fmt: skip
     kept = g.Gather(kept, [2, 0], axis=1)  # RoI and class
     ranked = g.ScatterND(g.Expand(-1.0, g.Shape(scores)), kept, g.GatherND(scores, kept))
-    most = g.Min(g.size(kept, 0), [settings.max_detections])
-    scores, best = g.TopK(g.Reshape(ranked, [-1]), most, outputs=2)  # of equal ones, the best RoI first
+    ranked = g.Reshape(ranked, [-1])  # of equal scores, that of the best RoI comes first
+    scores, best = g.TopK(ranked, g.Min(g.Shape(ranked), [settings.max_detections]), outputs=2)
+    kept = g.where(g.Greater(scores, -1.0))
+    scores, best = g.Gather(scores, kept), g.Gather(best, kept)
     labels = g.Add(g.Mod(best, g.size(boxes, 1)), 1)
     return g.Gather(g.Reshape(boxes, [-1, 4]), best), scores, labels
 

@@ -79,9 +79,8 @@ def resize(g: Graph, image: str, axis: int, after: str) -> str:
 def resize_bytes(g: Graph, image: str, size: str) -> str:
     """See transform._resize_bytes."""
     pixels = g.to(g.Round(g.Mul(g.Clip(image, 0.0, 1.0), 255.0)), np.float64)
-    rows, columns = (weights(g, g.size(image, axis), g.Slice(size, [axis - 1], [axis])) for axis in (1, 2))
-    pixels = to_bytes(g, g.MatMul(pixels, g.Transpose(columns, perm=[1, 0])))
-    pixels = to_bytes(g, g.MatMul(rows, pixels))
+    rows, columns = (weights(g, image, size, axis) for axis in (1, 2))
+    pixels = to_bytes(g, g.MatMul(rows, to_bytes(g, g.MatMul(pixels, columns))))
     return g.to(g.Div(pixels, BRIGHTEST), np.float32)
 
 
@@ -90,11 +89,13 @@ def to_bytes(g: Graph, sums: str) -> str:
     return g.Clip(g.Floor(g.Add(g.Div(sums, PRECISION), HALF)), ZERO, BRIGHTEST)
 
 
-def weights(g: Graph, before: str, after: str) -> str:
-    """(after, before) float64, whole numbers: the share of each pixel of an axis in each one of the resized axis."""
+def weights(g: Graph, image: str, size: str, axis: int) -> str:
+    """The share of each pixel of an axis in each one of the resized axis, float64, whole numbers: (after, before) for
+    axis 1, (before, after) for axis 2, as the products need them."""
+    before, after = g.size(image, axis), g.Slice(size, [axis - 1], [axis])
     step = g.Div(g.to(before, np.float64), g.to(after, np.float64))
-    centres = g.Unsqueeze(g.Mul(g.Add(g.arange(after, np.float64), HALF), step), [1])
-    distances = g.Abs(g.Sub(g.Add(g.arange(before, np.float64), HALF), centres))
-    shares = g.Max(g.Sub(ONE, g.Div(distances, g.Max(step, ONE))), ZERO)
-    shares = g.Div(shares, g.ReduceSum(shares, [1]))
+    places = g.Unsqueeze(g.Add(g.arange(before, np.float64), HALF), [axis - 1])
+    centres = g.Unsqueeze(g.Mul(g.Add(g.arange(after, np.float64), HALF), step), [2 - axis])
+    shares = g.Max(g.Sub(ONE, g.Div(g.Abs(g.Sub(places, centres)), g.Max(step, ONE))), ZERO)
+    shares = g.Div(shares, g.ReduceSum(shares, [2 - axis]))
     return g.Floor(g.Add(g.Mul(shares, PRECISION), HALF))
