@@ -66,7 +66,7 @@ def test_the_files_for_ncnn(tmp_path):
     for work in (works("conv")[2], works("model")[0]):
         names = against.write_ncnn(work.model, tmp_path)
         magic, counts, *lines = (tmp_path / "net.param").read_text().splitlines()
-        written, weights = [], 0
+        written, weights, relus = [], 0, 0
         for line in lines:
             kind, _, inputs, outputs, *rest = line.split()
             read, rest = rest[: int(inputs)], rest[int(inputs) :]
@@ -74,9 +74,10 @@ def test_the_files_for_ncnn(tmp_path):
                 written.remove(name)
             written += rest[: int(outputs)]
             parameters = dict(part.split("=") for part in rest[int(outputs) :])
+            relus += kind == "ReLU" or parameters.get("9") == "1"
             weights += int(parameters["6"]) + int(parameters["0"]) + 1 if kind == "Convolution" else 0
         assert magic == "7767517" and sorted(written) == sorted(names)
-        assert counts.split()[0] == str(len(lines))
+        assert counts.split()[0] == str(len(lines)) and relus == sum(step.relu for step in against.steps(work.model))
         assert (tmp_path / "net.bin").stat().st_size == 4 * weights
 
 
