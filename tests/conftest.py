@@ -33,6 +33,7 @@ QUICK = """
     formats.py::test_the_same_objects  formats.py::test_a_label_image  own_data.py::test_a_fifth
     draw.py::test_instances_lie  draw.py::test_curves_show  draw.py::test_describe
     evaluation.py::test_a_worked_example  evaluation.py::test_a_perfect_model
+    export.py::test_an_image_without  export.py::test_images_are
     evaluation_errors.py::test_one_of_each  evaluator.py::test_random_cases_are_equal[1]
     fake_training.py::test_on_the_fake_device[fpn-  finetuning.py::test_a_checkpoint_brings
     freezing.py::test_the_network_computes  gradcheck.py::test_a_planted_bug  layout.py::test_maps_are_channels_last[fpn

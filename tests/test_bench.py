@@ -12,7 +12,7 @@ import pytest
 from tinymrcnn import nn, ops
 from tinymrcnn.autograd import Tensor
 from tinymrcnn.backend import cuda_problem
-from tinymrcnn.bench import measure, memory, profile, report
+from tinymrcnn.bench import against, measure, memory, profile, report
 from tinymrcnn.bench.cases import Case, conv_operations, random_boxes
 from tinymrcnn.bench.measure import Setting, Timing
 from tinymrcnn.bench.networks import build_ours, build_theirs, make_side, network_cases, networks
@@ -139,7 +139,7 @@ def test_the_lines_of_a_row():
 def test_every_row_has_its_goal_and_every_goal_its_row():
     names = [case.name for cases in command.OPERATORS.values() for case in cases(ALONE)]
     networks = [name for training in (False, True) for name, _ in network_cases(ALONE, training)]
-    names += networks + [name + report.MEMORY for name in networks]
+    names += networks + [name + report.MEMORY for name in networks] + [*against.CONVOLUTIONS, *against.BODIES]
     assert sorted(names) == sorted(report.GOALS["cpu"])
     assert set(report.GOALS["cuda"]) <= set(names)
     assert all(0 < aim < must for goals in report.GOALS.values() for must, aim in goals.values())

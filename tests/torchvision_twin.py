@@ -52,7 +52,7 @@ def calibrate(model, image):
     features = model.features(batch)
     hidden = [model.rpn.head.conv(feature) for feature in features]
     for layer, deviation in ((model.rpn.head.cls_logits, 2.0), (model.rpn.head.bbox_pred, 0.15)):
-        _standardize(layer, [layer(x).data for x in hidden], deviation)
+        standardize(layer, [layer(x).data for x in hidden], deviation)
     grey = np.broadcast_to(np.reshape(model.config.transform.pixel_mean, (3, 1, 1)), (3, 64, 64)).astype(np.float32)
     nothing = model.features(model.transform([grey]))[0]
     logits = model.rpn.head.cls_logits
@@ -62,14 +62,14 @@ def calibrate(model, image):
     proposals = [boxes[::7] for boxes in model.propose(model.run_rpn(features, batch), batch)]
     hidden = model.roi_heads.box_head(model.pool(features, proposals, model.config.box.pool))
     for layer, deviation in ((predictor.cls_score, 2.0), (predictor.bbox_pred, 1.0)):
-        _standardize(layer, [layer(hidden).data], deviation)
+        standardize(layer, [layer(hidden).data], deviation)
     hidden = model.roi_heads.mask_head(model.pool(features, proposals, model.config.mask.pool))
     hidden, layer = model.roi_heads.mask_predictor.conv5_mask(hidden), model.roi_heads.mask_predictor.mask_fcn_logits
-    _standardize(layer, [layer(hidden).data], 3.0)
+    standardize(layer, [layer(hidden).data], 3.0)
     return model
 
 
-def _standardize(layer, outputs, deviation):
+def standardize(layer, outputs, deviation):
     values = np.concatenate([np.moveaxis(output, 1, 0).reshape(output.shape[1], -1) for output in outputs], axis=1)
     scale = deviation / values.std(axis=1)
     layer.weight.data *= scale.reshape(-1, *[1] * (layer.weight.ndim - 1))

@@ -13,8 +13,8 @@ __all__ = [
     "Tensor", "build_model", "describe", "gradcheck", "load_model", "no_grad", "train",
     # the rooms
     "archives", "autograd", "backend", "bench", "boxes", "cli", "commands", "data", "draw", "evaluation", "experiments",
-    "files", "kernels", "machine", "mine", "models", "nn", "ops", "randomness", "roi", "safetensors", "settings",
-    "stopping", "threads", "training", "weights",
+    "export", "files", "kernels", "machine", "mine", "models", "nn", "ops", "randomness", "roi", "safetensors",
+    "settings", "stopping", "threads", "training", "weights",
 ]  # fmt: skip
 
 _HOMES = {
@@ -40,6 +40,7 @@ if TYPE_CHECKING:  # the same, as type checkers and editors read it
         draw,
         evaluation,
         experiments,
+        export,
         files,
         kernels,
         machine,

@@ -100,6 +100,13 @@ def _mine(options: dict) -> Iterator[None]:
         yield
 
 
+def _export(**options) -> int:
+    prepare_drawing()
+    from tinymrcnn.commands.export import export_command
+
+    return export_command(**options)
+
+
 def _data_shapes(**options) -> int:
     from tinymrcnn.commands.data import write_shapes
 
@@ -271,6 +278,18 @@ def _parser() -> argparse.ArgumentParser:
     add_mine(predict)
     predict.add_argument("--out", default="predictions", metavar="DIR", help="(default: predictions)")
 
+    export = command(
+        commands, "export", _export, "write a trained model as an ONNX file, for ONNX Runtime and other programs",
+        "  tinymrcnn export runs/shapes/model.npz shapes.onnx\n"
+        "  tinymrcnn export FILE.pth photos.onnx --preset torchvision_resnet50_fpn --set score_threshold=0.3",
+    )  # fmt: skip
+    export.add_argument("weights", metavar="MODEL", nargs="?", default=SHIPPED_MODEL, help="(default: the toy model)")
+    export.add_argument("out", metavar="OUT.onnx", help="a new file: the whole model, one image in, its objects out")
+    export.add_argument("--preset", help="the model that a public file of weights belongs to")
+    export.add_argument(
+        "--set", action="append", dest="settings", metavar="FIELD=VALUE", help="a limit, threshold or size of the model"
+    )
+
     data = command(commands, "data", None, "check, show, convert and write data sets").add_subparsers(
         required=True, metavar="WHAT"
     )
@@ -320,7 +339,8 @@ def _parser() -> argparse.ArgumentParser:
         commands, "bench", _bench, "measure the speed and the memory, beside torch (where installed) and pycocotools",
         "  tinymrcnn bench roi                  the RoI operators only\n"
         "  tinymrcnn bench                      everything, into bench_cpu.json\n"
-        "  tinymrcnn bench train --profile      where the time of a training step goes",
+        "  tinymrcnn bench train --profile      where the time of a training step goes\n"
+        "  tinymrcnn bench --threads 1 --against torch,ort,openvino,ncnn",
     )  # fmt: skip
     groups = ("roi", "conv", "nms", "paste", "evaluate", "model", "train", "all")
     bench.add_argument("group", nargs="?", default="all", choices=groups, help="what to measure (default: all)")
@@ -329,6 +349,9 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs, not how fast")
     bench.add_argument("--profile", action="store_true", help="with train: operator by operator, as table and picture")
     bench.add_argument("--tf32", action="store_true", help="on a GPU: products of float32 with TF32, on both sides")
+    bench.add_argument(
+        "--against", metavar="ENGINES", help="inference beside engines that are installed: torch,ort,openvino,ncnn"
+    )
     bench.add_argument("--out", metavar="FILE", help="the JSON file (default: in data/results, or here)")
 
     reproduce = command(

@@ -8,7 +8,7 @@ from tinymrcnn.files import PACKAGE, source_files
 # The network first, what everything else stands on last; rooms that are not named here follow
 FOUND = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
 ORDER = """
-    autograd ops roi boxes nn models weights data training evaluation draw experiments bench commands cli
+    autograd ops roi boxes nn models weights data training evaluation draw experiments export bench commands cli
     backend kernels threads randomness settings files archives safetensors machine stopping
 """.split()
 ROOMS = [*(room for room in ORDER if room in FOUND), *sorted(FOUND - {*ORDER, "__init__", "__main__"})]

@@ -12,6 +12,7 @@ import math
 import os
 import statistics
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -33,11 +34,17 @@ RATES = {"FLOP": "GFLOP/s", "B": "GB/s"}
 @dataclass(frozen=True)
 class Setting:
     """Where a benchmark runs. device: "cpu" or "cuda". torch: the module, or None to measure our side alone.
-    quick: tiny sizes, which show that everything works and nothing about speed."""
+    quick: tiny sizes, which show that everything works and nothing about speed. processor_time: whether the seconds
+    are those of this process's threads together, and not the clock's."""
 
     device: str
     torch: ModuleType | None
     quick: bool = False
+    processor_time: bool = False
+
+    def now(self) -> float:
+        """The seconds."""
+        return time.process_time() if self.processor_time else time.perf_counter()
 
     def ours(self, array):
         """A NumPy array on the device, in the same memory order."""
@@ -108,15 +115,15 @@ def read_clock(work, setting: Setting) -> float:
     """How many seconds work() takes, the device's share included."""
     setting.synchronize()
     time.sleep(0 if setting.quick else PAUSE)
-    started = time.perf_counter()
+    started = setting.now()
     result = work()
     setting.synchronize()
-    seconds = time.perf_counter() - started
+    seconds = setting.now() - started
     del result  # freeing it is no part of the work
     return seconds
 
 
-def time_sides(sides: dict, setting: Setting, seconds: float = ROW_SECONDS) -> dict[str, Timing]:
+def time_sides(sides: Mapping, setting: Setting, seconds: float = ROW_SECONDS) -> dict[str, Timing]:
     """Time functions without arguments, turn by turn: name -> function to name -> Timing.
 
     Each runs once to warm up (kernels are compiled, caches filled) and once to see how often it can be repeated

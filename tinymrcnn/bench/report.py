@@ -28,6 +28,13 @@ GOALS = {
         "1x1 convolution, 64 to 512 channels, 100x136, forward + backward": (1.1, 0.9),
         "1x1 convolution, 512 to 256 channels, 100x136, forward + backward": (1.1, 0.9),
         "pasting 100 masks into 800x1088": (0.5, 0.2),
+        # beside the best of the engines of `bench --against`
+        "R50-FPN body, 800x1088": (1.0, 0.85),
+        "R50-FPN body, 320x416": (1.1, 0.95),
+        "3x3 convolution, 256 channels, 100x136": (1.0, 0.9),
+        "3x3 convolution, 64 channels, 200x272": (1.0, 0.9),
+        "3x3 convolution, 128 channels, 200x272, stride 2": (1.0, 0.8),
+        "1x1 convolution, 512 to 256 channels, 100x136": (1.0, 0.9),
         "COCO metrics of boxes, 1,000 images": (0.05, 0.02),
         "COCO metrics of masks, 1,000 images": (0.125, 0.05),
         "R50-FPN inference, 800x1088": (0.8, 0.5),

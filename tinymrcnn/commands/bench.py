@@ -2,17 +2,20 @@
 
 import dataclasses
 import datetime
+import importlib
 import importlib.metadata
 import json
 from pathlib import Path
 
 from tinymrcnn import backend
 from tinymrcnn.backend import cuda_problem, resolve_device
+from tinymrcnn.bench import against as beside
 from tinymrcnn.bench import cases, measure, report
 from tinymrcnn.bench.coco import evaluation_cases
 from tinymrcnn.bench.memory import measure_memory
 from tinymrcnn.bench.networks import network_cases, networks, sides_of
 from tinymrcnn.bench.profile import draw_profile, profile_table, profile_training
+from tinymrcnn.export.graph import import_onnx
 from tinymrcnn.files import check_output, printable, replacing
 from tinymrcnn.weights import environment
 
@@ -36,17 +39,23 @@ def run_bench(
     quick: bool = False,
     profile: bool = False,
     tf32: bool = False,
+    against: str | None = None,
     out=None,
 ) -> int:
     """Measure a group of rows, or all, print it line by line, and write the JSON. Returns 0, whatever the numbers.
 
     group: one of OPERATORS, "model", "train" or "all". threads: of both sides, else the cores. quick: tiny sizes.
     profile: with "train", operator by operator, and a picture next to the JSON. tf32: on a GPU, both sides' products
-    of float32 numbers with TF32, which stays switched on. out: the JSON file.
+    of float32 numbers with TF32, which stays switched on. against: inference engines, "ort,ncnn", to be measured beside
+    ours on other works (see bench/against.py), on the CPU. out: the JSON file.
     Raises RuntimeError where a GPU is asked for and there is none, ValueError for options that do not fit, OSError
     where the file cannot be written or holds something else; before the work starts."""
     if profile and group != "train":
         raise ValueError("--profile goes with the training steps: tinymrcnn bench train --profile.")
+    if against is not None:
+        if profile or tf32 or device == "cuda":
+            raise ValueError("--against measures inference on the CPU: leave out --profile, --tf32 and --device cuda.")
+        return _run_against(group, against.split(","), threads, quick, out)
     device = resolve_device(device)
     if tf32 and device != "cuda":
         raise ValueError(f"--tf32 is for products on a GPU, and this run is on '{device}': name --device cuda.")
@@ -136,6 +145,40 @@ def _compare(group: str, setting: measure.Setting, threads: int) -> dict:
     missing = _not_measured(setting)
     print("\n" + "\n".join(missing))
     return {"ceilings": found, "rows": rows, "not_measured": missing}
+
+
+def _run_against(group: str, engines: list[str], threads: int | None, quick: bool, out) -> int:
+    """Measure the works of bench/against.py, all, or those of the group "conv" or "model"."""
+    if unknown := [name for name in engines if name not in beside.ENGINES]:
+        raise ValueError(f"--against knows {', '.join(beside.ENGINES)}; {unknown[0]!r} is none of them.")
+    if group not in ("all", *beside.WORKS):
+        raise ValueError(f"--against measures {' and '.join(beside.WORKS)}, or both: leave out {group!r}.")
+    versions = beside.installed(engines)
+    if not versions:
+        raise RuntimeError(f"Not installed: {', '.join(engines)}. In a clone: pip install -e '.[bench]'.")
+    import_onnx()
+    threads = measure.available_threads() if threads is None else threads
+    path = _results_file("against" + f"_{group}" * (group != "all"), "cpu", False, quick, out)
+    setting = measure.Setting("cpu", None, quick, processor_time=threads == 1)
+    torch = importlib.import_module("torch") if "torch" in versions else None
+    with measure.same_threads(threads, torch):
+        head = _head(f"{group} --against {','.join(engines)}{' --quick' * quick}", setting, threads)
+        head |= {"engines": versions, "clock": "processor time" if setting.processor_time else "wall clock"}
+        _print_head(head)
+        print(f"Beside ours: {', '.join(f'{name} {version}' for name, version in versions.items())}; {head['clock']}.")
+        if missing := [name for name in engines if name not in versions]:
+            print(f"Not installed, and left out: {', '.join(missing)} (pip install -e '.[bench]').")
+        ceilings, rows = measure.ceilings(setting), []
+        print("\n" + beside.table_head(list(versions)))
+        for works in (works for name, works in beside.WORKS.items() if group in (name, "all")):
+            for work in works(quick):
+                case = beside.case_of(work, list(versions), threads)
+                timings = measure.time_sides(case.sides, setting)
+                rows.append(report.time_row(case, timings, ceilings, "cpu", quick))
+                rows[-1]["ratios"] = beside.ratios(rows[-1])
+                print(beside.ratio_line(rows[-1], list(versions)), flush=True)
+        _save(path, {**head, "ceilings": ceilings, "rows": rows, "not_measured": missing})
+    return 0
 
 
 def _not_measured(setting: measure.Setting) -> list[str]:
