@@ -24,6 +24,7 @@ from tinymrcnn.bench.networks import build_ours, networks
 from tinymrcnn.bench.watch import counting_operations
 from tinymrcnn.export.graph import Graph, import_onnx
 from tinymrcnn.export.layers import conv, export_body
+from tinymrcnn.models.fuse import fused
 from tinymrcnn.nn import Conv2d, Module, Parameter
 
 TOLERANCE = 1e-4  # of the largest value of a map
@@ -73,13 +74,14 @@ def convolutions(quick: bool) -> Iterator[Work]:
 
 
 def alone(layer: Conv2d) -> Callable[[Tensor], list[Tensor]]:
-    return lambda x: [layer(x)]
+    constant = fused(layer)
+    return lambda x: [constant(x)]
 
 
 def bodies(quick: bool) -> Iterator[Work]:
     """P2 to P6. The random weights are those of `bench model`."""
     model = build_ours(next(iter(networks(quick).values())))
-    backbone = model.backbone
+    backbone = fused(model).backbone  # engines pack the filters once, too
     for name, size in BODIES.items():
         size = (64, 96) if quick else size
         yield Work(name, lambda x: backbone.fpn(backbone.body(x)), export_body(model, size), random_image(3, size))

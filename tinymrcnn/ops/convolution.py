@@ -12,7 +12,7 @@ import numpy as np
 
 from tinymrcnn.autograd import Tensor, record
 from tinymrcnn.backend import Array, array_module, channels_first, channels_last
-from tinymrcnn.ops import winograd
+from tinymrcnn.ops import taps, winograd
 from tinymrcnn.ops.activations import relu_grad
 from tinymrcnn.ops.im2col import Window, check_whole_numbers, col2im, im2col
 from tinymrcnn.ops.products import finish, kept, matmul, multiply, pack
@@ -171,6 +171,8 @@ def correlate(
     xp = array_module(image, filters)
     if winograd.fits(image, len(filters), window):
         return winograd.correlate(image, filters, window.padding, bias, relu, residual)
+    if taps.fits(image, window):
+        return taps.correlate(image, filters, window, bias, relu, residual)
     factor, size = kept(_pack_weight, filters), window.out_size(image.shape[1:3])
     out = xp.empty((len(image), *size, len(filters)), image.dtype)
     flat = out.reshape(-1, len(filters))
@@ -178,9 +180,8 @@ def correlate(
 
     def work(index: int) -> None:
         rows, columns = windows(index)
-        multiply(
-            columns, factor, flat[rows], bias, None if residual is None else residual.reshape(flat.shape)[rows], relu
-        )
+        start = None if residual is None else residual.reshape(flat.shape)[rows]
+        multiply(columns, factor, flat[rows], bias, start, relu)
 
     spread(work, pieces, image, 2 * out.size * filters[0].size, out.nbytes)
     return out

@@ -94,10 +94,15 @@ def finish(rows: Array, shift: Array | None = None, start: Array | None = None, 
 # The second factor
 
 
+def is_ours(array: Array) -> bool:
+    """Whether our own kernel multiplies such arrays: NumPy's of float32, where Numba compiles."""
+    return isinstance(array, np.ndarray) and array.dtype == np.float32 and not numba.config.DISABLE_JIT
+
+
 def pack(matrix: Array) -> Array:
-    """A second factor of multiply(), (K, N) or (S, K, N): in panels, (S, P, K, WIDTH), for our own kernel, which takes
-    NumPy's float32; else as it is."""
-    if not isinstance(matrix, np.ndarray) or matrix.dtype != np.float32 or numba.config.DISABLE_JIT:
+    """A second factor of multiply(), (K, N) or (S, K, N): in panels, (S, P, K, WIDTH), where it is_ours(), else
+    as it is."""
+    if not is_ours(matrix):
         return matrix
     depth, columns = matrix.shape[-2:]
     if more := -columns % WIDTH:
