@@ -9,7 +9,7 @@ import numpy as np
 
 from tinymrcnn.data import ShapesDataset
 from tinymrcnn.models import TrainConfig, build_model
-from tinymrcnn.training import make_optimizer, parallel, training_step
+from tinymrcnn.training import make_optimizer, parallel, training_step, validation
 
 IMAGES = 4
 SMALL = {
@@ -33,7 +33,7 @@ def step_of(team, dtype, config):
     """(line of the log, gradient, weights) after one step of this worker on its share."""
     model = small_model(dtype)
     optimizer = make_optimizer(model, config)
-    pairs = [ShapesDataset(IMAGES, (64, 96), seed=1)[i] for i in range(IMAGES)][team.share_of_batch]
+    pairs = [ShapesDataset(IMAGES, (64, 96), seed=1)[i] for i in range(IMAGES)][team.share]
     images, targets = [image.astype(dtype) for image, _ in pairs], [target for _, target in pairs]
     line = training_step(model, optimizer, 0, images, targets, config, team)
     return line, optimizer.flat["grad"].copy(), optimizer.flat["data"].copy()
@@ -51,6 +51,19 @@ def compare(dtype, tolerance):
     weights = team.communicator.allgather(found[2].tobytes())
     assert len(set(weights)) == 1  # bit for bit
     print(f"worker {team.rank} of {team.size}: the same")
+
+
+def validate():
+    """A model's validation by all workers, and by the first alone: the same to the last bit."""
+    team, model = parallel.workers(), small_model(np.float32)
+    model.categories = ShapesDataset.categories
+    held_out = ShapesDataset(11, (64, 96), seed=2)
+    found = validation.validate(model, held_out, 4, team)
+    assert model.training
+    if team.first:
+        expected = validation.validate(model, held_out, 4)
+        assert found == expected and len(found) == 18, (found, expected)
+        print("the same")
 
 
 def fail(how):
@@ -74,5 +87,7 @@ if __name__ == "__main__":
     if sys.argv[1] == "compare":
         compare(np.float64, 1e-10)
         compare(np.float32, 1e-4)
+    elif sys.argv[1] == "validate":
+        validate()
     else:
         fail(sys.argv[1])

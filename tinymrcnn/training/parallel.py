@@ -8,22 +8,28 @@ is that of one process with the whole batch, and every worker takes it for itsel
 bit. The gradients travel in buckets while the backward pass is still running (Li et al., PyTorch Distributed,
 VLDB 2020, section 3.2).
 
-This is the one file that knows of MPI, through mpi4py. The first worker alone writes files, draws and validates.
+Where images are only looked at, in a validation, `tinymrcnn evaluate` and `tinymrcnn predict`, every worker takes its
+share of them, and the first one gets what the others find, in the order of the images.
+
+This is the one file that knows of MPI, through mpi4py. The first worker alone writes the files of a run, and prints.
 """
 
+import collections
 import contextlib
+import itertools
 import math
 import os
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from tinymrcnn.backend import Array, like, to_numpy
+from tinymrcnn.files import told
 from tinymrcnn.models import TrainConfig
 from tinymrcnn.models.two_stage import LossSums
 from tinymrcnn.nn import BatchNorm2d
@@ -46,8 +52,8 @@ class Workers:
         self.first = self.rank == 0
 
     @property
-    def share_of_batch(self) -> slice:
-        """Which images of a batch are this worker's."""
+    def share(self) -> slice:
+        """Which are this worker's of things that are shared: the images of a batch, say."""
         return slice(self.rank, None, self.size)
 
     def added(self, numbers: Sequence[float]) -> list[float]:
@@ -71,6 +77,43 @@ class Workers:
     def told(self, word: Any) -> Any:
         """What the first worker says."""
         return self.communicator.bcast(word) if self.communicator else word
+
+    def in_turn(self, mine: Iterable[Any]) -> Iterator[Any]:
+        """On the first worker, what all workers make of their shares, in the order of the whole, as it comes. The
+        others send theirs there, and get nothing. An error in one of them is raised there, as a WorkerError."""
+        if not self.communicator:
+            yield from mine
+        elif not self.first:
+            self._send_all(mine)
+        else:
+            waiting = collections.deque([iter(mine), *(self._received(rank) for rank in range(1, self.size))])
+            while waiting:
+                worker = waiting.popleft()
+                for thing in itertools.islice(worker, 1):
+                    yield thing
+                    waiting.append(worker)
+
+    def _send_all(self, mine: Iterable[Any]) -> None:
+        sent: list[Any] = []
+        failed = ""
+        try:
+            for thing in mine:
+                sent = [request for request in sent if not request.Test()]
+                sent.append(self.communicator.isend((thing,), 0))
+        except Exception as error:
+            failed = told(error) or type(error).__name__
+        sent.append(self.communicator.isend(failed, 0))
+        _wait_until(lambda: all(request.Test() for request in sent))
+
+    def _received(self, rank: int) -> Iterator[Any]:
+        while True:
+            _wait_until(lambda: self.communicator.iprobe(source=rank))
+            message = self.communicator.recv(source=rank)
+            if not isinstance(message, tuple):  # the end
+                if message:
+                    raise WorkerError(rank, message)
+                return
+            yield message[0]
 
     @contextlib.contextmanager
     def adding(self, optimizer) -> Iterator[None]:
@@ -98,6 +141,22 @@ class Workers:
                 array[...] = like(part.astype(array.dtype), array)
 
 
+class WorkerError(RuntimeError):
+    """What went wrong in the worker of that rank."""
+
+    def __init__(self, rank: int, text: str) -> None:
+        super().__init__(text)
+        self.rank = rank
+
+
+def _wait_until(done: Callable[[], bool]) -> None:
+    """Wait without holding the processor, and so that Ctrl-C is heard, which MPI's own waiting is deaf to."""
+    pause = 1e-4
+    while not done():
+        time.sleep(pause)
+        pause = min(2 * pause, 0.02)
+
+
 ALONE = Workers()
 
 
@@ -116,12 +175,24 @@ def workers() -> Workers:
     return Workers(MPI.COMM_WORLD)
 
 
+@contextlib.contextmanager
+def together() -> Iterator[Workers]:
+    """The workers of this job, watched, for a command. What the others would print goes nowhere."""
+    with contextlib.ExitStack() as stack:
+        team = workers()
+        stack.enter_context(watched(team))
+        if not team.first:
+            nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+            stack.enter_context(contextlib.redirect_stdout(nowhere))
+            stack.enter_context(contextlib.redirect_stderr(nowhere))
+        yield team
+
+
 def for_workers(config: TrainConfig, size: int) -> dict[str, Any]:
     """What changes of a run's settings when `size` workers each take as many images as one process would: the batch;
     the number of steps, so that every image is seen as often; and the learning rate, times `size` for SGD (Goyal et
-    al.,
-    Accurate, Large Minibatch SGD, 2017: the article's rate is that of 16 images), times its root for AdamW (Malladi et
-    al., On the SDEs and Scaling Rules for Adaptive Gradient Algorithms, 2022)."""
+    al., Accurate, Large Minibatch SGD, 2017: the article's rate is that of 16 images), times its root for AdamW
+    (Malladi et al., On the SDEs and Scaling Rules for Adaptive Gradient Algorithms, 2022)."""
     rate = size if config.optimizer == "sgd" else math.sqrt(size)
     return {"batch_size": config.batch_size * size, "steps": -(-config.steps // size), "lr": config.lr * rate}
 
@@ -219,7 +290,8 @@ def end_all(team: Workers, error: BaseException) -> None:
     """Say what went wrong in this worker, and end the others, which would wait for it for ever."""
     if not team.first:
         time.sleep(1)  # what went wrong in all of them is said by the first
-    print(f"\ntinymrcnn: worker {team.rank} of {team.size} ends the run: {error}", file=sys.stderr, flush=True)
+    rank = getattr(error, "rank", team.rank)
+    print(f"\ntinymrcnn: worker {rank} of {team.size} ends the run: {error}", file=sys.__stderr__, flush=True)
     team.communicator.Abort(1)
 
 
@@ -248,14 +320,12 @@ class _Watch(threading.Thread):
                 print(
                     f"\ntinymrcnn: {' and '.join(lost)} gave no sign of life for {PATIENCE:.0f} seconds: the run ends. "
                     "What its last checkpoint holds is saved; go on with --resume.",
-                    file=sys.stderr, flush=True,
+                    file=sys.__stderr__, flush=True,
                 )  # fmt: skip
                 self.communicator.Abort(1)
 
     def end(self) -> None:
         """Wait until every worker has come so far: then nobody looks for signs of life any more."""
-        request = self.communicator.Ibarrier()
-        while not request.Test():
-            time.sleep(0.05)  # the signs of life go on
+        _wait_until(self.communicator.Ibarrier().Test)  # the signs of life go on
         self.over.set()
         self.join()
