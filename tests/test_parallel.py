@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tinymrcnn.commands.train import TrainOptions, _new_run
 from tinymrcnn.data import ShapesDataset
 from tinymrcnn.draw import write_picture
 from tinymrcnn.models import TrainConfig
@@ -126,6 +127,25 @@ def test_the_settings_of_several_workers():
     adamw = TrainConfig(batch_size=8, lr=1e-3, steps=1500)
     assert parallel.for_workers(adamw, 4) == {"batch_size": 32, "steps": 375, "lr": 2e-3}
     assert math.isclose(parallel.for_workers(adamw, 2)["lr"], 1.4142e-3, rel_tol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"quick": True}, (64, 38, 3, 10, 10)),
+        ({"quick": True, "val_every": 7}, (64, 38, 3, 10, 7)),
+        ({"quick": True, "steps": 200}, (64, 200, 20, 23, 23)),
+        ({"quick": True, "settings": ["warmup_steps=9"]}, (64, 38, 9, 10, 10)),
+        ({}, (64, 225, 22, 25, 25)),
+        ({"quick": True, "batch_size": 16}, (16, 300, 30, 50, 100)),
+    ],
+)
+def test_what_follows_the_steps_follows_fewer_of_them(options, expected):
+    team = parallel.Workers()
+    team.size = 8
+    config = _new_run(TrainOptions(device="cpu", **options), team).config
+    found = config.batch_size, config.steps, config.warmup_steps, config.checkpoint_every, config.val_every
+    assert found == expected
 
 
 def test_without_mpi4py_it_is_said(monkeypatch):
