@@ -25,31 +25,39 @@ SMALL = {
 }
 
 
-def small_model(dtype):
-    return build_model("shapes", seed=0, **SMALL).to(dtype=dtype).train()
+# C4 has batch normalisation on RoIs too
+C4 = {"resnet.norm": "batch", "backbone": "c4", "rpn.anchor_sizes": ((16, 32, 64),)}
 
 
-def step_of(team, dtype, config):
-    """(line of the log, gradient, weights) after one step of this worker on its share."""
-    model = small_model(dtype)
+def small_model(dtype, **changed):
+    return build_model("shapes", seed=0, **SMALL | changed).to(dtype=dtype).train()
+
+
+def step_of(team, dtype, config, changed):
+    """(line of the log, gradient, weights, running statistics) after one step of this worker on its share."""
+    model = small_model(dtype, **changed)
+    if config.sync_norm:
+        team.share_statistics(model)
     optimizer = make_optimizer(model, config)
     pairs = [ShapesDataset(IMAGES, (64, 96), seed=1)[i] for i in range(IMAGES)][team.share]
     images, targets = [image.astype(dtype) for image, _ in pairs], [target for _, target in pairs]
     line = training_step(model, optimizer, 0, images, targets, config, team)
-    return line, optimizer.flat["grad"].copy(), optimizer.flat["data"].copy()
+    team.average_statistics(model)
+    statistics = [value.ravel() for name, value in model.state_dict().items() if "running" in name]
+    return line, optimizer.flat["grad"].copy(), optimizer.flat["data"].copy(), np.concatenate([[0], *statistics])
 
 
-def compare(dtype, tolerance):
-    team, config = parallel.workers(), TrainConfig(batch_size=IMAGES, clip_norm=0, lr=1e-3)
+def compare(dtype, tolerance, sync_norm=False, **changed):
+    team, config = parallel.workers(), TrainConfig(batch_size=IMAGES, clip_norm=0, lr=1e-3, sync_norm=sync_norm)
     assert team.size > 1
     parallel.BUCKET = 500  # so that there are many
-    found, expected = step_of(team, dtype, config), step_of(parallel.ALONE, dtype, config)
+    found, expected = step_of(team, dtype, config, changed), step_of(parallel.ALONE, dtype, config, changed)
     for name, value in expected[0].items():
         assert abs(found[0][name] - value) <= tolerance * max(1, abs(value)), (name, found[0][name], value)
     for ours, theirs in zip(found[1:], expected[1:], strict=True):
         assert np.abs(ours - theirs).max() <= tolerance * max(1, np.abs(theirs).max())
-    weights = team.communicator.allgather(found[2].tobytes())
-    assert len(set(weights)) == 1  # bit for bit
+    for own in found[2:]:
+        assert len(set(team.communicator.allgather(own.tobytes()))) == 1  # bit for bit
     print(f"worker {team.rank} of {team.size}: the same")
 
 
@@ -87,6 +95,10 @@ if __name__ == "__main__":
     if sys.argv[1] == "compare":
         compare(np.float64, 1e-10)
         compare(np.float32, 1e-4)
+    elif sys.argv[1] == "normalise":
+        for changed in ({"resnet.norm": "batch"}, C4):
+            compare(np.float64, 1e-10, sync_norm=True, **changed)
+            compare(np.float32, 1e-4, sync_norm=True, **changed)
     elif sys.argv[1] == "validate":
         validate()
     else:

@@ -165,6 +165,15 @@ def test_workers_take_the_step_of_one(count):
 
 
 @pytest.mark.exhaustive
+@pytest.mark.parametrize("count", [2, 3])
+def test_workers_that_share_statistics_take_the_step_of_one(count):
+    """With batch normalisation, of maps and of RoIs; the running statistics too."""
+    result = together(count, WORKER, "normalise")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("the same") == 4 * count
+
+
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("how", "said"),
     [

@@ -128,10 +128,23 @@ class Workers:
             buckets.detach()
         buckets.finish()
 
+    def summed(self, array: Array) -> Array:
+        """The sum of an array over all workers, a new one."""
+        total = np.array(to_numpy(array))
+        self.statistics.Allreduce(_in_place(), total)
+        return like(total, array)
+
+    def share_statistics(self, model) -> None:
+        """From now on batch normalisation sees the images of all workers."""
+        if self.communicator:
+            self.statistics = self.communicator.Dup()  # beside the gradients, which are on their way meanwhile
+            for layer in _batch_norms(model):
+                layer.across = self.summed
+
     def average_statistics(self, model) -> None:
-        """The running statistics of batch normalisation become the mean of those of all workers, each of which has
-        seen its own images only."""
-        if self.communicator and (layers := [m for m in model.modules() if isinstance(m, BatchNorm2d)]):
+        """The running statistics of batch normalisation become the mean of those of all workers, where each has seen
+        its own images only."""
+        if self.communicator and (layers := [layer for layer in _batch_norms(model) if layer.across is None]):
             arrays = [array for layer in layers for array in (layer.running_mean, layer.running_var)]
             flat = np.concatenate([to_numpy(array) for array in arrays])
             self.communicator.Allreduce(_in_place(), flat)
@@ -139,6 +152,10 @@ class Workers:
                 arrays, np.split(flat / self.size, np.cumsum([a.size for a in arrays])[:-1]), strict=True
             ):
                 array[...] = like(part.astype(array.dtype), array)
+
+
+def _batch_norms(model) -> list[BatchNorm2d]:
+    return [module for module in model.modules() if isinstance(module, BatchNorm2d)]
 
 
 class WorkerError(RuntimeError):
