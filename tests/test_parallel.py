@@ -1,5 +1,6 @@
 """Several workers that share a batch, as mpiexec starts them, against one process; and what happens when one ends."""
 
+import functools
 import json
 import math
 import os
@@ -8,16 +9,19 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from lost_workers import ALLOWED, MPIEXEC, ONE_THREAD, trial
+from test_training import CONFIG, shapes, tiny_model
 
 from tinymrcnn.commands.train import TrainOptions, _new_run
 from tinymrcnn.data import ShapesDataset
 from tinymrcnn.draw import write_picture
 from tinymrcnn.models import TrainConfig
 from tinymrcnn.training import parallel
+from tinymrcnn.training.trainer import train_in
 
 WORKER = Path(__file__).with_name("mpi_worker.py")
 
@@ -137,6 +141,20 @@ def test_what_follows_the_steps_follows_fewer_of_them(options, expected):
     config = _new_run(TrainOptions(device="cpu", **options), team).config
     found = config.batch_size, config.steps, config.warmup_steps, config.checkpoint_every, config.val_every
     assert found == expected
+
+
+def test_only_the_first_minds_a_checkpoint_in_a_new_runs_folder(tmp_path):
+    """It may have written it already when the others look."""
+    make_run = functools.partial(train_in, tmp_path, held_out=None, resume=False, progress=False)
+    config = replace(CONFIG, steps=2)
+    make_run(tiny_model(), shapes(), config)
+    before = (tmp_path / "checkpoint.npz").read_bytes()
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        make_run(tiny_model(), shapes(), config)
+    other = parallel.Workers()
+    other.rank, other.size, other.first = 1, 2, False
+    assert make_run(tiny_model(), shapes(), config, workers=other) == {}
+    assert (tmp_path / "checkpoint.npz").read_bytes() == before
 
 
 def test_without_mpi4py_it_is_said(monkeypatch):

@@ -137,7 +137,7 @@ def train_in(
         workers.share_statistics(model)
     if resume:
         resume_run(run)
-    elif (out / CHECKPOINT).exists():
+    elif workers.first and (out / CHECKPOINT).exists():
         raise FileExistsError(
             f"'{printable(out)}' holds a run already: resume it with --resume {quoted(out)}, or name another folder."
         )
