@@ -36,8 +36,7 @@ def small_model(dtype, **changed):
 def step_of(team, dtype, config, changed):
     """(line of the log, gradient, weights, running statistics) after one step of this worker on its share."""
     model = small_model(dtype, **changed)
-    if config.sync_norm:
-        team.share_statistics(model)
+    team.connect(model, config.sync_norm)
     optimizer = make_optimizer(model, config)
     pairs = [ShapesDataset(IMAGES, (64, 96), seed=1)[i] for i in range(IMAGES)][team.share]
     images, targets = [image.astype(dtype) for image, _ in pairs], [target for _, target in pairs]

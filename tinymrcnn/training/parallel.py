@@ -11,11 +11,13 @@ VLDB 2020, section 3.2).
 Where images are only looked at, in a validation, `tinymrcnn evaluate` and `tinymrcnn predict`, every worker takes its
 share of them, and the first one gets what the others find, in the order of the images.
 
-This is the one file that knows of MPI, through mpi4py. The first worker alone writes the files of a run, and prints.
+This is the one file that knows of MPI, through mpi4py, and of NCCL, through CuPy. The first worker alone writes the
+files of a run, and prints.
 """
 
 import collections
 import contextlib
+import importlib
 import itertools
 import math
 import os
@@ -28,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from tinymrcnn.backend import Array, like, to_numpy
+from tinymrcnn.backend import Array, array_module, like, to_numpy
 from tinymrcnn.files import told
 from tinymrcnn.models import TrainConfig
 from tinymrcnn.models.two_stage import LossSums
@@ -50,6 +52,7 @@ class Workers:
         self.rank = communicator.rank if communicator else 0
         self.size = communicator.size if communicator else 1
         self.first = self.rank == 0
+        self.nccl: Any = None  # see connect()
 
     @property
     def share(self) -> slice:
@@ -121,25 +124,43 @@ class Workers:
         if not self.communicator:
             yield
             return
-        buckets = _Buckets(self.communicator, optimizer)
+        buckets = _Buckets(self, optimizer)
         try:
             yield
         finally:
             buckets.detach()
         buckets.finish()
 
-    def summed(self, array: Array) -> Array:
-        """The sum of an array over all workers, a new one."""
-        total = np.array(to_numpy(array))
-        self.statistics.Allreduce(_in_place(), total)
-        return like(total, array)
-
-    def share_statistics(self, model) -> None:
-        """From now on batch normalisation sees the images of all workers."""
-        if self.communicator:
+    def connect(self, model, sync_norm: bool = False) -> None:
+        """Before the first step: connect the GPUs that the model is on, where every worker has one of its own.
+        sync_norm: whether batch normalisation sees the images of all workers from now on."""
+        if not self.communicator:
+            return
+        gpus = self.communicator.allgather(_gpu_of(model))
+        if all(gpus) and len(set(gpus)) == self.size:
+            cupy = importlib.import_module("cupyx.distributed")
+            self.nccl = cupy.init_process_group(self.size, self.rank, use_mpi=True)
+        if sync_norm:
             self.statistics = self.communicator.Dup()  # beside the gradients, which are on their way meanwhile
             for layer in _batch_norms(model):
                 layer.across = self.summed
+
+    def add_up(self, array: Array, communicator: Any) -> None:
+        """Every worker's array becomes the sum of all: between connected GPUs without a visit to the host."""
+        if isinstance(array, np.ndarray):
+            communicator.Allreduce(_in_place(), array)
+        elif self.nccl is not None:
+            self.nccl.all_reduce(array, array)  # on the current stream, behind what fills the array
+        else:
+            total = to_numpy(array)
+            communicator.Allreduce(_in_place(), total)
+            array[...] = like(total, array)
+
+    def summed(self, array: Array) -> Array:
+        """The sum of an array over all workers, a new one."""
+        total = array.copy()
+        self.add_up(total, self.statistics)
+        return total
 
     def average_statistics(self, model) -> None:
         """The running statistics of batch normalisation become the mean of those of all workers, where each has seen
@@ -152,6 +173,14 @@ class Workers:
                 arrays, np.split(flat / self.size, np.cumsum([a.size for a in arrays])[:-1]), strict=True
             ):
                 array[...] = like(part.astype(array.dtype), array)
+
+
+def _gpu_of(model) -> str:
+    """Which GPU a model is on, and in which machine; "" on the CPU, and where NCCL is missing."""
+    weight = next(iter(model.parameters())).data
+    if isinstance(weight, np.ndarray) or not array_module(weight).cuda.nccl.available:
+        return ""
+    return f"{socket.gethostname()} {weight.device.pci_bus_id}"
 
 
 def _batch_norms(model) -> list[BatchNorm2d]:
@@ -226,8 +255,8 @@ class _Buckets:
     A bucket sets out when the backward pass has made all its gradients, the last layers' first. All workers send them
     in the same order, which MPI asks for, even where one of them has no gradient for a layer: 0 then."""
 
-    def __init__(self, communicator: Any, optimizer) -> None:
-        self.communicator, self.optimizer = communicator, optimizer
+    def __init__(self, team: Workers, optimizer) -> None:
+        self.team, self.optimizer = team, optimizer
         self.flat: Array = optimizer.flat["grad"]
         self.requests: list[Any] = []
         starts = optimizer.starts
@@ -256,7 +285,7 @@ class _Buckets:
         """The next bucket sets out."""
         first, end = self.buckets[len(self.requests)]
         some = self.flat[self.optimizer.starts[first] : self.optimizer.starts[end]]
-        self.requests.append(self.communicator.Iallreduce(_in_place(), some))
+        self.requests.append(self.team.communicator.Iallreduce(_in_place(), some))
 
     def detach(self) -> None:
         for parameter in self.optimizer.parameters:
@@ -269,10 +298,8 @@ class _Buckets:
             if parameter.grad is None:
                 grad.fill(0)
                 parameter.grad = grad
-        if not isinstance(self.flat, np.ndarray):  # through the memory of the host
-            total = to_numpy(self.flat)
-            self.communicator.Allreduce(_in_place(), total)
-            self.flat[...] = like(total, self.flat)
+        if not isinstance(self.flat, np.ndarray):
+            self.team.add_up(self.flat, self.team.communicator)
             return
         while len(self.requests) < len(self.buckets):
             self._send()

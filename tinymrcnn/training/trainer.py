@@ -133,8 +133,7 @@ def train_in(
         raise ValueError(f"A batch of {config.batch_size} images is too small for {workers.size} workers.")
     model.categories, model.seed = dataset.categories, config.seed
     run = Run(out, model, make_optimizer(model, config), config, held_out, progress and workers.first, workers=workers)
-    if config.sync_norm:
-        workers.share_statistics(model)
+    workers.connect(model, config.sync_norm)
     if resume:
         resume_run(run)
     elif workers.first and (out / CHECKPOINT).exists():
