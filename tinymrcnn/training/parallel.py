@@ -69,7 +69,7 @@ class Workers:
 
     def any(self, number: int | None) -> int:
         """The largest that any worker gives; None counts as 0."""
-        return max(self.communicator.allgather(number or 0)) if self.communicator else number or 0
+        return max(self.gathered(number or 0))
 
     def counted(self, sums: LossSums) -> LossSums:
         """The sums with the counts of all workers: divided by these, the losses of the workers add up to the loss of
@@ -80,6 +80,15 @@ class Workers:
     def told(self, word: Any) -> Any:
         """What the first worker says."""
         return self.communicator.bcast(word) if self.communicator else word
+
+    def gathered(self, word: Any) -> list[Any]:
+        """What every worker says, in the order of their ranks."""
+        return self.communicator.allgather(word) if self.communicator else [word]
+
+    def meet(self) -> None:
+        """Wait, without holding the processor, until every worker has come so far."""
+        if self.communicator:
+            _wait_until(self.communicator.Ibarrier().Test)
 
     def in_turn(self, mine: Iterable[Any]) -> Iterator[Any]:
         """On the first worker, what all workers make of their shares, in the order of the whole, as it comes. The
@@ -136,7 +145,7 @@ class Workers:
         sync_norm: whether batch normalisation sees the images of all workers from now on."""
         if not self.communicator:
             return
-        gpus = self.communicator.allgather(_gpu_of(model))
+        gpus = self.gathered(_gpu_of(model))
         if all(gpus) and len(set(gpus)) == self.size:
             cupy = importlib.import_module("cupyx.distributed")
             self.nccl = cupy.init_process_group(self.size, self.rank, use_mpi=True)
