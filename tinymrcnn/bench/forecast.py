@@ -1,6 +1,6 @@
 """What more workers than were measured would do: a step's time line, and a ring of messages, on paper.
 
-The assumptions are these. Every worker takes as long for its own images as the one that was measured. A bucket of
+The assumptions: every worker takes as long for its own images as the one that was measured. A bucket of
 gradients sets out when the backward pass has made it and the one before it has arrived, and the backward pass goes on
 meanwhile. Gradients are added in a ring (Patarasuk and Yuan, Bandwidth optimal all-reduce algorithms, 2009): every
 worker sends and receives 2 (N - 1) messages of an N-th of the bucket. Losses and counts, a few numbers, go up and down
@@ -11,7 +11,8 @@ import math
 from typing import Any, NamedTuple
 
 SMALL_SUMS = 3  # in a step: counts, losses, numbers of samples
-COUNTS = (1, 8, 64)
+COUNTS = (2, 8, 64)
+BUCKET = 1 << 22  # bytes of a message by which a bandwidth is measured
 MOST = 4096
 PAYS = 0.5  # the least share of the workers' time that has to go into computing
 
@@ -82,25 +83,34 @@ def timelines(results: dict) -> dict[str, Timeline]:
     return lines | {FASTER: [*lines.values()][-1].scaled(0.72, 2)}
 
 
+def measured(results: dict) -> Link:
+    """The link that a ring has when it adds up as fast as the bench has found."""
+    times = {each["bytes"]: each["fastest"] for each in results["all_reduce"]}
+    hops, bucket = 2 * (results["workers"] - 1), max(size for size in times if size <= BUCKET)
+    latency = times[min(times)] / hops
+    return Link("memory, as measured", bucket / results["workers"] / (times[bucket] / hops - latency), latency)
+
+
 def forecast(results: dict) -> list[dict[str, Any]]:
-    """A row for every network and link: {"name", "link", "speedup": {8: ..., 64: ...}, "worthwhile"}."""
+    """A row for every network and link: {"name", "link", "speedup": {"2": ..., ...}, "worthwhile"}."""
     return [
         {
             "name": name,
             "link": link.name,
-            "speedup": {count: round(speedup(line, count, link), 1) for count in COUNTS[1:]},
+            "speedup": {str(count): round(speedup(line, count, link), 2) for count in COUNTS},
             "worthwhile": worthwhile(line, link),
         }
         for name, line in timelines(results).items()
-        for link in LINKS
+        for link in (measured(results), *LINKS)
     ]
 
 
 def forecast_table(results: dict) -> str:
     """The forecast in Markdown."""
-    lines = ["| a worker's step | network | 8 workers | 64 workers | worth it up to |", "|---|---|---|---|---|"]
+    counts = " | ".join(f"{count} workers" for count in COUNTS)
+    lines = [f"| a worker's step | network | {counts} | worth it up to |", "|---" * (3 + len(COUNTS)) + "|"]
     for row in forecast(results):
-        eight, many = row["speedup"].values()
+        times = " | ".join(f"{factor:.{2 if factor < 2 else 1}f}" for factor in row["speedup"].values())
         most = f"{row['worthwhile']}" + " and more" * (row["worthwhile"] == MOST)
-        lines.append(f"| {row['name']} | {row['link']} | {eight:.1f} times | {many:.1f} times | {most} |")
+        lines.append(f"| {row['name']} | {row['link']} | {times} | {most} |")
     return "\n".join(lines)

@@ -221,6 +221,9 @@ def workers() -> Workers:
     Raises ModuleNotFoundError, saying what to install, where there are several and mpi4py is missing."""
     if max((int(os.environ.get(name, "1")) for name in SIZES), default=1) < 2:
         return ALONE
+    # Where a worker of another machine is killed, the others see its connections close, and Open MPI ends them at once.
+    # After some seconds mpiexec has heard from that machine, and says which worker it was that was killed.
+    os.environ.setdefault("OMPI_MCA_opal_abort_delay", "3")
     try:
         from mpi4py import MPI
     except ModuleNotFoundError as error:
