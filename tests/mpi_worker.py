@@ -12,6 +12,7 @@ from tinymrcnn.models import TrainConfig, build_model
 from tinymrcnn.training import make_optimizer, parallel, training_step, validation
 
 IMAGES = 4
+TEAM = parallel.workers()
 SMALL = {
     "resnet.depths": (1, 1, 1, 1),
     "resnet.widths": (8, 8, 8, 16),
@@ -41,13 +42,14 @@ def step_of(team, dtype, config, changed):
     pairs = [ShapesDataset(IMAGES, (64, 96), seed=1)[i] for i in range(IMAGES)][team.share]
     images, targets = [image.astype(dtype) for image, _ in pairs], [target for _, target in pairs]
     line = training_step(model, optimizer, 0, images, targets, config, team)
+    assert sorted(team.order) == [*range(len(team.order))] and (team is parallel.ALONE or len(team.order) > 10)
     team.average_statistics(model)
     statistics = [value.ravel() for name, value in model.state_dict().items() if "running" in name]
     return line, optimizer.flat["grad"].copy(), optimizer.flat["data"].copy(), np.concatenate([[0], *statistics])
 
 
 def compare(dtype, tolerance, sync_norm=False, **changed):
-    team, config = parallel.workers(), TrainConfig(batch_size=IMAGES, clip_norm=0, lr=1e-3, sync_norm=sync_norm)
+    team, config = TEAM, TrainConfig(batch_size=IMAGES, clip_norm=0, lr=1e-3, sync_norm=sync_norm)
     assert team.size > 1
     parallel.BUCKET = 500  # so that there are many
     found, expected = step_of(team, dtype, config, changed), step_of(parallel.ALONE, dtype, config, changed)
@@ -92,8 +94,8 @@ def fail(how):
 
 if __name__ == "__main__":
     if sys.argv[1] == "compare":
-        compare(np.float64, 1e-10)
-        compare(np.float32, 1e-4)
+        compare(np.float64, 1e-10)  # the gradients in the order of the layers
+        compare(np.float32, 1e-4)  # and as they are ready
     elif sys.argv[1] == "normalise":
         for changed in ({"resnet.norm": "batch"}, C4):
             compare(np.float64, 1e-10, sync_norm=True, **changed)

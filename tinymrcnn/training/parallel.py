@@ -53,6 +53,7 @@ class Workers:
         self.size = communicator.size if communicator else 1
         self.first = self.rank == 0
         self.nccl: Any = None  # see connect()
+        self.order: list[int] = []  # in which the gradients are sent, see _Buckets
 
     @property
     def share(self) -> slice:
@@ -264,13 +265,16 @@ def _in_place() -> Any:
 class _Buckets:
     """The gradients of an optimiser, neighbours together in buckets, on their way through the workers.
 
-    A bucket sets out when the backward pass has made all its gradients, the last layers' first. All workers send them
-    in the same order, which MPI asks for, even where one of them has no gradient for a layer: 0 then."""
+    A bucket sets out when the backward pass has made all its gradients. All workers send them in the same order, which
+    MPI asks for, even where one of them has no gradient for a layer: 0 then. In the first step this is the order of the
+    layers, the last one first, from then on that in which they were ready on the first worker: the gradients of an
+    FPN's finest map, whose neighbours are ready long before, come last of all."""
 
     def __init__(self, team: Workers, optimizer) -> None:
         self.team, self.optimizer = team, optimizer
         self.flat: Array = optimizer.flat["grad"]
         self.requests: list[Any] = []
+        self.ready: list[int] = []  # buckets, as they come
         starts = optimizer.starts
         ends: list[tuple[int, int]] = []  # of each bucket the first parameter, and the one behind the last
         for i in reversed(range(len(starts) - 1)):
@@ -278,6 +282,7 @@ class _Buckets:
                 ends.append((i, i + 1))
             ends[-1] = i, ends[-1][1]
         self.buckets = ends
+        self.order = team.order if len(team.order) == len(ends) else [*range(len(ends))]
         self.waiting = [end - first for first, end in ends]  # for so many gradients
         if isinstance(self.flat, np.ndarray):
             for bucket, (first, end) in enumerate(ends):
@@ -288,14 +293,18 @@ class _Buckets:
     def _arrival(self, bucket: int) -> Callable[[], None]:
         def arrive() -> None:
             self.waiting[bucket] -= 1
-            while len(self.requests) < len(self.buckets) and self.waiting[len(self.requests)] <= 0:
+            if self.waiting[bucket] == 0:
+                self.ready.append(bucket)
+            while (sent := len(self.requests)) < len(self.order) and self.waiting[self.order[sent]] <= 0:
                 self._send()
+            if self.requests:
+                self.requests[-1].Test()  # MPI moves its messages while it is called
 
         return arrive
 
     def _send(self) -> None:
         """The next bucket sets out."""
-        first, end = self.buckets[len(self.requests)]
+        first, end = self.buckets[self.order[len(self.requests)]]
         some = self.flat[self.optimizer.starts[first] : self.optimizer.starts[end]]
         self.requests.append(self.team.communicator.Iallreduce(_in_place(), some))
 
@@ -317,6 +326,8 @@ class _Buckets:
             self._send()
         for request in self.requests:
             request.Wait()
+        if len(self.team.order) != len(self.order):
+            self.team.order = self.team.told(list(dict.fromkeys([*self.ready, *self.order])))
 
 
 # When a worker is lost ---------------------------------------------------------------------------------------
