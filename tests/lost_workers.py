@@ -9,6 +9,7 @@ once. test_parallel.py makes a few trials.
 """
 
 import argparse
+import datetime
 import json
 import os
 import random
@@ -97,6 +98,7 @@ def trial(folder: Path, workers: int, rank: int, number: int, signum: int, mpi=(
     how = training(others, *more, mpi=mpi) if others > 1 else training(1, *more)[3:]
     resumed = subprocess.run(how, env=environment, capture_output=True, text=True, timeout=10 * LIMIT)
     seen = {
+        "hosts": 2 if "PRTE_MCA_prte_default_hostfile" in environment else 1,  # see two_hosts.py
         "workers": workers,
         "rank": rank,
         "signal": signal.Signals(signum).name,
@@ -114,24 +116,42 @@ def trial(folder: Path, workers: int, rank: int, number: int, signum: int, mpi=(
     return seen
 
 
+def summary(trials: list[dict]) -> str:
+    """A table, in Markdown."""
+    lines = ["| what | where | trials | the run ended within | named | resumed | saved steps lost |", "|---" * 7 + "|"]
+    kinds = dict.fromkeys((each["signal"], each["workers"], each["hosts"]) for each in trials)
+    for name, workers, hosts in kinds:
+        some = [each for each in trials if (each["signal"], each["workers"], each["hosts"]) == (name, workers, hosts)]
+        what = "killed (`kill -9`)" if name == "SIGKILL" else "stopped (`kill -STOP`)"
+        where = f"one of {workers} workers" + f" on {hosts} hosts" * (hosts > 1)
+        named, resumed, lost = (
+            sum(map(bool, column))
+            for column in zip(*((e["named"], e["resumed"], e["kept"] < e["saved"]) for e in some), strict=True)
+        )
+        slowest = max(each["seconds"] for each in some)
+        lines.append(f"| {what} | {where} | {len(some)} | {slowest} s | {named} | {resumed} | {lost} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--times", type=int, default=20, help="for each worker")
     parser.add_argument("--signal", default="KILL", choices=("KILL", "STOP"))
     parser.add_argument("--mpi", default="", help="more words for mpiexec")
-    parser.add_argument("--out", help="a JSON file")
+    parser.add_argument("--out", help="a JSON file, to which the trials are added")
     options = parser.parse_args()
     signum, seen = signal.Signals[f"SIG{options.signal}"], []
+    earlier = json.loads(Path(options.out).read_text())["trials"] if options.out and Path(options.out).exists() else []
     with tempfile.TemporaryDirectory() as folder:
         for number in range(options.times):
             for rank in range(options.workers):
                 seen.append(trial(Path(folder), options.workers, rank, number, signum, options.mpi.split()))
                 print(json.dumps(seen[-1]), flush=True)
                 if options.out:
-                    Path(options.out).write_text(json.dumps(seen, indent=1) + "\n")
-    right, slowest = sum(each["right"] for each in seen), max(each["seconds"] for each in seen)
-    print(f"{right} of {len(seen)} as they should be; the run ended within {slowest} s.")
+                    found = {"date": datetime.date.today().isoformat(), "trials": earlier + seen}
+                    Path(options.out).write_text(json.dumps(found, indent=1) + "\n")
+    print(summary(seen))
 
 
 if __name__ == "__main__":

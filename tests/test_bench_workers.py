@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lost_workers import summary
 
 from tinymrcnn.bench import forecast, workers
 from tinymrcnn.bench.forecast import Link, Timeline, all_reduce_seconds, speedup, step_seconds, worthwhile
@@ -85,5 +86,7 @@ def test_the_page_shows_the_numbers_that_are_stored():
     results = json.loads((root / "data/results/bench_cpu_workers.json").read_bytes())
     assert [*map(json.dumps, forecast.forecast(results))] == [*map(json.dumps, results["forecast"])]
     page = (root / "lessons/many_workers.md").read_text(encoding="utf-8")
-    for text in (workers.table(results), forecast.forecast_table(results)):
+    trials = json.loads((root / "data/results/lost_workers_cpu.json").read_bytes())["trials"]
+    assert all(trial["right"] for trial in trials)
+    for text in (workers.table(results), forecast.forecast_table(results), summary(trials)):
         assert text in page, f"The numbers were measured anew; put into the page:\n{text}"

@@ -148,8 +148,8 @@ class Workers:
             return
         gpus = self.gathered(_gpu_of(model))
         if all(gpus) and len(set(gpus)) == self.size:
-            cupy = importlib.import_module("cupyx.distributed")
-            self.nccl = cupy.init_process_group(self.size, self.rank, use_mpi=True)
+            distributed = importlib.import_module("cupyx.distributed")
+            self.nccl = distributed.init_process_group(self.size, self.rank, use_mpi=True)
         if sync_norm:
             self.statistics = self.communicator.Dup()  # beside the gradients, which are on their way meanwhile
             for layer in _batch_norms(model):
