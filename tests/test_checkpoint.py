@@ -185,11 +185,22 @@ def test_a_run_of_format_4_goes_on_as_it_was(saved):
 
     def to_format_4(metadata):
         metadata["format_version"] = 4
-        for name in ("augment", "val_every", "patience", "ema"):
+        for name in ("augment", "val_every", "patience", "ema", "sync_norm"):
             del metadata["train_config"][name]
 
     back = load_checkpoint(rewritten(path, to_format_4)).train_config
     assert back == replace(config, augment=AugmentSettings(), val_every=0, patience=0, ema=0.0)
+
+
+def test_a_run_of_format_5_keeps_its_workers_apart(saved):
+    """Each of them normalised its own images, and goes on to."""
+    path, _, _, config = saved
+
+    def to_format_5(metadata):
+        metadata["format_version"] = 5
+        assert metadata["train_config"].pop("sync_norm") is False
+
+    assert load_checkpoint(rewritten(path, to_format_5)).train_config == config
 
 
 def test_a_field_that_is_missing_or_unknown_is_refused(saved):

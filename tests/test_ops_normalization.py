@@ -1,7 +1,11 @@
 """batch_norm and group_norm against the definitions, central differences and torch."""
 
+import functools
+import itertools
 import statistics
+import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -359,3 +363,55 @@ def same_as_torch(operator, theirs, arrays, dtype):
     rtol = 3e-5 if dtype == np.float32 else 1e-11
     for a, b in [(out.data, expected.detach()), *((a.grad, b.grad) for a, b in zip(ours, others, strict=True))]:
         assert a.dtype == dtype and np.abs(a - b.numpy()).max() <= rtol * max(1, np.abs(b.numpy()).max())
+
+
+# A batch that several processes share
+
+
+class Meeting:
+    """Adds arrays up over threads, each of which calls it equally often."""
+
+    def __init__(self, size):
+        self.barrier, self.given = threading.Barrier(size, timeout=20), []
+
+    def __call__(self, array):
+        self.given.append(array)
+        self.barrier.wait()
+        total = sum(self.given[1:], self.given[0])
+        if self.barrier.wait() == 0:
+            self.given.clear()
+        self.barrier.wait()
+        return total
+
+
+@pytest.mark.parametrize("cuts", [(3,), (1, 3), (0, 4)])
+@pytest.mark.parametrize("relu", [False, True])
+def test_shares_of_a_batch_are_normalised_as_the_whole(cuts, relu):
+    """Results, running statistics, the input's gradients; and those of weight and bias, added. A share may be empty."""
+    (x, weight, bias), residual, upstream = inputs_of((5, 3, 2, 4)), normal(5, 3, 2, 4, seed=8), normal(5, 3, 2, 4)
+
+    def step(some, across=None):
+        leaves = [leaf(x[some]), leaf(weight), leaf(bias), leaf(residual[some])]
+        averages = running(3)
+        out = batch_norm(*leaves[:1], *averages, *leaves[1:3], True, residual=leaves[3], relu=relu, across=across)
+        out.backward(upstream[some])
+        return out.data, averages, [each.grad for each in leaves]
+
+    meeting, parts = Meeting(len(cuts) + 1), [slice(*ends) for ends in itertools.pairwise((0, *cuts, 5))]
+    with ThreadPoolExecutor(len(parts)) as pool:
+        found = list(pool.map(lambda some: step(some, meeting), parts))
+    out, averages, gradients = step(slice(None))
+    close = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-13)
+    close(np.concatenate([each[0] for each in found]), out)
+    for each in found:
+        close(each[1], averages)
+    for index in (0, 3):
+        close(np.concatenate([each[2][index] for each in found]), gradients[index])
+    for index in (1, 2):
+        close(sum(each[2][index] for each in found), gradients[index])
+
+
+def test_in_evaluation_nothing_is_shared():
+    x, weight, bias = map(leaf, inputs_of((2, 3, 2, 4)))
+    expected = batch_norm(x, *running(3), weight, bias).data
+    assert np.array_equal(batch_norm(x, *running(3), weight, bias, across=Meeting(2)).data, expected)

@@ -9,7 +9,7 @@ PAGES = sorted(FOLDER.glob("*.md"))
 
 
 def test_the_pages_are_there():
-    assert [page.name for page in PAGES] == ["debugging.md", "glossary.md", "your_own_detector.md"]
+    assert [page.name for page in PAGES] == ["debugging.md", "glossary.md", "many_workers.md", "your_own_detector.md"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

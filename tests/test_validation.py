@@ -156,7 +156,7 @@ def test_when_a_run_is_over(scores, over):
 
 
 def test_a_run_ends_early_and_resumes_to_its_end(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(validation, "evaluate", lambda *_, progress: {"bbox/AP": 0.5})
+    monkeypatch.setattr(validation, "evaluate", lambda *_, progress, workers: {"bbox/AP": 0.5})
     config, run = replace(EVERY, steps=40, val_every=2, patience=2), tmp_path / "run"
     model = build_model("shapes", masks=False, **{name: value for name, value in TINY.items() if "mask" not in name})
     with caplog.at_level(logging.INFO, "tinymrcnn"):

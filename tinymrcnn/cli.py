@@ -340,9 +340,10 @@ def _parser() -> argparse.ArgumentParser:
         "  tinymrcnn bench roi                  the RoI operators only\n"
         "  tinymrcnn bench                      everything, into bench_cpu.json\n"
         "  tinymrcnn bench train --profile      where the time of a training step goes\n"
-        "  tinymrcnn bench --threads 1 --against torch,ort,openvino,ncnn",
+        "  tinymrcnn bench --threads 1 --against torch,ort,openvino,ncnn\n"
+        "  mpiexec -n 2 tinymrcnn bench workers what two processes do, against one",
     )  # fmt: skip
-    groups = ("roi", "conv", "nms", "paste", "evaluate", "model", "train", "all")
+    groups = ("roi", "conv", "nms", "paste", "evaluate", "model", "train", "workers", "all")
     bench.add_argument("group", nargs="?", default="all", choices=groups, help="what to measure (default: all)")
     add_device(bench)
     bench.add_argument("--threads", type=int, metavar="N", help="of both sides (default: the cores)")

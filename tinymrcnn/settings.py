@@ -241,4 +241,6 @@ class TrainConfig(Settings):
     patience: CountOrZero = (
         0  # the run ends after so many validations without a better AP; 0: never before its last step
     )
+    # Where several workers share a batch (training/parallel.py): whether batch normalisation sees the images of all
+    sync_norm: bool = False
     ema: Fraction = 0.0  # the share of itself that a moving average of the weights keeps in a step; 0: no average

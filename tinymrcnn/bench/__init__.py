@@ -7,6 +7,8 @@ networks.py  whole networks, and torchvision's with the same layers and weights
 memory.py    peak memory, in a fresh process for every side
 watch.py     watching the engine: which operators run, and how many operations they do
 profile.py   where the time of a training step goes, operator by operator
+workers.py   several workers that share a batch, against one
+forecast.py  what more of them would do
 report.py    the numbers to reach, the table and the JSON
 The command is in commands/bench.py.
 """

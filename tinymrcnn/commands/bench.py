@@ -5,18 +5,21 @@ import datetime
 import importlib
 import importlib.metadata
 import json
+import os
 from pathlib import Path
 
 from tinymrcnn import backend
 from tinymrcnn.backend import cuda_problem, resolve_device
 from tinymrcnn.bench import against as beside
-from tinymrcnn.bench import cases, measure, report
+from tinymrcnn.bench import cases, measure, report, workers
 from tinymrcnn.bench.coco import evaluation_cases
+from tinymrcnn.bench.forecast import forecast, forecast_table
 from tinymrcnn.bench.memory import measure_memory
 from tinymrcnn.bench.networks import network_cases, networks, sides_of
 from tinymrcnn.bench.profile import draw_profile, profile_table, profile_training
 from tinymrcnn.export.graph import import_onnx
 from tinymrcnn.files import check_output, printable, replacing
+from tinymrcnn.training.parallel import together
 from tinymrcnn.weights import environment
 
 COMMAND = "tinymrcnn bench"
@@ -44,12 +47,14 @@ def run_bench(
 ) -> int:
     """Measure a group of rows, or all, print it line by line, and write the JSON. Returns 0, whatever the numbers.
 
-    group: one of OPERATORS, "model", "train" or "all". threads: of both sides, else the cores. quick: tiny sizes.
-    profile: with "train", operator by operator, and a picture next to the JSON. tf32: on a GPU, both sides' products
-    of float32 numbers with TF32, which stays switched on. against: inference engines, "ort,ncnn", to be measured beside
-    ours on other works (see bench/against.py), on the CPU. out: the JSON file.
+    group: one of OPERATORS, "model", "train" or "all"; or "workers", see bench_workers(). threads: of both sides, else
+    the cores. quick: tiny sizes. profile: with "train", operator by operator, and a picture next to the JSON. tf32: on
+    a GPU, both sides' products of float32 numbers with TF32, which stays switched on. against: inference engines,
+    "ort,ncnn", to be measured beside ours on other works (see bench/against.py), on the CPU. out: the JSON file.
     Raises RuntimeError where a GPU is asked for and there is none, ValueError for options that do not fit, OSError
     where the file cannot be written or holds something else; before the work starts."""
+    if group == "workers":
+        return bench_workers(device, quick, out)
     if profile and group != "train":
         raise ValueError("--profile goes with the training steps: tinymrcnn bench train --profile.")
     if against is not None:
@@ -73,6 +78,31 @@ def run_bench(
             _save(path, {**head, "profiles": results}, draw_profile(profiles))
         else:
             _save(path, {**head, **_compare(group, setting, threads)})
+    return 0
+
+
+def bench_workers(device: str = "auto", quick: bool = False, out=None) -> int:
+    """Measure what several workers do, against one, and forecast what more would do; see bench/workers.py. The first
+    worker prints, and writes the JSON. Returns 0.
+
+    Raises ValueError where one process was started alone, or for a GPU, and OSError where the file cannot be written or
+    holds something else."""
+    with together() as team, measure.same_threads(1):
+        if team.size == 1:
+            raise ValueError("Several workers are started by mpiexec: mpiexec -n 2 tinymrcnn bench workers.")
+        if device == "cuda":
+            raise ValueError("Workers are measured on the CPU only: leave out --device cuda.")
+        path = _results_file("workers", "cpu", False, quick, out) if team.first else None
+        setting = measure.Setting("cpu", None, quick)
+        head = _head(f"workers{' --quick' * quick}", setting, 1)
+        head["command"] = f"{COMMAND} workers{' --quick' * quick}"
+        head["machine"]["cores"] = os.cpu_count()  # not those that mpiexec gives to this worker
+        _print_head(head)
+        found = workers.measure_workers(team, setting)
+        if team.first:
+            print(workers.table(found))
+            print(f"\nWhat more workers would do, see lessons/many_workers.md:\n{forecast_table(found)}")
+            _save(path, {**head, **found, "forecast": forecast(found)})
     return 0
 
 

@@ -17,6 +17,7 @@ from tinymrcnn.files import SHIPPED_MODEL, check_output, printable, replacing
 from tinymrcnn.models.fuse import fused
 from tinymrcnn.models.test_time import TestTime, set_free_settings
 from tinymrcnn.settings import parse_setting
+from tinymrcnn.training.parallel import Workers, together
 from tinymrcnn.weights import load_model
 
 TITLES = {"bbox": "boxes", "segm": "masks"}
@@ -55,10 +56,15 @@ class EvaluateOptions:
 def evaluate_command(checkpoint=SHIPPED_MODEL, options: EvaluateOptions | None = None) -> int:
     """Print the metrics of a checkpoint, and write them to the file `out`. Returns the exit code, 0.
 
-    Raises ValueError or OSError where the files do not fit each other, or `out` cannot be written or holds something
-    else than metrics; before the work starts."""
-    options = options or EvaluateOptions()
-    picture = _check_out(options.out, options.errors) if options.out else None
+    Under mpiexec every worker looks at its share of the images, and the first one alone writes and prints. Raises
+    ValueError or OSError where the files do not fit each other, or `out` cannot be written or holds something else than
+    metrics; before the work starts."""
+    with together() as team:
+        return _evaluate_together(team, checkpoint, options or EvaluateOptions())
+
+
+def _evaluate_together(team: Workers, checkpoint, options: EvaluateOptions) -> int:
+    picture = _check_out(options.out, options.errors) if options.out and team.first else None
     model = load_model(checkpoint, options.device)
     dataset: Any = ShapesDataset(options.images, seed=1)
     if options.data:
@@ -69,12 +75,16 @@ def evaluate_command(checkpoint=SHIPPED_MODEL, options: EvaluateOptions | None =
     intervals: dict[str, tuple[float, float]] = {}
     kinds: dict[str, dict[str, tuple[int, float]]] = {}
     if options.interval or options.errors:
-        comparison = compare(finder, dataset, options.batch_size, errors=options.errors)
+        comparison = compare(finder, dataset, options.batch_size, errors=options.errors, workers=team)
+        if not team.first:
+            return 0
         metrics = comparison.metrics()
         intervals = comparison.intervals() if options.interval else {}
         kinds = comparison.errors() if options.errors else {}
     else:
-        metrics = evaluate(finder, dataset, options.batch_size, reference=options.reference)
+        metrics = evaluate(finder, dataset, options.batch_size, reference=options.reference, workers=team)
+        if not team.first:
+            return 0
     print_metrics(metrics, len(dataset), model.config.box.max_detections, intervals)
     if kinds:
         print_errors(kinds)

@@ -4,10 +4,11 @@ Inference as in the article's section 4, step by step in lesson 11; on photograp
 """
 
 import collections
+import contextlib
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from tinymrcnn.models.presets import get_config
 from tinymrcnn.models.test_time import TestTime, set_free_settings
 from tinymrcnn.settings import parse_setting
 from tinymrcnn.stopping import out_of_memory
+from tinymrcnn.training.parallel import Workers, together
 from tinymrcnn.weights import load_model, load_public_model
 
 RESULTS = "detections.json"
@@ -135,10 +137,15 @@ def predict_command(images: Sequence[str], options: PredictOptions | None = None
     be read.
 
     What was found until then is written too when Ctrl-C or an error ends the run, and nothing where no image could be
-    read. Raises ValueError or OSError for weights or settings that do not fit, or a folder that cannot be written or
-    holds another detections.json than ours, and RuntimeError where another run writes into it; before the work
-    starts."""
-    options = options or PredictOptions()
+    read. Under mpiexec every worker takes its share of the images and writes their files; the first one alone writes
+    detections.json, and prints. Raises ValueError or OSError for weights or settings that do not fit, or a folder that
+    cannot be written or holds another detections.json than ours, and RuntimeError where another run writes into it;
+    before the work starts."""
+    with together() as team:
+        return _predict_together(team, images, options or PredictOptions())
+
+
+def _predict_together(team: Workers, images: Sequence[str], options: PredictOptions) -> int:
     if not images and not options.data:
         raise ValueError("Name images, or a data set with --data.")
     model = load_predictor(options.weights or SHIPPED_MODEL, options.preset).to(options.device)
@@ -160,10 +167,16 @@ def predict_command(images: Sequence[str], options: PredictOptions | None = None
     if files:
         out = Path(options.out)
         is_new = not out.exists()
-        check_output(out / RESULTS, is_results, "detections of ours")
-        with locked(out):
-            skipped += _predict(finder, files, known, options)
-        if is_new and not any(out.iterdir()):  # no image could be read
+        if team.first:
+            check_output(out / RESULTS, is_results, "detections of ours")
+        with locked(out) if team.first else contextlib.nullcontext():
+            team.told("the folder is there")
+            if not out.is_dir():
+                raise FileNotFoundError(
+                    f"There is no folder '{printable(out)}' on this machine: several machines need one that all see."
+                )
+            skipped += _predict(team, finder, files, known, options)
+        if team.first and is_new and not any(out.iterdir()):  # no image could be read
             out.rmdir()
     if skipped:
         total = len(files) + len(problems)
@@ -171,34 +184,27 @@ def predict_command(images: Sequence[str], options: PredictOptions | None = None
     return 1 if skipped else 0
 
 
-def _predict(model, files: list[str], known: Annotations | None, options: PredictOptions) -> int:
-    """Detect, draw and write. Returns how many images and films could not be read."""
+def _predict(team: Workers, model, files: list[str], known: Annotations | None, options: PredictOptions) -> int:
+    """Detect, draw and write. Returns how many images and films could not be read, on the first worker."""
     out, skipped = Path(options.out), 0
     earlier = {path.name for path in out.glob(f"*{PREDICTED}.*")} if (out / RESULTS).exists() else set()
     records: list[dict] = []
-    taken: set[str] = set()
     written: set[str] = set()
+    share = list(zip(files, _free_names(files), strict=True))[team.share]
+    bar = tqdm(total=len(files), desc="predict", unit="image", dynamic_ncols=True, disable=len(files) < 2)
     try:
-        for number, name in enumerate(
-            tqdm(files, desc="predict", unit="image", dynamic_ncols=True, disable=len(files) < 2), start=1
-        ):
-            stem = _free_name(Path(name).stem, number, taken)
-            try:
-                if is_film(name):
-                    results, path, said = _predict_film(model, name, stem, options)
-                else:
-                    image_id = known.image_id(name) if known else None
-                    results, path, said = _predict_image(model, name, stem, image_id, options)
-            except Exception as error:  # an error in one image does not stop the others
-                if isinstance(error, OSError) and error.errno in FULL_DISK:
-                    raise
-                say(f"tinymrcnn: skipped: {_reason(name, error)}{_advice(model, error)}")
-                skipped += 1
-                continue
-            taken.add(stem)
-            written |= {path.name, f"{stem}{PREDICTED}.csv"}
-            records += [{**result, "file_name": name} for result in (known.renumbered(results) if known else results)]
-            say(f"{path}: {said}", error=False)
+        with bar:
+            for name, stem, found, said in team.in_turn(_outcomes(model, share, known, options)):
+                bar.update()
+                if found is None:
+                    say(f"tinymrcnn: skipped: {said}")
+                    skipped += 1
+                    continue
+                results, path = found
+                written |= {path.name, f"{stem}{PREDICTED}.csv"}
+                results = known.renumbered(results) if known else results
+                records += [{**result, "file_name": name} for result in results]
+                say(f"{path}: {said}", error=False)
     finally:
         if written:
             with replacing(out / RESULTS) as file:
@@ -209,6 +215,24 @@ def _predict(model, files: list[str], known: Annotations | None, options: Predic
             if left := len([name for name in earlier - written if not name.endswith(".csv")]):
                 say(f"tinymrcnn: warning: {left} pictures in '{out}' are of earlier runs: {RESULTS} tells of this one.")
     return skipped
+
+
+def _outcomes(model, share: list[tuple[str, str]], known: Annotations | None, options: PredictOptions) -> Iterator:
+    """Of every image and film, given with the name of its files: both, the records and the picture's path, or None
+    where it could not be read, and what to say."""
+    for name, stem in share:
+        try:
+            if is_film(name):
+                results, path, said = _predict_film(model, name, stem, options)
+            else:
+                image_id = known.image_id(name) if known else None
+                results, path, said = _predict_image(model, name, stem, image_id, options)
+        except Exception as error:  # an error in one image does not stop the others
+            if isinstance(error, OSError) and error.errno in FULL_DISK:
+                raise
+            yield name, stem, None, f"{_reason(name, error)}{_advice(model, error)}"
+        else:
+            yield name, stem, (results, path), said
 
 
 def _predict_image(model, name: str, stem: str, image_id, options: PredictOptions) -> tuple[list[dict], Path, str]:
@@ -268,11 +292,15 @@ def _advice(model, error: Exception) -> str:
     return f" It is looked at alone: {smaller}use a machine with more memory{on_cpu}."
 
 
-def _free_name(stem: str, number: int, taken: set[str]) -> str:
-    """What the files of an image are called; two images of one name may come from different folders."""
-    while stem in taken:
-        stem = f"{stem}_{number}"
-    return stem
+def _free_names(files: list[str]) -> list[str]:
+    """What the files of every image are called; two images of one name may come from different folders."""
+    stems: dict[str, None] = {}
+    for number, name in enumerate(files, start=1):
+        stem = Path(name).stem
+        while stem in stems:
+            stem = f"{stem}_{number}"
+        stems[stem] = None
+    return list(stems)
 
 
 def is_results(content) -> bool:

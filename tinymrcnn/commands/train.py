@@ -33,7 +33,7 @@ from tinymrcnn.models.presets import get_config
 from tinymrcnn.settings import field_names, find_field, parse_setting, replace
 from tinymrcnn.training.choices import as_table, choose, statistics
 from tinymrcnn.training.freezing import freeze_stages
-from tinymrcnn.training.parallel import ALONE, Workers, for_workers, watched, workers
+from tinymrcnn.training.parallel import ALONE, Workers, for_workers, together
 from tinymrcnn.training.run import CHECKPOINT, load_run
 from tinymrcnn.training.trainer import train_in
 from tinymrcnn.weights import load_backbone, load_checkpoint, load_weights, read_backbone
@@ -89,8 +89,7 @@ def train_command(options: TrainOptions) -> int:
     Under mpiexec every worker calls it, and the first one alone writes and prints. Raises ValueError or OSError for
     options, data or folders that do not fit, and as train() does."""
     needs_preset(options.weights, options.preset)
-    team = workers()
-    with watched(team), contextlib.nullcontext() if team.first else contextlib.redirect_stdout(None):
+    with together() as team:
         return _train_together(team, options)
 
 
@@ -177,6 +176,8 @@ def _new_run(options: TrainOptions, team: Workers = ALONE) -> Prepared:
         train_fields = {c.name: c.value for c in chosen if c.name in of_training} | train_fields
     if team.size > 1 and "batch_size" not in (named := _named(options)):
         more = for_workers(replace(TrainConfig(), **train_fields), team.size)
+        if options.quick:  # the rest of QUICK belongs to its steps
+            more |= in_proportion(train_fields["steps"] if "steps" in named else more["steps"])
         train_fields |= {name: value for name, value in more.items() if name not in named}
     config = _train_config(train_fields)
     model = build_model(start, len(dataset.categories) + 1, config.seed, **model_fields)
@@ -262,7 +263,7 @@ def _given(options: TrainOptions, start: Config) -> tuple[dict, dict]:
 
 def _named(options: TrainOptions) -> set[str]:
     """The fields of TrainConfig that the options set themselves."""
-    names = {name for name in ("steps", "batch_size") if getattr(options, name) is not None}
+    names = {name for name in ("steps", "val_every", "batch_size") if getattr(options, name) is not None}
     return names | {parse_setting(pair)[0] for pair in options.settings or []}
 
 

@@ -61,18 +61,32 @@ class Reference:
 
     def add(self, target: dict, detection: dict) -> None:
         """See Comparison.add."""
-        image_id, size = target["image_id"], (0, 0)  # which only masks need
-        if "masks" not in target or "masks" not in detection:
+        self.keep(self.compared(target, detection))
+
+    def keep(self, image: tuple[dict, list[dict], list[dict]]) -> None:
+        """See Comparison.keep."""
+        size, annotations, results = image
+        if not size["height"]:
             self.kinds = ("bbox",)
-        if "segm" in self.kinds:
+        self._images.append(size)
+        self._annotations += [{**each, "id": len(self._annotations) + 1 + n} for n, each in enumerate(annotations)]
+        self._results += results
+
+    def compared(self, target: dict, detection: dict) -> tuple[dict, list[dict], list[dict]]:
+        """COCO's records of an image, its objects and its detections; a height of 0 where only boxes are compared."""
+        image_id, size = target["image_id"], (0, 0)  # which only masks need
+        if "segm" in self.kinds and "masks" in target and "masks" in detection:
             size = target["masks"].shape[1:]
         else:
             target, detection = (
                 {key: value for key, value in each.items() if key != "masks"} for each in (target, detection)
             )
-        self._images.append({"id": image_id, "height": size[0], "width": size[1]})
-        self._annotations += annotations_of(target, self.categories, len(self._annotations) + 1)
-        self._results += coco_results([detection], [image_id], [size], self.categories, self.whole_pixels)
+        records = coco_results([detection], [image_id], [size], self.categories, self.whole_pixels)
+        return (
+            {"id": image_id, "height": size[0], "width": size[1]},
+            annotations_of(target, self.categories, 1),
+            records,
+        )
 
     def curves(self, kind: str, limits: list[int]) -> tuple[np.ndarray, np.ndarray]:
         """See Comparison.curves."""

@@ -3,10 +3,12 @@
 The images come one by one: evaluator.py says what is kept of each, errors.py which kinds of errors there are.
 """
 
+from typing import Any, NamedTuple
+
 import numpy as np
 
-from tinymrcnn.evaluation.errors import errors_in, join_errors, price_errors
-from tinymrcnn.evaluation.evaluator import Objects, Ranking, curves, image_rows, join_rows, rank
+from tinymrcnn.evaluation.errors import Errors, errors_in, join_errors, price_errors
+from tinymrcnn.evaluation.evaluator import Objects, Ranking, Rows, curves, image_rows, join_rows, rank
 from tinymrcnn.evaluation.spans import spans_of_findings, spans_of_masks
 from tinymrcnn.threads import spread
 
@@ -14,6 +16,14 @@ SIZES = {"AP": 0, "AP50": 0, "AP75": 0, "APs": 1, "APm": 2, "APl": 3}  # which r
 METRICS = tuple(SIZES)
 THRESHOLD = {"AP50": 0, "AP75": 5}  # which of the ten; all other metrics are means over all
 RESAMPLES, COVERED = 1000, 0.95
+
+
+class Compared(NamedTuple):
+    """What is kept of an image, of each kind ("bbox", "segm")."""
+
+    id: Any
+    rows: dict[str, Rows]
+    errors: dict[str, Errors]
 
 
 class Comparison:
@@ -37,10 +47,21 @@ class Comparison:
     def add(self, target: dict, detection: dict) -> None:
         """One image: its target, and the detections in it as model.detect returns them. Without masks in both, only
         boxes are compared, of this image and of all others. Raises ValueError for a label that is no category."""
+        self.keep(self.compared(target, detection))
+
+    def keep(self, image: Compared) -> None:
+        """One image that compared() has seen, perhaps in another process."""
         self._rankings = {}
-        self._ids.append(target["image_id"])
-        if "masks" not in target or "masks" not in detection:
-            self.kinds = ("bbox",)
+        self._ids.append(image.id)
+        self.kinds = tuple(kind for kind in self.kinds if kind in image.rows)
+        for kind in self.kinds:
+            self._rows[kind].append(image.rows[kind])
+            if self._errors is not None:
+                self._errors[kind].append(image.errors[kind])
+
+    def compared(self, target: dict, detection: dict) -> Compared:
+        """What is kept of an image, see add()."""
+        image = Compared(target["image_id"], {}, {})
         objects = Objects(
             self._classes(target["labels"], target["image_id"]), _sides(target["boxes"]),
             target["area"].astype(np.float64), target["iscrowd"] == 1, np.zeros(len(target["labels"])),
@@ -50,17 +71,18 @@ class Comparison:
             self._classes(detection["labels"], target["image_id"]), boxes, boxes[:, 2] * boxes[:, 3],
             np.zeros(len(boxes), bool), detection["scores"].astype(np.float64),
         )  # fmt: skip
-        self._add("bbox", found, objects)
-        if "segm" in self.kinds:
+        self._compare(image, "bbox", found, objects)
+        if "segm" in self.kinds and "masks" in target and "masks" in detection:
             size = target["masks"].shape[1:]
             spans = spans_of_findings(detection["masks"], detection["boxes"], size, self.whole_pixels)
             found = found._replace(spans=spans, areas=spans.areas().astype(np.float64))
-            self._add("segm", found, objects._replace(spans=spans_of_masks(target["masks"])))
+            self._compare(image, "segm", found, objects._replace(spans=spans_of_masks(target["masks"])))
+        return image
 
-    def _add(self, kind: str, found: Objects, objects: Objects) -> None:
-        self._rows[kind].append(image_rows(found, objects, len(self.categories), self.max_detections))
+    def _compare(self, image: Compared, kind: str, found: Objects, objects: Objects) -> None:
+        image.rows[kind] = image_rows(found, objects, len(self.categories), self.max_detections)
         if self._errors is not None:
-            self._errors[kind].append(errors_in(found, objects, len(self.categories), self.max_detections))
+            image.errors[kind] = errors_in(found, objects, len(self.categories), self.max_detections)
 
     def _classes(self, labels, image_id) -> np.ndarray:
         """The places of labels in self.categories."""

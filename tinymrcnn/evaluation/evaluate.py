@@ -12,7 +12,7 @@ the images hold more objects than that, no more than 100 of them can be found.
 """
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from tqdm import tqdm
@@ -23,7 +23,9 @@ from tinymrcnn.evaluation.comparison import Comparison
 from tinymrcnn.stopping import out_of_memory
 
 
-def evaluate(model, dataset, batch_size: int = 8, progress: bool = True, reference: bool = False) -> dict[str, float]:
+def evaluate(
+    model, dataset, batch_size: int = 8, progress: bool = True, reference: bool = False, workers=None
+) -> dict[str, float]:
     """Detect in every image of the data set, and compare with its targets.
 
     Returns {"bbox/AP": ..., "bbox/AP50": ..., "segm/AP": ...}, see METRICS; -1 where the data set has no
@@ -31,21 +33,26 @@ def evaluate(model, dataset, batch_size: int = 8, progress: bool = True, referen
     of an image count as the model may find, its config.max_detections (100, as in COCO, unless set); a warning says
     where an image has more objects. The model is in eval mode meanwhile; its mode is restored afterwards.
     Images are compared one at a time, and some 40 bytes are kept of each detection. progress: whether to show a
-    progress bar. reference: whether pycocotools counts, which keeps everything.
+    progress bar. reference: whether pycocotools counts, which keeps everything. workers: a training.parallel.Workers,
+    each of which takes its share of the batches; the first gets the metrics of all images, the others get {}.
     Classes are compared by name: the data set may have them in another order, or some of the model's only, and then
     what the model finds of the others does not count (see map_categories, which raises ValueError for other classes).
     Raises ValueError for an empty data set, and where two images have one id, and MemoryError, which names the batch
     size to try, where batch_size images at once are too many."""
     judge = _judge(*_settings(model, dataset), reference)
-    return _compared(model, dataset, judge, batch_size, progress).metrics()
+    _compare_all(model, dataset, judge, batch_size, progress, workers)
+    return judge.metrics() if workers is None or workers.first else {}
 
 
-def compare(model, dataset, batch_size: int = 8, progress: bool = True, errors: bool = False) -> Comparison:
+def compare(
+    model, dataset, batch_size: int = 8, progress: bool = True, errors: bool = False, workers=None
+) -> Comparison:
     """As evaluate(), for more than the metrics: what it returns has intervals() and, if they are wanted, errors().
-    All of it is counted by our own evaluator."""
+    All of it is counted by our own evaluator. On workers but the first it is empty."""
     is_our_own_equal()  # which warns where it is not
     judge = Comparison(*_settings(model, dataset), errors=errors)
-    return _compared(model, dataset, judge, batch_size, progress)
+    _compare_all(model, dataset, judge, batch_size, progress, workers)
+    return judge
 
 
 def evaluate_detections(
@@ -78,57 +85,72 @@ def _judge(categories, max_detections: int, whole_pixels: bool, reference: bool)
     return kind(categories, max_detections, whole_pixels)
 
 
-def _compared(model, dataset, judge, batch_size: int, progress: bool):
-    """The judge, when every image of the data set was added to it."""
+def _compare_all(model, dataset, judge, batch_size: int, progress: bool, workers) -> None:
+    """Add every image of the data set to the judge; with several workers, to that of the first."""
     labels = map_categories(getattr(model, "categories", None), dataset.categories)
+    starts = range(0, len(dataset), batch_size)
+    in_turn: Callable[[Iterator], Iterator] = iter
+    if workers is not None:
+        starts, in_turn, progress = starts[workers.share], workers.in_turn, progress and workers.first
     training = model.training
     model.eval()
     try:
-        pairs = _renamed(_detect(model, dataset, batch_size, progress), labels)
-        for target, detection in _counted(pairs, judge.max_detections, of_class=False):
-            judge.add(target, detection)
+        batches = in_turn(_compared(model, dataset, judge, starts, batch_size, labels))
+        for _, image in _counted(_shown(batches, len(dataset), progress), judge.max_detections, of_class=False):
+            judge.keep(image)
     finally:
         model.train(training)
-    return judge
 
 
-def _detect(model, dataset, batch_size: int, progress: bool) -> Iterator[tuple[dict, dict]]:
-    """(target, detection) of every image."""
-    with tqdm(total=len(dataset), desc="evaluate", unit="image", disable=not progress) as bar:
-        for start in range(0, len(dataset), batch_size):
-            batch = [dataset[index] for index in range(start, min(start + batch_size, len(dataset)))]
-            try:
-                detections = model.detect([image for image, _ in batch])
-            except Exception as error:
-                if len(batch) > 1 and out_of_memory(error):
-                    fewer = f"{batch_size} images at once are too many: try --batch-size {batch_size // 2}."
-                    raise MemoryError(f"{error} {fewer}") from error
-                raise
-            yield from zip((target for _, target in batch), detections, strict=True)
+def _compared(model, dataset, judge, starts: range, batch_size: int, labels: dict[int, int]) -> Iterator[list]:
+    """Of every image of the batches that start there, the small parts of its target, and what the judge keeps of it."""
+    back = {of_model: of_dataset for of_dataset, of_model in labels.items()}
+    for start in starts:
+        batch = [dataset[index] for index in range(start, min(start + batch_size, len(dataset)))]
+        try:
+            detections = model.detect([image for image, _ in batch])
+        except Exception as error:
+            if len(batch) > 1 and out_of_memory(error):
+                fewer = f"{batch_size} images at once are too many: try --batch-size {batch_size // 2}."
+                raise MemoryError(f"{error} {fewer}") from error
+            raise
+        pairs = zip((target for _, target in batch), detections, strict=True)
+        yield [
+            (
+                {key: target[key] for key in ("image_id", "labels", "iscrowd")},
+                judge.compared(target, _renamed(detection, back)),
+            )
+            for target, detection in pairs
+        ]
+
+
+def _shown(batches: Iterable[list], count: int, progress: bool) -> Iterator[tuple]:
+    """What the batches hold, with a progress bar."""
+    with tqdm(total=count, desc="evaluate", unit="image", disable=not progress) as bar:
+        for batch in batches:
+            yield from batch
             bar.update(len(batch))
 
 
-def _renamed(pairs: Iterable[tuple[dict, dict]], labels: dict[int, int]) -> Iterator[tuple[dict, dict]]:
-    """The pairs, with the detections of the data set's classes only, under its labels. labels: see map_categories."""
-    back = {of_model: of_dataset for of_dataset, of_model in labels.items()}
-    for target, detection in pairs:
-        kept = np.array([label in back for label in detection["labels"].tolist()], bool)
-        shown = {key: values[kept] for key, values in detection.items()}
-        shown["labels"] = np.array([back[label] for label in shown["labels"].tolist()], np.int64)
-        yield target, shown
+def _renamed(detection: dict, back: dict[int, int]) -> dict:
+    """The detections of the data set's classes only, under its labels. back: {the model's label: the data set's}."""
+    kept = np.array([label in back for label in detection["labels"].tolist()], bool)
+    shown = {key: values[kept] for key, values in detection.items()}
+    shown["labels"] = np.array([back[label] for label in shown["labels"].tolist()], np.int64)
+    return shown
 
 
-def _counted(pairs: Iterable[tuple[dict, dict]], max_detections: int, of_class: bool) -> Iterator[tuple[dict, dict]]:
+def _counted(pairs: Iterable[tuple], max_detections: int, of_class: bool) -> Iterator[tuple]:
     """The pairs as they are; after them a warning, where an image has more objects (of one class) than can be found.
     Raises ValueError where two images have one id."""
     most, ids = 0, set()
-    for target, detection in pairs:
+    for target, other in pairs:
         if target["image_id"] in ids:
             raise ValueError(f"Two images of the data set have the image_id {target['image_id']}: each needs its own.")
         ids.add(target["image_id"])
         labels = target["labels"][target["iscrowd"] == 0]
         most = max(most, np.bincount(labels, minlength=1).max().item() if of_class else len(labels))
-        yield target, detection
+        yield target, other
     if most > max_detections:
         objects, limit = ("objects of one class", " and a class") if of_class else ("objects", "")
         warnings.warn(

@@ -6,7 +6,7 @@ network that will be loaded can do without drawing them (init.without_drawing).
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 
 import numpy as np
@@ -110,9 +110,12 @@ class Linear(_Weighted):
 
 
 class BatchNorm2d(Module):
-    """ops.batch_norm: batch statistics in train mode, running ones in eval mode."""
+    """ops.batch_norm: batch statistics in train mode, running ones in eval mode.
+
+    across: adds arrays up over the processes that share a batch, where they also share its statistics."""
 
     buffers = ("running_mean", "running_var")
+    across: Callable[[Array], Array] | None = None
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__()
@@ -132,7 +135,7 @@ class BatchNorm2d(Module):
         """(N, C, H, W) -> the same; see ops.batch_norm for a residual and a ReLU."""
         constants = self.running_mean, self.running_var, self.weight, self.bias
         rule = self.training, self.momentum, self.eps
-        return ops.batch_norm(x, *constants, *rule, residual=residual, relu=relu)
+        return ops.batch_norm(x, *constants, *rule, residual=residual, relu=relu, across=self.across)
 
 
 class FrozenBatchNorm2d(Module):

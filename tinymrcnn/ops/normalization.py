@@ -4,6 +4,7 @@ Both subtract a mean and divide by a standard deviation; they differ in what the
 one channel of the whole batch, or a group of channels of one image.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,16 @@ from tinymrcnn.threads import PARTS, column_sums
 def batch_norm(
     x: Tensor, running_mean: Array, running_var: Array, weight: Tensor, bias: Tensor, training: bool = False,
     momentum: float = 0.1, eps: float = 1e-5, *, residual: Tensor | None = None, relu: bool = False,
+    across: Callable[[Array], Array] | None = None,
 ) -> Tensor:  # fmt: skip
     """(x - mean) / sqrt(var + eps) * weight + bias per channel, as torch.nn.functional.batch_norm.
 
     x: (N, C, H, W). weight, bias: (C,). running_mean, running_var: (C,) arrays. In training the statistics are
     those of the batch, and the running ones are updated in place (with the unbiased variance); else the running
     ones are used. residual: (N, C, H, W), added to the result; relu: max(result, 0), last. Neither takes another pass
-    over the memory. Returns (N, C, H, W), channels-last.
+    over the memory. across: adds an array up over several processes, each of which calls this with its share of the
+    batch; the statistics, and in backward what depends on them, are then those of the whole batch. Returns (N, C, H,
+    W), channels-last.
 
     Raises ValueError when the shapes do not fit, and in training when there is only one value per channel: it has
     no variance."""
@@ -34,12 +38,14 @@ def batch_norm(
     image = channels_last(x.data)
     xp, number, shape, channels = array_module(image), image.dtype.type, image.shape, image.shape[3]
     rows = image.reshape(-1, channels)
-    count, mean, var, follow = len(rows), running_mean, running_var, training and len(rows) > 0
+    across = across if training else None
+    count = int(across(np.array([len(rows)], np.float64))[0]) if across else len(rows)
+    mean, var, follow = running_mean, running_var, training and count > 0
     if training:
         if count == 1:
             raise ValueError(f"Batch normalisation in training needs more than one value per channel, got {x.shape}.")
-        mean = column_sums(rows) / max(1, count)
-        var = _sums_of_products(rows, mean, rows, mean) / max(1, count)
+        mean = (across or _alone)(column_sums(rows)) / max(1, count)
+        var = (across or _alone)(_sums_of_products(rows, mean, rows, mean)) / max(1, count)
     inverse, scale, shift = xp.empty((3, channels), image.dtype)
     numbers = map(number, (eps, momentum * follow, count / max(1, count - 1)))
     _constants(mean, var, weight.data, bias.data, *numbers, running_mean, running_var, inverse, scale, shift)
@@ -55,7 +61,10 @@ def batch_norm(
         grad_weight, grad_bias, shift, slope = xp.zeros((4, channels), grad.dtype)
         if learning:
             grad_weight, grad_bias = _sums_of_products(grad, shift, rows, mean), column_sums(grad)
-            _slopes(mean, inverse, scale, number(max(1, count)), grad_bias, grad_weight, shift, slope)
+            sums = grad_bias, grad_weight
+            if across:
+                sums, grad_weight = across(xp.stack(sums)), grad_weight * inverse
+            _slopes(mean, inverse, scale, number(max(1, count)), *sums, shift, slope)
         # in training the mean and the variance depend on x too
         grad_x = combine(grad, scale, shift, rows, slope) if follow and needs[0] else grad * scale if needs[0] else None
         maps = [None if g is None else channels_first(g.reshape(shape)) for g in (grad_x, grad)]
@@ -64,6 +73,10 @@ def batch_norm(
 
     parents = (x, weight, bias) if residual is None else (x, weight, bias, residual)
     return record(out, parents, backward, "batch_norm")
+
+
+def _alone(sums: Array) -> Array:
+    return sums
 
 
 def _check_shapes(x: Tensor, *per_channel: Any) -> None:

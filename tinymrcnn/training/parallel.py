@@ -8,22 +8,30 @@ is that of one process with the whole batch, and every worker takes it for itsel
 bit. The gradients travel in buckets while the backward pass is still running (Li et al., PyTorch Distributed,
 VLDB 2020, section 3.2).
 
-This is the one file that knows of MPI, through mpi4py. The first worker alone writes files, draws and validates.
+Where images are only looked at, in a validation, `tinymrcnn evaluate` and `tinymrcnn predict`, every worker takes its
+share of them, and the first one gets what the others find, in the order of the images.
+
+This is the one file that knows of MPI, through mpi4py, and of NCCL, through CuPy. The first worker alone writes the
+files of a run, and prints.
 """
 
+import collections
 import contextlib
+import importlib
+import itertools
 import math
 import os
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from tinymrcnn.backend import Array, like, to_numpy
+from tinymrcnn.backend import Array, array_module, like, to_numpy
+from tinymrcnn.files import told
 from tinymrcnn.models import TrainConfig
 from tinymrcnn.models.two_stage import LossSums
 from tinymrcnn.nn import BatchNorm2d
@@ -44,10 +52,12 @@ class Workers:
         self.rank = communicator.rank if communicator else 0
         self.size = communicator.size if communicator else 1
         self.first = self.rank == 0
+        self.nccl: Any = None  # see connect()
+        self.order: list[int] = []  # in which the gradients are sent, see _Buckets
 
     @property
-    def share_of_batch(self) -> slice:
-        """Which images of a batch are this worker's."""
+    def share(self) -> slice:
+        """Which are this worker's of things that are shared: the images of a batch, say."""
         return slice(self.rank, None, self.size)
 
     def added(self, numbers: Sequence[float]) -> list[float]:
@@ -60,7 +70,7 @@ class Workers:
 
     def any(self, number: int | None) -> int:
         """The largest that any worker gives; None counts as 0."""
-        return max(self.communicator.allgather(number or 0)) if self.communicator else number or 0
+        return max(self.gathered(number or 0))
 
     def counted(self, sums: LossSums) -> LossSums:
         """The sums with the counts of all workers: divided by these, the losses of the workers add up to the loss of
@@ -72,23 +82,100 @@ class Workers:
         """What the first worker says."""
         return self.communicator.bcast(word) if self.communicator else word
 
+    def gathered(self, word: Any) -> list[Any]:
+        """What every worker says, in the order of their ranks."""
+        return self.communicator.allgather(word) if self.communicator else [word]
+
+    def meet(self) -> None:
+        """Wait, without holding the processor, until every worker has come so far."""
+        if self.communicator:
+            _wait_until(self.communicator.Ibarrier().Test)
+
+    def in_turn(self, mine: Iterable[Any]) -> Iterator[Any]:
+        """On the first worker, what all workers make of their shares, in the order of the whole, as it comes. The
+        others send theirs there, and get nothing. An error in one of them is raised there, as a WorkerError."""
+        if not self.communicator:
+            yield from mine
+        elif not self.first:
+            self._send_all(mine)
+        else:
+            waiting = collections.deque([iter(mine), *(self._received(rank) for rank in range(1, self.size))])
+            while waiting:
+                worker = waiting.popleft()
+                for thing in itertools.islice(worker, 1):
+                    yield thing
+                    waiting.append(worker)
+
+    def _send_all(self, mine: Iterable[Any]) -> None:
+        sent: list[Any] = []
+        failed = ""
+        try:
+            for thing in mine:
+                sent = [request for request in sent if not request.Test()]
+                sent.append(self.communicator.isend((thing,), 0))
+        except Exception as error:
+            failed = told(error) or type(error).__name__
+        sent.append(self.communicator.isend(failed, 0))
+        _wait_until(lambda: all(request.Test() for request in sent))
+
+    def _received(self, rank: int) -> Iterator[Any]:
+        while True:
+            _wait_until(lambda: self.communicator.iprobe(source=rank))
+            message = self.communicator.recv(source=rank)
+            if not isinstance(message, tuple):  # the end
+                if message:
+                    raise WorkerError(rank, message)
+                return
+            yield message[0]
+
     @contextlib.contextmanager
     def adding(self, optimizer) -> Iterator[None]:
         """Around a backward pass: at its end the optimiser's gradients are those of all workers, added."""
         if not self.communicator:
             yield
             return
-        buckets = _Buckets(self.communicator, optimizer)
+        buckets = _Buckets(self, optimizer)
         try:
             yield
         finally:
             buckets.detach()
         buckets.finish()
 
+    def connect(self, model, sync_norm: bool = False) -> None:
+        """Before the first step: connect the GPUs that the model is on, where every worker has one of its own.
+        sync_norm: whether batch normalisation sees the images of all workers from now on."""
+        if not self.communicator:
+            return
+        gpus = self.gathered(_gpu_of(model))
+        if all(gpus) and len(set(gpus)) == self.size:
+            distributed = importlib.import_module("cupyx.distributed")
+            self.nccl = distributed.init_process_group(self.size, self.rank, use_mpi=True)
+        if sync_norm:
+            self.statistics = self.communicator.Dup()  # beside the gradients, which are on their way meanwhile
+            for layer in _batch_norms(model):
+                layer.across = self.summed
+
+    def add_up(self, array: Array, communicator: Any) -> None:
+        """Every worker's array becomes the sum of all: between connected GPUs without a visit to the host."""
+        if isinstance(array, np.ndarray):
+            communicator.Allreduce(_in_place(), array)
+        elif self.nccl is not None:
+            self.nccl.all_reduce(array, array)  # on the current stream, behind what fills the array
+        else:
+            total = to_numpy(array)
+            communicator.Allreduce(_in_place(), total)
+            array[...] = like(total, array)
+
+    def summed(self, array: Array) -> Array:
+        """The sum of an array over all workers, a new one."""
+        total = array.copy()
+        self.add_up(total, self.statistics)
+        return total
+
     def average_statistics(self, model) -> None:
-        """The running statistics of batch normalisation become the mean of those of all workers, each of which has
-        seen its own images only."""
-        if self.communicator and (layers := [m for m in model.modules() if isinstance(m, BatchNorm2d)]):
+        """The running statistics of batch normalisation become the mean of those of all workers, where each has seen
+        its own images only."""
+        if self.communicator and (layers := [layer for layer in _batch_norms(model) if layer.across is None]):
             arrays = [array for layer in layers for array in (layer.running_mean, layer.running_var)]
             flat = np.concatenate([to_numpy(array) for array in arrays])
             self.communicator.Allreduce(_in_place(), flat)
@@ -96,6 +183,34 @@ class Workers:
                 arrays, np.split(flat / self.size, np.cumsum([a.size for a in arrays])[:-1]), strict=True
             ):
                 array[...] = like(part.astype(array.dtype), array)
+
+
+def _gpu_of(model) -> str:
+    """Which GPU a model is on, and in which machine; "" on the CPU, and where NCCL is missing."""
+    weight = next(iter(model.parameters())).data
+    if isinstance(weight, np.ndarray) or not array_module(weight).cuda.nccl.available:
+        return ""
+    return f"{socket.gethostname()} {weight.device.pci_bus_id}"
+
+
+def _batch_norms(model) -> list[BatchNorm2d]:
+    return [module for module in model.modules() if isinstance(module, BatchNorm2d)]
+
+
+class WorkerError(RuntimeError):
+    """What went wrong in the worker of that rank."""
+
+    def __init__(self, rank: int, text: str) -> None:
+        super().__init__(text)
+        self.rank = rank
+
+
+def _wait_until(done: Callable[[], bool]) -> None:
+    """Wait without holding the processor, and so that Ctrl-C is heard, which MPI's own waiting is deaf to."""
+    pause = 1e-4
+    while not done():
+        time.sleep(pause)
+        pause = min(2 * pause, 0.02)
 
 
 ALONE = Workers()
@@ -107,6 +222,9 @@ def workers() -> Workers:
     Raises ModuleNotFoundError, saying what to install, where there are several and mpi4py is missing."""
     if max((int(os.environ.get(name, "1")) for name in SIZES), default=1) < 2:
         return ALONE
+    # Where a worker of another machine is killed, the others see its connections close, and Open MPI ends them at once.
+    # After some seconds mpiexec has heard from that machine, and says which worker it was that was killed.
+    os.environ.setdefault("OMPI_MCA_opal_abort_delay", "3")
     try:
         from mpi4py import MPI
     except ModuleNotFoundError as error:
@@ -116,12 +234,24 @@ def workers() -> Workers:
     return Workers(MPI.COMM_WORLD)
 
 
+@contextlib.contextmanager
+def together() -> Iterator[Workers]:
+    """The workers of this job, watched, for a command. What the others would print goes nowhere."""
+    with contextlib.ExitStack() as stack:
+        team = workers()
+        stack.enter_context(watched(team))
+        if not team.first:
+            nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+            stack.enter_context(contextlib.redirect_stdout(nowhere))
+            stack.enter_context(contextlib.redirect_stderr(nowhere))
+        yield team
+
+
 def for_workers(config: TrainConfig, size: int) -> dict[str, Any]:
     """What changes of a run's settings when `size` workers each take as many images as one process would: the batch;
     the number of steps, so that every image is seen as often; and the learning rate, times `size` for SGD (Goyal et
-    al.,
-    Accurate, Large Minibatch SGD, 2017: the article's rate is that of 16 images), times its root for AdamW (Malladi et
-    al., On the SDEs and Scaling Rules for Adaptive Gradient Algorithms, 2022)."""
+    al., Accurate, Large Minibatch SGD, 2017: the article's rate is that of 16 images), times its root for AdamW
+    (Malladi et al., On the SDEs and Scaling Rules for Adaptive Gradient Algorithms, 2022)."""
     rate = size if config.optimizer == "sgd" else math.sqrt(size)
     return {"batch_size": config.batch_size * size, "steps": -(-config.steps // size), "lr": config.lr * rate}
 
@@ -135,13 +265,16 @@ def _in_place() -> Any:
 class _Buckets:
     """The gradients of an optimiser, neighbours together in buckets, on their way through the workers.
 
-    A bucket sets out when the backward pass has made all its gradients, the last layers' first. All workers send them
-    in the same order, which MPI asks for, even where one of them has no gradient for a layer: 0 then."""
+    A bucket sets out when the backward pass has made all its gradients. All workers send them in the same order, which
+    MPI asks for, even where one of them has no gradient for a layer: 0 then. In the first step this is the order of the
+    layers, the last one first, from then on that in which they were ready on the first worker: the gradients of an
+    FPN's finest map, whose neighbours are ready long before, come last of all."""
 
-    def __init__(self, communicator: Any, optimizer) -> None:
-        self.communicator, self.optimizer = communicator, optimizer
+    def __init__(self, team: Workers, optimizer) -> None:
+        self.team, self.optimizer = team, optimizer
         self.flat: Array = optimizer.flat["grad"]
         self.requests: list[Any] = []
+        self.ready: list[int] = []  # buckets, as they come
         starts = optimizer.starts
         ends: list[tuple[int, int]] = []  # of each bucket the first parameter, and the one behind the last
         for i in reversed(range(len(starts) - 1)):
@@ -149,6 +282,7 @@ class _Buckets:
                 ends.append((i, i + 1))
             ends[-1] = i, ends[-1][1]
         self.buckets = ends
+        self.order = team.order if len(team.order) == len(ends) else [*range(len(ends))]
         self.waiting = [end - first for first, end in ends]  # for so many gradients
         if isinstance(self.flat, np.ndarray):
             for bucket, (first, end) in enumerate(ends):
@@ -159,16 +293,20 @@ class _Buckets:
     def _arrival(self, bucket: int) -> Callable[[], None]:
         def arrive() -> None:
             self.waiting[bucket] -= 1
-            while len(self.requests) < len(self.buckets) and self.waiting[len(self.requests)] <= 0:
+            if self.waiting[bucket] == 0:
+                self.ready.append(bucket)
+            while (sent := len(self.requests)) < len(self.order) and self.waiting[self.order[sent]] <= 0:
                 self._send()
+            if self.requests:
+                self.requests[-1].Test()  # MPI moves its messages while it is called
 
         return arrive
 
     def _send(self) -> None:
         """The next bucket sets out."""
-        first, end = self.buckets[len(self.requests)]
+        first, end = self.buckets[self.order[len(self.requests)]]
         some = self.flat[self.optimizer.starts[first] : self.optimizer.starts[end]]
-        self.requests.append(self.communicator.Iallreduce(_in_place(), some))
+        self.requests.append(self.team.communicator.Iallreduce(_in_place(), some))
 
     def detach(self) -> None:
         for parameter in self.optimizer.parameters:
@@ -181,15 +319,15 @@ class _Buckets:
             if parameter.grad is None:
                 grad.fill(0)
                 parameter.grad = grad
-        if not isinstance(self.flat, np.ndarray):  # through the memory of the host
-            total = to_numpy(self.flat)
-            self.communicator.Allreduce(_in_place(), total)
-            self.flat[...] = like(total, self.flat)
+        if not isinstance(self.flat, np.ndarray):
+            self.team.add_up(self.flat, self.team.communicator)
             return
         while len(self.requests) < len(self.buckets):
             self._send()
         for request in self.requests:
             request.Wait()
+        if len(self.team.order) != len(self.order):
+            self.team.order = self.team.told(list(dict.fromkeys([*self.ready, *self.order])))
 
 
 # When a worker is lost ---------------------------------------------------------------------------------------
@@ -219,7 +357,8 @@ def end_all(team: Workers, error: BaseException) -> None:
     """Say what went wrong in this worker, and end the others, which would wait for it for ever."""
     if not team.first:
         time.sleep(1)  # what went wrong in all of them is said by the first
-    print(f"\ntinymrcnn: worker {team.rank} of {team.size} ends the run: {error}", file=sys.stderr, flush=True)
+    rank = getattr(error, "rank", team.rank)
+    print(f"\ntinymrcnn: worker {rank} of {team.size} ends the run: {error}", file=sys.__stderr__, flush=True)
     team.communicator.Abort(1)
 
 
@@ -248,14 +387,12 @@ class _Watch(threading.Thread):
                 print(
                     f"\ntinymrcnn: {' and '.join(lost)} gave no sign of life for {PATIENCE:.0f} seconds: the run ends. "
                     "What its last checkpoint holds is saved; go on with --resume.",
-                    file=sys.stderr, flush=True,
+                    file=sys.__stderr__, flush=True,
                 )  # fmt: skip
                 self.communicator.Abort(1)
 
     def end(self) -> None:
         """Wait until every worker has come so far: then nobody looks for signs of life any more."""
-        request = self.communicator.Ibarrier()
-        while not request.Test():
-            time.sleep(0.05)  # the signs of life go on
+        _wait_until(self.communicator.Ibarrier().Test)  # the signs of life go on
         self.over.set()
         self.join()

@@ -133,9 +133,10 @@ def train_in(
         raise ValueError(f"A batch of {config.batch_size} images is too small for {workers.size} workers.")
     model.categories, model.seed = dataset.categories, config.seed
     run = Run(out, model, make_optimizer(model, config), config, held_out, progress and workers.first, workers=workers)
+    workers.connect(model, config.sync_norm)
     if resume:
         resume_run(run)
-    elif (out / CHECKPOINT).exists():
+    elif workers.first and (out / CHECKPOINT).exists():
         raise FileExistsError(
             f"'{printable(out)}' holds a run already: resume it with --resume {quoted(out)}, or name another folder."
         )
@@ -172,7 +173,7 @@ def _loop(run: Run, dataset) -> None:
     model.train()
     team = run.workers
     feed = batches(dataset, config.batch_size, run.done, config.steps, config.seed, config.flip, config.augment,
-                   team.share_of_batch)  # fmt: skip
+                   team.share)  # fmt: skip
     bar = progress_bar(run.done, config.steps, run.progress)
     with contextlib.closing(feed), bar, open_log(out / LOG if team.first else Path(os.devnull)) as log:
         began = time.perf_counter()
@@ -219,7 +220,7 @@ def _validate_if_due(run: Run) -> bool:
     if run.held_out is None or not every or not run.done or run.done % every:
         return False
     if not run.validations or run.validations[-1]["step"] != run.done:
-        line = run.workers.told(_validated(run) if run.workers.first else None)
+        line = run.workers.told(_validated(run))
         if all(validation.score(line) > validation.score(before) for before in run.validations):
             run.save_model(BEST)
         run.note_validation(line)
@@ -236,7 +237,8 @@ def _validated(run: Run) -> dict:
     """The line of a validation now."""
     some, size = validation.Some(run.held_out), run.config.batch_size
     with averaged(run.model, run.average):
-        return {"step": run.done, "images": len(some), **validation.validate(run.model, some, size)}
+        found = validation.validate(run.model, some, size, run.workers)
+    return {"step": run.done, "images": len(some), **found}
 
 
 def _preview(run: Run) -> None:
@@ -264,17 +266,18 @@ def _finish(run: Run) -> dict:
     model, out, held_out = run.model, run.out, run.held_out
     run.stop.patience = 0  # no step can be cut short any more
     run.stop.raise_if_due()
-    if not run.workers.first:
-        return {}
     run.save_model(MODEL)
-    log = read_log(out / LOG)
-    write_picture(out / "curves.png", draw_curves(log, run.validations))
+    if run.workers.first:
+        write_picture(out / "curves.png", draw_curves(read_log(out / LOG), run.validations))
     if held_out is None:
         return {}
     with averaged(model, run.average):
-        write_picture(out / "predictions.png", _predictions(model, held_out, GRID_IMAGES))
+        if run.workers.first:
+            write_picture(out / "predictions.png", _predictions(model, held_out, GRID_IMAGES))
         batch_size = min(run.config.batch_size, validation.BATCH)
-        metrics = _last_metrics(run) or evaluate(model, held_out, batch_size, run.progress)
+        metrics = _last_metrics(run) or evaluate(model, held_out, batch_size, run.progress, workers=run.workers)
+    if not run.workers.first:
+        return {}
     if run.validations and (best := validation.best_of(run.validations))["step"] != run.done:
         logger.info("The best validation was that after %d steps, AP %.3f: that model is in '%s'.",
                     best["step"], validation.score(best), printable(out / BEST))  # fmt: skip
@@ -283,7 +286,7 @@ def _finish(run: Run) -> dict:
         "images": len(held_out),
         "steps": run.done,
         "seed": run.config.seed,
-        "training_seconds": round(sum(line["seconds"] for line in log), 1),
+        "training_seconds": round(sum(line["seconds"] for line in read_log(out / LOG)), 1),
         "device": model.device,
         "environment": environment(),
         "date": datetime.date.today().isoformat(),

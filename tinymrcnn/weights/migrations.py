@@ -11,11 +11,12 @@ field that is missing without such an entry is an error.
     4    The head of the mask branch, how softmax masks are decoded, how the samples of a bin are reduced, what only MNC
          has, the groups of the ResNet's bottlenecks, and how much these widen.
     5    Augmentation besides the flip, validation, early stopping, and the moving average of the weights.
+    6    Whether several workers share the statistics of batch normalisation.
 """
 
 from collections.abc import Callable
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 
 # Fields of Config that the earliest files lack, and what the code did at that time
 EARLIEST_CONFIG = {
@@ -127,9 +128,14 @@ def from_format_4(metadata: dict) -> dict:
     return {**metadata, "train_config": {**config, **TRAINING} if config else None}
 
 
+def from_format_5(metadata: dict) -> dict:
+    config = metadata["train_config"]  # until then every worker had its own
+    return {**metadata, "train_config": {**config, "sync_norm": False} if config else None}
+
+
 # From the format of this number to the next one: a function of the metadata, which returns new ones
 MIGRATIONS: dict[int, Callable[[dict], dict]] = {
-    1: from_format_1, 2: from_format_2, 3: from_format_3, 4: from_format_4,
+    1: from_format_1, 2: from_format_2, 3: from_format_3, 4: from_format_4, 5: from_format_5,
 }  # fmt: skip
 
 
