@@ -44,11 +44,8 @@ def conv2d(
     parts = list(zip(slices(x.shape[1], groups), slices(len(filters), groups), strict=True))  # of channels, of filters
     shift = (lambda part: None) if bias is None else bias.data.__getitem__
     other = (lambda part: None) if residual is None else functools.partial(_cut, channels_last(residual.data))
-    banks = [filters] if groups == 1 else [filters[o] for _, o in parts]
-    outs = (
-        correlate(_cut(image, c), bank, window, shift(o), relu, other(o))
-        for (c, o), bank in zip(parts, banks, strict=True)
-    )
+    bank = filters.__getitem__ if groups > 1 else lambda part: filters  # the array itself, for what is kept of it
+    outs = (correlate(_cut(image, c), bank(o), window, shift(o), relu, other(o)) for c, o in parts)
     out = channels_first(_joined(outs))
     image = image if weight.requires_grad else None
     result = out if relu else None

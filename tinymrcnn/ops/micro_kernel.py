@@ -10,13 +10,14 @@ of LLVM, which Numba hands to LLVM for the CPU at hand, whatever that is.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import llvmlite.binding
 from llvmlite import ir
 from numba.core import cgutils
 
-from tinymrcnn.kernels import numba
+from tinymrcnn.kernels import cpu_kernel, numba
 
 
 def register_size() -> int:
@@ -94,3 +95,15 @@ def micro_kernel() -> Any:
         return numba.void(rows, panels, shift, start, out, numba.float32, *4 * [numba.types.int64]), write
 
     return numba.extending.intrinsic(tile)
+
+
+@functools.cache
+def compiled(kernel: Callable[..., None]) -> Any:
+    """A kernel that calls this one, of (rows, panels, shift, start, out, lowest), for several matrices: rows, start and
+    out (M, S, ...), panels (S, P, K, WIDTH). It is compiled once for arrays of all layouts, since this one counts in
+    strides anyway."""
+    given = [numba.types.Array(numba.float32, ndim, "A", readonly=True) for ndim in (3, 4, 1, 3)]
+    result: Any = cpu_kernel(kernel)
+    result.compile((*given, numba.types.Array(numba.float32, 3, "A"), numba.float32))
+    result.disable_compile()
+    return result

@@ -39,13 +39,14 @@ def batch_norm(
     xp, number, shape, channels = array_module(image), image.dtype.type, image.shape, image.shape[3]
     rows = image.reshape(-1, channels)
     across = across if training else None
+    total = across or (lambda sums: sums)
     count = int(across(np.array([len(rows)], np.float64))[0]) if across else len(rows)
     mean, var, follow = running_mean, running_var, training and count > 0
     if training:
         if count == 1:
             raise ValueError(f"Batch normalisation in training needs more than one value per channel, got {x.shape}.")
-        mean = (across or _alone)(column_sums(rows)) / max(1, count)
-        var = (across or _alone)(_sums_of_products(rows, mean, rows, mean)) / max(1, count)
+        mean = total(column_sums(rows)) / max(1, count)
+        var = total(_sums_of_products(rows, mean, rows, mean)) / max(1, count)
     inverse, scale, shift = xp.empty((3, channels), image.dtype)
     numbers = map(number, (eps, momentum * follow, count / max(1, count - 1)))
     _constants(mean, var, weight.data, bias.data, *numbers, running_mean, running_var, inverse, scale, shift)
@@ -73,10 +74,6 @@ def batch_norm(
 
     parents = (x, weight, bias) if residual is None else (x, weight, bias, residual)
     return record(out, parents, backward, "batch_norm")
-
-
-def _alone(sums: Array) -> Array:
-    return sums
 
 
 def _check_shapes(x: Tensor, *per_channel: Any) -> None:

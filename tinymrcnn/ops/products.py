@@ -10,7 +10,6 @@ Every element is one sum in an order that does not depend on the number of threa
 registers: CPUs that multiply and add in one instruction, as nearly all do, get the same bits.
 """
 
-import functools
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -18,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from tinymrcnn.backend import Array, array_module
-from tinymrcnn.kernels import cpu_kernel, numba
+from tinymrcnn.kernels import numba
 from tinymrcnn.ops.activations import combine
-from tinymrcnn.ops.micro_kernel import ROWS, WIDTH, micro_kernel
+from tinymrcnn.ops.micro_kernel import ROWS, WIDTH, compiled, micro_kernel
 from tinymrcnn.threads import FLOPS, LEAST_SECONDS, get_num_threads, slices, spread
 
 BLOCK = 16 * ROWS  # so many rows meet all panels before the next ones do: they and their results stay in the cache
@@ -52,16 +51,6 @@ def _multiply(matrices: Array, factors: Array, shift: Array, starts: Array, outs
                             out[m + i, n + j] = edge[i, j]
 
 
-@functools.cache
-def _multiplier() -> Any:
-    """_multiply, compiled once for arrays of all layouts, since it counts in strides anyway."""
-    given = [numba.types.Array(numba.float32, ndim, "A", readonly=True) for ndim in (3, 4, 1, 3)]
-    kernel: Any = cpu_kernel(_multiply)
-    kernel.compile((*given, numba.types.Array(numba.float32, 3, "A"), numba.float32))
-    kernel.disable_compile()
-    return kernel
-
-
 def multiply(
     rows: Array, factor: Array, out: Array, shift: Array | None = None, start: Array | None = None, relu: bool = False
 ) -> None:
@@ -73,7 +62,7 @@ def multiply(
         shift = np.zeros(out.shape[-1], np.float32) if shift is None else shift
         start = np.broadcast_to(np.zeros_like(shift), out.shape) if start is None else start
         rows, start, out = (array[:, None] if array.ndim == 2 else array for array in (rows, start, out))
-        _multiplier()(rows, factor, shift, start, out, np.float32(0 if relu else -np.inf))
+        compiled(_multiply)(rows, factor, shift, start, out, np.float32(0 if relu else -np.inf))
     elif factor.ndim == 3:
         np.matmul(rows.transpose(1, 0, 2), factor, out=out.transpose(1, 0, 2))
     elif start is out:
