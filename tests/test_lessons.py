@@ -137,7 +137,7 @@ def test_exercises_checks_and_solutions_belong_together(lesson):
     cells = cells_of(lesson, "code")
     exercises = {tag(cell, "exercise"): place for place, cell in enumerate(cells) if tag(cell, "exercise")}
     checks = {tag(cell, "check"): place for place, cell in enumerate(cells) if tag(cell, "check")}
-    assert list(exercises) == list(range(1, len(exercises) + 1)) and 3 <= len(exercises) <= 7
+    assert list(exercises) == list(range(1, len(exercises) + 1)) and 3 <= len(exercises) <= 8
     assert checks == {number: place + 1 for number, place in exercises.items()}
     solutions = solutions_of(lesson)
     assert list(solutions) == list(exercises)
