@@ -169,6 +169,17 @@ def test_outputs_are_committed(lesson):
 
 
 @every_lesson
+def test_a_caption_stands_below_every_figure(lesson):
+    """In italics, at the beginning of the next text: the site gives it to screen readers in the figure's place."""
+    cells = json.loads(lesson.read_text())["cells"]
+    for at, cell in enumerate(cells):
+        if any(kind.startswith("image/") for output in cell.get("outputs", ()) for kind in output.get("data", ())):
+            below = next(source(other) for other in cells[at + 1 :] if other["cell_type"] == "markdown")
+            caption = below.partition("\n\n")[0].strip()
+            assert re.fullmatch(r"\*[^*].{20,}[^*]\*", caption, re.DOTALL), f"{source(cell)[:60]} ... {below[:60]}"
+
+
+@every_lesson
 def test_no_path_of_one_machine(lesson):
     texts = [prose(lesson), *map(source, cells_of(lesson, "code"))]
     for output in (output for cell in cells_of(lesson, "code") for output in cell["outputs"]):
