@@ -105,8 +105,8 @@ class Site:
         return f"{file}#{anchor}" if anchor else file
 
     def notebook(self, path: Path) -> str:
-        """A notebook for Sphinx: its links, its folded cells, a text in the place of each figure, and a line that leads to
-        the notebook itself."""
+        """A notebook for Sphinx: its links, its folded cells, its figures with their captions for those who do not see
+        them, and a line that leads to the notebook itself."""
         notebook = json.loads(path.read_text(encoding="utf-8"))
         for at, cell in enumerate(notebook["cells"]):
             if cell["cell_type"] == "markdown":

@@ -255,6 +255,7 @@ share /= sum(p.size for p in model.parameters())
 # %% exercise-4 wrong: zero
 share = 0.0
 
+
 # %% exercise-5 right: by loops
 def fullness(mask, box):
     x1, y1, x2, y2 = box
