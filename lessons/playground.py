@@ -47,6 +47,7 @@ def front_end() -> str:
     style = (EXPLAINER / "style.css").read_text(encoding="utf-8").replace(":root", ":host")
     style += ":host { display: block; padding: 0.5rem 1rem; background: var(--paper); color: var(--ink); }"
     style += ":host { font: 1rem/1.5 var(--sans); }"
+    style += "@media (min-width: 901px) { .pair { grid-template-columns: minmax(0, 2fr) minmax(0, 3fr); } }"
     scripts = "\n".join((EXPLAINER / f"js/{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
     return f"""async function render({{ model, el }}) {{
 const root = el.attachShadow({{ mode: "open" }});
@@ -163,9 +164,13 @@ class RoiPlayground(anywidget.AnyWidget):
         for axes, name in ((pool, "RoIPool: whole cells"), (align, "RoIAlign: nothing is rounded")):
             plot_cells(axes, values, name, "pixels", self.stride)
             axes.set(ylabel="")
+        share = min(1, 2.6 * max((x2 - x1) / width, (y2 - y1) / height))  # a small region is seen close up on the maps
+        left = np.clip((x1 + x2 - share * width) / 2, 0, (1 - share) * width)
+        top = np.clip((y1 + y2 - share * height) / 2, 0, (1 - share) * height)
         for axes in (picture, pool, align):
             plot_boxes(axes, self.roi, color=ROLE_COLORS["roi"], lw=2.5, ls="--")
-            axes.set(xlim=(0, width), ylim=(height, 0))
+            axes.set(xlim=(left, left + share * width), ylim=(top + share * height, top))
+        picture.set(xlim=(0, width), ylim=(height, 0))
         inset = 0.06 * self.stride  # neighbouring bins may share cells
         boxes = [(left, top, right, bottom) for top, bottom in rows for left, right in columns]
         plot_boxes(pool, np.array(boxes) + inset * np.array([1, 1, -1, -1]), color=ROLE_COLORS["RoIPool"], lw=1.2)

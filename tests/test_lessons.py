@@ -137,7 +137,7 @@ def test_exercises_checks_and_solutions_belong_together(lesson):
     cells = cells_of(lesson, "code")
     exercises = {tag(cell, "exercise"): place for place, cell in enumerate(cells) if tag(cell, "exercise")}
     checks = {tag(cell, "check"): place for place, cell in enumerate(cells) if tag(cell, "check")}
-    assert list(exercises) == list(range(1, len(exercises) + 1)) and 3 <= len(exercises) <= 7
+    assert list(exercises) == list(range(1, len(exercises) + 1)) and 3 <= len(exercises) <= 8
     assert checks == {number: place + 1 for number, place in exercises.items()}
     solutions = solutions_of(lesson)
     assert list(solutions) == list(exercises)
@@ -166,6 +166,17 @@ def test_outputs_are_committed(lesson):
             assert cell["outputs"], f"prints nothing: {source(cell)[:80]}"
         if number := tag(cell, "check"):
             assert verdicts(printed(cell), number) == {"still empty"}
+
+
+@every_lesson
+def test_a_caption_stands_below_every_figure(lesson):
+    """In italics, at the beginning of the next text: the site gives it to screen readers in the figure's place."""
+    cells = json.loads(lesson.read_text())["cells"]
+    for at, cell in enumerate(cells):
+        if any(kind.startswith("image/") for output in cell.get("outputs", ()) for kind in output.get("data", ())):
+            below = next(source(other) for other in cells[at + 1 :] if other["cell_type"] == "markdown")
+            caption = below.partition("\n\n")[0].strip()
+            assert re.fullmatch(r"\*[^*].{20,}[^*]\*", caption, re.DOTALL), f"{source(cell)[:60]} ... {below[:60]}"
 
 
 @every_lesson

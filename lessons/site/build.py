@@ -105,13 +105,17 @@ class Site:
         return f"{file}#{anchor}" if anchor else file
 
     def notebook(self, path: Path) -> str:
-        """A notebook for Sphinx: its links, its folded cells, and a line that leads to the notebook itself."""
+        """A notebook for Sphinx: its links, its folded cells, its figures with their captions for those who do not see
+        them, and a line that leads to the notebook itself."""
         notebook = json.loads(path.read_text(encoding="utf-8"))
-        for cell in notebook["cells"]:
+        for at, cell in enumerate(notebook["cells"]):
             if cell["cell_type"] == "markdown":
                 cell["source"] = self.with_links("".join(cell["source"]), path)
-            elif cell["metadata"].get("jupyter", {}).get("source_hidden"):
+                continue
+            if cell["metadata"].get("jupyter", {}).get("source_hidden"):
                 cell["metadata"]["tags"] = sorted({*cell["metadata"].get("tags", []), "hide-input"})
+            if caption := caption_below(notebook["cells"], at):  # what a screen reader says in the figure's place
+                cell["metadata"]["mystnb"] = {"image": {"alt": caption}}
         self.copy(path)
         notebook["metadata"].pop("widgets", None)
         text = f"This page shows the lesson as it ran. To run and change it, take [the notebook]({path.name}) and see "
@@ -123,6 +127,13 @@ class Site:
         names = sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
         links = "\n".join(f"- [{name}]({self.link(name, folder / 'index.md')})" for name in names)
         return f"{ORPHAN}# {folder.relative_to(ROOT)}\n\n{links}\n"
+
+
+def caption_below(cells: list[dict], at: int) -> str:
+    """The caption of a figure of cell `at`, without marks: the text below begins with it, in italics."""
+    below = next(("".join(cell["source"]) for cell in cells[at + 1 :] if cell["cell_type"] == "markdown"), "")
+    caption = re.match(r"\*(?!\*)(.+?)(?<!\*)\*(?:\n\n|\Z)", below, re.DOTALL)
+    return re.sub(r"[*`$]", "", caption[1]).replace("\n", " ") if caption else ""
 
 
 def place(path: Path) -> Path:

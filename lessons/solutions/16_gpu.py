@@ -122,3 +122,17 @@ def align_shared(cells, samples, out):
 def at_least_seconds(moved, operations, instructions, bandwidth, peak, issue):
     """Returns a number."""
     return max(moved / bandwidth, operations / peak, instructions / issue)
+
+
+# %% exercise-8
+# Nothing kept a quick thread from writing its next number into `part` while a slow one had still to read the old one.
+@cuda_kernel
+def reversed_rows(x, out):
+    """x, out: (rows, 8). Every row in the opposite order; a block has 8 threads."""
+    part = cuda.shared.array(8, numba.float32)
+    t = cuda.threadIdx.x
+    for row in range(cuda.blockIdx.x, x.shape[0], cuda.gridDim.x):
+        part[t] = x[row, t]
+        cuda.syncthreads()
+        out[row, t] = part[7 - t]
+        cuda.syncthreads()

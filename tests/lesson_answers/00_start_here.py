@@ -254,3 +254,72 @@ share /= sum(p.size for p in model.parameters())
 
 # %% exercise-4 wrong: zero
 share = 0.0
+
+
+# %% exercise-5 right: by loops
+def fullness(mask, box):
+    x1, y1, x2, y2 = box
+    count = 0
+    for y in range(y1, y2):
+        for x in range(x1, x2):
+            count += mask[y, x]
+    return count / ((x2 - x1) * (y2 - y1))
+
+
+# %% exercise-5 right: the mask transposed
+def fullness(mask, box):
+    x1, y1, x2, y2 = box
+    return mask.T[x1:x2, y1:y2].mean()
+
+
+# %% exercise-5 wrong: the colleague's
+def fullness(mask, box):
+    x1, y1, x2, y2 = (int(side) for side in box)
+    inside = mask[x1:x2, y1:y2]
+    return inside.sum() / max(inside.size, 1)
+
+
+# %% exercise-5 wrong: only the first axis mended
+def fullness(mask, box):
+    x1, y1, x2, y2 = box
+    return mask[y1:y2, y1:y2].mean()
+
+
+# %% exercise-5 wrong: the last row and column too
+def fullness(mask, box):
+    x1, y1, x2, y2 = box
+    return mask[y1 : y2 + 1, x1 : x2 + 1].mean()
+
+
+# %% exercise-5 wrong: as if the box were x, y, width, height
+def fullness(mask, box):
+    x, y, width, height = box
+    return mask[y : y + height, x : x + width].mean()
+
+
+# %% exercise-5 wrong: all of the mask over the box
+def fullness(mask, box):
+    x1, y1, x2, y2 = box
+    return mask.sum() / ((x2 - x1) * (y2 - y1))
+
+
+# %% exercise-5 wrong: the share of the mask
+def fullness(mask, box):
+    x1, y1, x2, y2 = box
+    return mask[y1:y2, x1:x2].sum() / mask.sum()
+
+
+# %% exercise-5 wrong: the wrong sign
+def fullness(mask, box):
+    x1, y1, x2, y2 = box
+    return -mask[y1:y2, x1:x2].mean()
+
+
+# %% exercise-5 wrong: one for every box
+def fullness(mask, box):
+    return 1.0
+
+
+# %% exercise-5 wrong: the package's own function
+def fullness(mask, box):
+    return paste_masks(mask[None].astype(np.float32), np.array([box], np.float32), mask.shape).mean()

@@ -1343,3 +1343,157 @@ def at_least_seconds(moved, operations, instructions, bandwidth, peak, issue):
 # %% exercise-7 wrong: microseconds
 def at_least_seconds(moved, operations, instructions, bandwidth, peak, issue):
     return 1e6 * max(moved / bandwidth, operations / peak, instructions / issue)
+
+
+# %% exercise-8 right: the barrier at the beginning
+@cuda_kernel
+def reversed_rows(x, out):
+    part = cuda.shared.array(8, numba.float32)
+    t = cuda.threadIdx.x
+    for row in range(cuda.blockIdx.x, x.shape[0], cuda.gridDim.x):
+        cuda.syncthreads()
+        part[t] = x[row, t]
+        cuda.syncthreads()
+        out[row, t] = part[7 - t]
+
+
+# %% exercise-8 right: two places in turn
+@cuda_kernel
+def reversed_rows(x, out):
+    part = cuda.shared.array((2, 8), numba.float32)
+    t, turn = cuda.threadIdx.x, 0
+    for row in range(cuda.blockIdx.x, x.shape[0], cuda.gridDim.x):
+        part[turn, t] = x[row, t]
+        cuda.syncthreads()
+        out[row, t] = part[turn, 7 - t]
+        turn = 1 - turn
+
+
+# %% exercise-8 right: without shared memory
+@cuda_kernel
+def reversed_rows(x, out):
+    t = cuda.threadIdx.x
+    for row in range(cuda.blockIdx.x, x.shape[0], cuda.gridDim.x):
+        out[row, t] = x[row, 7 - t]
+
+
+# %% exercise-8 wrong: the colleague's
+@cuda_kernel
+def reversed_rows(x, out):
+    part = cuda.shared.array(8, numba.float32)
+    t = cuda.threadIdx.x
+    for row in range(cuda.blockIdx.x, x.shape[0], cuda.gridDim.x):
+        part[t] = x[row, t]
+        cuda.syncthreads()
+        out[row, t] = part[7 - t]
+
+
+# %% exercise-8 wrong: the barrier moved to the end
+@cuda_kernel
+def reversed_rows(x, out):
+    part = cuda.shared.array(8, numba.float32)
+    t = cuda.threadIdx.x
+    for row in range(cuda.blockIdx.x, x.shape[0], cuda.gridDim.x):
+        part[t] = x[row, t]
+        out[row, t] = part[7 - t]
+        cuda.syncthreads()
+
+
+# %% exercise-8 wrong: no barrier
+@cuda_kernel
+def reversed_rows(x, out):
+    part = cuda.shared.array(8, numba.float32)
+    t = cuda.threadIdx.x
+    for row in range(cuda.blockIdx.x, x.shape[0], cuda.gridDim.x):
+        part[t] = x[row, t]
+        out[row, t] = part[7 - t]
+
+
+# %% exercise-8 wrong: a barrier for half of the threads
+@cuda_kernel
+def reversed_rows(x, out):
+    part = cuda.shared.array(8, numba.float32)
+    t = cuda.threadIdx.x
+    for row in range(cuda.blockIdx.x, x.shape[0], cuda.gridDim.x):
+        part[t] = x[row, t]
+        cuda.syncthreads()
+        out[row, t] = part[7 - t]
+        if t < 4:
+            cuda.syncthreads()
+
+
+# %% exercise-8 wrong: one cell too far
+@cuda_kernel
+def reversed_rows(x, out):
+    part = cuda.shared.array(8, numba.float32)
+    t = cuda.threadIdx.x
+    for row in range(cuda.blockIdx.x, x.shape[0], cuda.gridDim.x):
+        part[t] = x[row, t]
+        cuda.syncthreads()
+        out[row, t] = part[8 - t]
+        cuda.syncthreads()
+
+
+# %% exercise-8 wrong: a copy
+@cuda_kernel
+def reversed_rows(x, out):
+    part = cuda.shared.array(8, numba.float32)
+    t = cuda.threadIdx.x
+    for row in range(cuda.blockIdx.x, x.shape[0], cuda.gridDim.x):
+        part[t] = x[row, t]
+        cuda.syncthreads()
+        out[row, t] = part[t]
+        cuda.syncthreads()
+
+
+# %% exercise-8 wrong: the wrong sign
+@cuda_kernel
+def reversed_rows(x, out):
+    part = cuda.shared.array(8, numba.float32)
+    t = cuda.threadIdx.x
+    for row in range(cuda.blockIdx.x, x.shape[0], cuda.gridDim.x):
+        part[t] = x[row, t]
+        cuda.syncthreads()
+        out[row, t] = -part[7 - t]
+        cuda.syncthreads()
+
+
+# %% exercise-8 wrong: the rows turned, too
+@cuda_kernel
+def reversed_rows(x, out):
+    part = cuda.shared.array(8, numba.float32)
+    t = cuda.threadIdx.x
+    for row in range(cuda.blockIdx.x, x.shape[0], cuda.gridDim.x):
+        part[t] = x[row, t]
+        cuda.syncthreads()
+        out[x.shape[0] - 1 - row, t] = part[7 - t]
+        cuda.syncthreads()
+
+
+# %% exercise-8 wrong: every block turns all rows
+@cuda_kernel
+def reversed_rows(x, out):
+    t = cuda.threadIdx.x
+    for row in range(x.shape[0]):
+        out[row, t] = x[row, 7 - t]
+
+
+# %% exercise-8 wrong: one thread alone
+@cuda_kernel
+def reversed_rows(x, out):
+    if cuda.grid(1) == 0:
+        for row in range(x.shape[0]):
+            for t in range(8):
+                out[row, t] = x[row, 7 - t]
+
+
+# %% exercise-8 wrong: the package's own function
+@cuda_kernel
+def reversed_rows(x, out):
+    part = cuda.shared.array(8, numba.float32)
+    t = cuda.threadIdx.x
+    for row in range(cuda.blockIdx.x, x.shape[0], cuda.gridDim.x):
+        part[t] = x[row, t]
+        cuda.syncthreads()
+        out[row, t] = part[7 - t] + 0 * iou(x, row, row)
+        cuda.syncthreads()
