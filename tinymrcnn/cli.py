@@ -343,7 +343,7 @@ def _parser() -> argparse.ArgumentParser:
         "  tinymrcnn bench --threads 1 --against torch,ort,openvino,ncnn\n"
         "  mpiexec -n 2 tinymrcnn bench workers what two processes do, against one",
     )  # fmt: skip
-    groups = ("roi", "conv", "nms", "paste", "evaluate", "model", "train", "workers", "all")
+    groups = ("roi", "conv", "nms", "paste", "evaluate", "model", "train", "workers", "cores", "all")
     bench.add_argument("group", nargs="?", default="all", choices=groups, help="what to measure (default: all)")
     add_device(bench)
     bench.add_argument("--threads", type=int, metavar="N", help="of both sides (default: the cores)")

@@ -9,6 +9,7 @@ watch.py     watching the engine: which operators run, and how many operations t
 profile.py   where the time of a training step goes, operator by operator
 workers.py   several workers that share a batch, against one
 forecast.py  what more of them would do
+cores.py     what more cores would do, by counting the pieces into which the work is cut
 report.py    the numbers to reach, the table and the JSON
 The command is in commands/bench.py.
 """

@@ -20,6 +20,7 @@ from tinymrcnn.bench.watch import counting_operations
 from tinymrcnn.data import ShapesDataset
 from tinymrcnn.data.loader import load_batch
 from tinymrcnn.models import Config, MaskRCNN, TrainConfig, build_model
+from tinymrcnn.models.fuse import fused
 from tinymrcnn.models.presets import get_config
 from tinymrcnn.models.resnet import Bottleneck
 from tinymrcnn.settings import replace
@@ -121,6 +122,7 @@ def build_ours(network: Network) -> MaskRCNN:
 
 def _our_side(network: Network, setting: Setting):
     model = build_ours(network).to(setting.device)
+    model = fused(model) if network.train is None else model  # as the commands predict
     images, targets = network.batch()
     counts = count_rois(model)
     if network.train is None:

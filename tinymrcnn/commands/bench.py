@@ -11,11 +11,11 @@ from pathlib import Path
 from tinymrcnn import backend
 from tinymrcnn.backend import cuda_problem, resolve_device
 from tinymrcnn.bench import against as beside
-from tinymrcnn.bench import cases, measure, report, workers
+from tinymrcnn.bench import cases, cores, measure, report, workers
 from tinymrcnn.bench.coco import evaluation_cases
 from tinymrcnn.bench.forecast import forecast, forecast_table
 from tinymrcnn.bench.memory import measure_memory
-from tinymrcnn.bench.networks import network_cases, networks, sides_of
+from tinymrcnn.bench.networks import make_side, network_cases, networks, sides_of
 from tinymrcnn.bench.profile import draw_profile, profile_table, profile_training
 from tinymrcnn.export.graph import import_onnx
 from tinymrcnn.files import check_output, printable, replacing
@@ -47,14 +47,16 @@ def run_bench(
 ) -> int:
     """Measure a group of rows, or all, print it line by line, and write the JSON. Returns 0, whatever the numbers.
 
-    group: one of OPERATORS, "model", "train" or "all"; or "workers", see bench_workers(). threads: of both sides, else
-    the cores. quick: tiny sizes. profile: with "train", operator by operator, and a picture next to the JSON. tf32: on
-    a GPU, both sides' products of float32 numbers with TF32, which stays switched on. against: inference engines,
+    group: one of OPERATORS, "model", "train" or "all"; or "workers" or "cores", see their functions. threads: of both
+    sides, else the cores. quick: tiny sizes. profile: with "train", operator by operator, and a picture next to the
+    JSON. tf32: on a GPU, both sides' products of float32 numbers with TF32, which stays on. against: inference engines,
     "ort,ncnn", to be measured beside ours on other works (see bench/against.py), on the CPU. out: the JSON file.
     Raises RuntimeError where a GPU is asked for and there is none, ValueError for options that do not fit, OSError
     where the file cannot be written or holds something else; before the work starts."""
     if group == "workers":
         return bench_workers(device, quick, out)
+    if group == "cores":
+        return bench_cores(device, quick, out)
     if profile and group != "train":
         raise ValueError("--profile goes with the training steps: tinymrcnn bench train --profile.")
     if against is not None:
@@ -103,6 +105,24 @@ def bench_workers(device: str = "auto", quick: bool = False, out=None) -> int:
             print(workers.table(found))
             print(f"\nWhat more workers would do, see lessons/many_workers.md:\n{forecast_table(found)}")
             _save(path, {**head, **found, "forecast": forecast(found)})
+    return 0
+
+
+def bench_cores(device: str = "auto", quick: bool = False, out=None) -> int:
+    """Forecast by counting what more cores would do; see bench/cores.py. Prints it, and writes the JSON. Returns 0.
+
+    Raises ValueError for a GPU, and OSError where the file cannot be written or holds something else."""
+    if device == "cuda":
+        raise ValueError("Cores are counted on the CPU only: leave out --device cuda.")
+    path = _results_file("cores", "cpu", False, quick, out)
+    setting = measure.Setting("cpu", None, quick)
+    with measure.same_threads(1):
+        head = _head(f"cores{' --quick' * quick}", setting, 1)
+        _print_head(head)
+        rows = networks(quick).items()
+        found = {name: cores.measure_cores(make_side("ours", network, setting)) for name, network in rows}
+    print(cores.table(found))
+    _save(path, {**head, "rows": found})
     return 0
 
 
