@@ -1,5 +1,11 @@
 """A fused model detects what the plain one does, and nobody can change it."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import llvmlite.binding
 import numpy as np
 import pytest
 from tiny_models import DETECTORS, RESNEXT, batch_of, scene, tiny_model
@@ -8,6 +14,7 @@ from tinymrcnn.autograd import Tensor, no_grad
 from tinymrcnn.models.fuse import fused
 from tinymrcnn.nn import BatchNorm2d, Conv2d, FrozenBatchNorm2d, GroupNorm
 
+ROOT = Path(__file__).resolve().parent.parent
 IMAGES, TARGETS = batch_of(scene(1), scene(2, (40, 72), ((5, 6, 30, 30),), (3,)))
 KINDS = {**DETECTORS, "frozen": dict(norm="frozen"), "group": dict(norm="group"), "resnext": RESNEXT}
 
@@ -65,3 +72,34 @@ def test_on_a_device(device):
     model = tiny_model().to(device).eval()
     for found, expected in zip(fused(model).detect(IMAGES), model.detect(IMAGES), strict=True):
         assert np.allclose(found["scores"], expected["scores"], atol=1e-5)
+
+
+DETECT = """
+import hashlib, numpy as np
+from tinymrcnn.commands.predict import SHIPPED_MODEL, load_predictor
+from tinymrcnn.data import ShapesDataset
+from tinymrcnn.models.fuse import fused
+model, seen = fused(load_predictor(SHIPPED_MODEL, None)), hashlib.sha256()
+for index in range(3):
+    for found in model.detect([ShapesDataset(3, seed=3)[index][0]]):
+        assert len(found["boxes"]) > 0
+        for name in sorted(found):
+            seen.update(np.ascontiguousarray(found[name]).tobytes())
+print(seen.hexdigest())
+"""
+
+
+@pytest.mark.exhaustive
+def test_the_same_bits_on_other_cpus():
+    """With AVX2 and whatever this CPU has beyond it, and with other kernels of BLAS."""
+    has = llvmlite.binding.get_host_cpu_features()
+    if not (has.get("avx2") and has.get("fma")):
+        pytest.skip("this CPU has no AVX2")
+    avx2 = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma,+sse4.2,+bmi,+bmi2"}
+    said = set()
+    for settings in ({}, avx2, {"OPENBLAS_CORETYPE": "Haswell"}, {"OPENBLAS_CORETYPE": "Nehalem"}):
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), **settings}
+        done = subprocess.run([sys.executable, "-c", DETECT], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        said.add(done.stdout)
+    assert len(said) == 1
