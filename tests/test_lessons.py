@@ -247,7 +247,7 @@ backend.resolve_device = lambda device, resolve=backend.resolve_device: "fake" i
 
 
 # They train: each step is some 1,100 launches, of which the imitation takes every one apart. test_gpu.py trains there
-LONG_TRAINING = ("10_training", "15_photographs", "17_your_own_data")
+LONG_TRAINING = ("09_mask_branch", "10_training", "15_photographs", "17_your_own_data")
 WITHOUT_A_NETWORK = ("01_autograd", "02_convolution")  # they use no device
 
 
@@ -255,7 +255,7 @@ WITHOUT_A_NETWORK = ("01_autograd", "02_convolution")  # they use no device
 @every_lesson
 def test_a_lesson_uses_the_device_that_is_there(lesson, execute):
     if lesson.stem in LONG_TRAINING:
-        pytest.skip("its training takes more than ten minutes on the imitation")
+        pytest.skip("its training takes more than five minutes on the imitation")
     if lesson.stem in WITHOUT_A_NETWORK:
         pytest.skip("it uses no device")
     used = "assert fake_device.FakeArray.copies > 0"
