@@ -57,7 +57,7 @@ def multiply(
     """out = rows @ matrix + shift + start, and at least 0 if relu, where factor is pack(matrix).
 
     rows: (M, K). shift: (N,). start: (M, N), may be out. out: (M, N), with contiguous rows. With S matrices: rows
-    (M, S, K), start and out (M, S, N)."""
+    (M, S, K), start and out (M, S, N); where NumPy multiplies them, they take no shift, start or ReLU."""
     if factor.ndim == 4:
         shift = np.zeros(out.shape[-1], np.float32) if shift is None else shift
         start = np.broadcast_to(np.zeros_like(shift), out.shape) if start is None else start
