@@ -34,11 +34,11 @@ class FPN(Module):
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """Backbone maps C2..C5, (N, C_i, H_i, W_i), to the levels P2..P5 (and P6), (N, C, H_i, W_i), finest first."""
-        lateral = [block(x) for block, x in zip(self.inner_blocks, maps, strict=True)]
-        merged = lateral[-1]
+        merged = self.inner_blocks[-1](maps[-1])
         levels = [self.layer_blocks[-1](merged)]
         for i in reversed(range(len(maps) - 1)):
-            merged = lateral[i] + ops.interpolate(merged, size=lateral[i].shape[2:])
+            enlarged = ops.interpolate(merged, size=maps[i].shape[2:])
+            merged = self.inner_blocks[i][0](maps[i], residual=enlarged)  # the lateral map plus the enlarged one
             levels.insert(0, self.layer_blocks[i](merged))
         if self.extra_level:
             levels.append(ops.max_pool2d(levels[-1], 1, 2))

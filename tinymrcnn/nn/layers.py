@@ -77,10 +77,10 @@ class Conv2d(_Weighted):
         super().__init__(filters, out_channels if bias else 0, init)
         self.stride, self.padding, self.dilation, self.groups, self.relu = stride, padding, dilation, groups, relu
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, in, H, W) -> (N, out, out_h, out_w)."""
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """(N, in, H, W) -> (N, out, out_h, out_w), plus a residual of that shape, if there is one."""
         sizes = self.stride, self.padding, self.dilation
-        return ops.conv2d(x, self.weight, self.bias, *sizes, relu=self.relu, groups=self.groups)
+        return ops.conv2d(x, self.weight, self.bias, *sizes, residual=residual, relu=self.relu, groups=self.groups)
 
 
 class ConvTranspose2d(_Weighted):

@@ -44,7 +44,7 @@ def interpolate(
     sides, device = ((h, out_h, steps[0]), (w, out_w, steps[1])), backend_of(image).device
     if mode == "nearest":  # every output is one of the inputs
         rows, columns = (_sources(device, *side[1:]) for side in sides)
-        out = image.take(rows, axis=1).take(columns, axis=2)
+        out = image.reshape(n, h * w, c).take(rows[:, None] * w + columns, axis=1)
     else:
         out = _resize(image, *(_WEIGHTS[mode](*side, x.dtype) for side in sides))
 
