@@ -37,8 +37,8 @@ class FPN(Module):
         merged = self.inner_blocks[-1](maps[-1])
         levels = [self.layer_blocks[-1](merged)]
         for i in reversed(range(len(maps) - 1)):
-            enlarged = ops.interpolate(merged, size=maps[i].shape[2:])
-            merged = self.inner_blocks[i][0](maps[i], residual=enlarged)  # the lateral map plus the enlarged one
+            # the lateral map plus the enlarged one
+            merged = self.inner_blocks[i][0](maps[i], ops.interpolate(merged, size=maps[i].shape[2:]))
             levels.insert(0, self.layer_blocks[i](merged))
         if self.extra_level:
             levels.append(ops.max_pool2d(levels[-1], 1, 2))

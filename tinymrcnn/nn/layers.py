@@ -8,6 +8,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from typing import Any
 
 import numpy as np
 
@@ -213,7 +214,7 @@ class Sequential(Module):
     def __iter__(self) -> Iterator[Module]:
         return (layer for _, layer in self.named_children())
 
-    def __getitem__(self, index: int) -> Module:
+    def __getitem__(self, index: int) -> Any:
         return list(self)[index]
 
     def __len__(self) -> int:

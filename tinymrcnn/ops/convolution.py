@@ -144,16 +144,7 @@ def _windows(
             return rows, image.reshape(-1, per_row)[rows]  # the windows are the pixels
         shape = (rows.stop - rows.start, per_row)
         columns = workspace("columns", shape, image.dtype) if on_cpu else xp.empty(shape, image.dtype)
-        parts = slices(end - first, None if together and on_cpu else 1)
-
-        def gather(part: int) -> None:
-            some = parts[part]
-            im2col(image, columns[some.start * out_w : some.stop * out_w], first + some.start, size, window)
-
-        if len(parts) == 1:
-            gather(0)
-        else:
-            spread(gather, len(parts), image, 0, 2 * columns.nbytes)
+        im2col(image, columns, first, size, window)
         return rows, columns
 
     return -(-lines // max(1, step)), make

@@ -56,15 +56,13 @@ def multiply(
 ) -> None:
     """out = rows @ matrix + shift + start, and at least 0 if relu, where factor is pack(matrix).
 
-    rows: (M, K). shift: (N,). start: (M, N), may be out. out: (M, N), with contiguous rows. With S matrices: rows
-    (M, S, K), start and out (M, S, N); where NumPy multiplies them, they take no shift, start or ReLU."""
+    rows: (M, K). shift: (N,). start: (M, N), may be out. out: (M, N), with contiguous rows. With S matrices,
+    where they are our own: rows (M, S, K), start and out (M, S, N)."""
     if factor.ndim == 4:
         shift = np.zeros(out.shape[-1], np.float32) if shift is None else shift
         start = np.broadcast_to(np.zeros_like(shift), out.shape) if start is None else start
         rows, start, out = (array[:, None] if array.ndim == 2 else array for array in (rows, start, out))
         compiled(_multiply)(rows, factor, shift, start, out, np.float32(0 if relu else -np.inf))
-    elif factor.ndim == 3:
-        np.matmul(rows.transpose(1, 0, 2), factor, out=out.transpose(1, 0, 2))
     elif start is out:
         out += rows @ factor
     else:
@@ -101,16 +99,17 @@ def pack(matrix: Array) -> Array:
     return np.ascontiguousarray(panels.transpose(0, 2, 1, 3))
 
 
-_kept: dict[tuple[int, Callable[[Array], Array]], Array] = {}
+_kept: dict[tuple[Any, ...], Array] = {}
 
 
-def kept(make: Callable[[Array], Array], array: Array) -> Array:
-    """make(array), made only once and kept as long as the array if nobody can write to it, as in a fused model."""
+def kept(make: Callable[..., Array], array: Array, *more: Any) -> Array:
+    """make(array, *more), made only once and kept as long as the array if nobody can write to it, as in a fused
+    model."""
     if not isinstance(array, np.ndarray) or array.flags.writeable:
-        return make(array)
-    key = id(array), make
+        return make(array, *more)
+    key = id(array), make, *more
     if key not in _kept:
-        _kept[key] = make(array)
+        _kept[key] = make(array, *more)
         weakref.finalize(array, _kept.pop, key, None)
     return _kept[key]
 

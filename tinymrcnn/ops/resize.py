@@ -17,7 +17,7 @@ Step = tuple[float, float]
 
 
 def interpolate(
-    x: Tensor, size: int | tuple[int, int] | None = None, scale_factor: float | None = None, mode: str = "nearest"
+    x: Tensor, size: int | tuple[int, ...] | None = None, scale_factor: float | None = None, mode: str = "nearest"
 ) -> Tensor:
     """Resize feature maps, as torch.nn.functional.interpolate (bilinear with align_corners=False).
 
@@ -72,8 +72,7 @@ def _sources(device: str, out: int, step: Step) -> Array:
 
 def _nearest(n: int, out: int, step: Step, dtype: np.dtype[Any]) -> np.ndarray:
     """(out, n): output i reads its source."""
-    weights: np.ndarray = np.eye(n, dtype=dtype)[_sources("cpu", out, step)]
-    return weights
+    return np.asarray(np.eye(n, dtype=dtype)[_sources("cpu", out, step)])
 
 
 def _bilinear(n: int, out: int, step: Step, dtype: np.dtype[Any]) -> np.ndarray:

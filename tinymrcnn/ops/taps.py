@@ -1,58 +1,78 @@
-"""Convolution without im2col: a sum over the taps of the filters, the places (i, j) in their windows.
+"""Convolution without im2col: a sum over the rows of the filters.
 
-    out = sum over (i, j) of the map as it lies under this tap @ filters[:, :, i, j].T
+    out = sum over i of the windows' row i @ filters[:, :, i].T
 
-The map under a tap is a view, every stride-th cell from the tap's on, so nothing is copied; the results of some lines
-stay in the cache until all taps were added. ops/convolution.py chooses.
+Row i of all windows is a view of the padded image: every window begins some pixels after the one before, and where they
+overlap, the view shows the same numbers twice. So only the border is made, for some lines at a time, whose results stay
+in the cache until all rows were added. With a dilation a row is no longer one run of memory, and every pixel of it, a
+tap, is added by itself. ops/convolution.py chooses.
 """
 
 import numpy as np
 
 from tinymrcnn.backend import Array
 from tinymrcnn.ops.im2col import Window
-from tinymrcnn.ops.products import finish, is_ours, kept, multiply, pack
-from tinymrcnn.threads import spread
+from tinymrcnn.ops.products import is_ours, kept, multiply, pack
+from tinymrcnn.threads import spread, workspace
 
 PIECE = 1 << 18  # numbers of the map, or of the result, that a core's cache holds
 
 
 def fits(image: Array, window: Window) -> bool:
-    """Whether this is the faster way: with our own kernel, channels enough for a product with each tap, and lines so
-    long that few of a tile's rows lie behind their ends."""
-    long = image.shape[3] >= 32 and window.out_size(image.shape[1:3])[1] >= 12
-    return is_ours(image) and long and not window.is_pointwise
+    """Whether this is the faster way: with our own kernel, runs of memory long enough for a product with each, and
+    lines so long that few of a tile's rows lie behind their ends."""
+    length, width = _run(window) * image.shape[3], window.out_size(image.shape[1:3])[1]
+    return is_ours(image) and not window.is_pointwise and length >= 16 and width >= 12
 
 
-def _pack(filters: Array) -> Array:
-    return pack(filters.transpose(2, 3, 1, 0).reshape(-1, *filters.shape[1::-1]))
+def _run(window: Window) -> int:
+    """How many pixels of a window lie side by side in memory."""
+    return window.kernel[1] if window.dilation == 1 else 1
+
+
+def _pack(filters: Array, run: int) -> Array:
+    """The factor of every run of a window."""
+    count, channels, _, _ = filters.shape
+    return pack(filters.transpose(2, 3, 1, 0).reshape(-1, run * channels, count))
 
 
 def correlate(
     image: Array, filters: Array, window: Window, bias: Array | None, relu: bool, residual: Array | None
 ) -> Array:
     """As winograd.correlate, for filters of any size, and any stride and dilation."""
-    (kernel, stride, padding, dilation), factor = window, kept(_pack, filters)
+    (kernel, stride, _, dilation), run = window, _run(window)
+    factor = kept(_pack, filters, run)
     out = np.empty((len(image), *window.out_size(image.shape[1:3]), len(filters)), np.float32)
     _, height, width, channels = out.shape
-    step = max(1, PIECE // (width * max(image.shape[3], channels)))
+    step = max(1, PIECE // (width * max(stride * image.shape[3], channels)))
     pieces = [(n, y, min(y + step, height)) for n in range(len(image)) for y in range(0, height, step)]
-
-    def under(tap: int, length: int, first: int, end: int) -> tuple[slice, slice]:
-        """Which windows, from `first` to before `end`, have a cell of the map under the tap, and which cells."""
-        at = tap * dilation - padding
-        first, end = max(first, -(at // stride)), min(end, (length - 1 - at) // stride + 1)
-        return slice(first, max(first, end)), slice(first * stride + at, max(first, end) * stride + at, stride)
 
     def work(index: int) -> None:
         n, y, end = pieces[index]
-        lines = out[n, y:end]
-        lines[...] = 0 if residual is None else residual[n, y:end]
-        for (i, j), matrix in zip(np.ndindex(*kernel), factor, strict=True):
-            (rows, cells_y), (columns, cells_x) = under(i, image.shape[1], y, end), under(j, image.shape[2], 0, width)
-            some = out[n, rows, columns].transpose(1, 0, 2)
-            every_line = np.broadcast_to(matrix, (some.shape[1], *matrix.shape))
-            multiply(image[n, cells_y, cells_x].transpose(1, 0, 2), every_line, some, start=some)
-        finish(lines.reshape(-1, channels), bias, relu=relu)
+        lines, result = _padded_lines(image[n], y, end, window), out[n, y:end].transpose(1, 0, 2)
+        shift, start = bias, None if residual is None else residual[n, y:end].transpose(1, 0, 2)
+        down, right = (stride * step for step in lines.strides[:2])
+        for number, matrix in enumerate(factor):
+            i, j = divmod(number * run, kernel[1])
+            at = lines[i * dilation :, j * dilation :]
+            rows = np.lib.stride_tricks.as_strided(at, (width, end - y, len(matrix[0])), (right, down, at.itemsize))
+            every_line = np.broadcast_to(matrix, (end - y, *matrix.shape))
+            multiply(rows, every_line, result, shift, start, relu and number == len(factor) - 1)
+            shift, start = None, result
 
     spread(work, len(pieces), image, 2 * out.size * filters[0].size, out.nbytes)
     return out
+
+
+def _padded_lines(image: Array, first: int, end: int, window: Window) -> Array:
+    """The lines of the padded image (H, W, C) that windows from line `first` to before `end` of the result see."""
+    (kernel, stride, padding, dilation), (height, width, channels) = window, image.shape
+    top = first * stride - padding
+    bottom = (end - 1) * stride - padding + dilation * (kernel[0] - 1) + 1
+    if not padding:
+        return image[top:bottom]
+    lines = workspace("lines", (bottom - top, width + 2 * padding, channels))
+    inside = slice(max(0, -top), max(0, min(bottom, height) - top))
+    lines[: inside.start], lines[inside.stop :], lines[:, :padding], lines[:, padding + width :] = 0, 0, 0, 0
+    lines[inside, padding : padding + width] = image[max(0, top) : max(0, bottom)]
+    return lines

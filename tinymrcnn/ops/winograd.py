@@ -19,7 +19,7 @@ import numpy as np
 from tinymrcnn.backend import Array
 from tinymrcnn.kernels import cpu_kernel, scalar
 from tinymrcnn.ops.im2col import Window
-from tinymrcnn.ops.products import kept, matmul, multiply, pack
+from tinymrcnn.ops.products import is_ours, kept, matmul, multiply, pack
 from tinymrcnn.threads import get_num_threads, one_blas_thread, slices, spread, workspace
 
 enabled = True
@@ -33,12 +33,10 @@ TILES, PIECE, GRAD_TILES = 128, 1 << 18, 512
 
 
 def fits(image: Array, filters: int, window: Window) -> bool:
-    """Whether this is the faster way for so many filters: 3x3 with stride 1 in float32 on the CPU, and enough channels
-    and tiles to pay for the transforms."""
-    if not enabled or not isinstance(image, np.ndarray) or image.dtype != np.float32:
-        return False
+    """Whether this is the faster way for so many filters: 3x3 with stride 1, where our own kernel multiplies, and
+    enough channels and tiles to pay for the transforms."""
     kernel, stride, padding, dilation = window
-    if tuple(kernel) != (3, 3) or stride != 1 or dilation != 1 or padding > 2:
+    if not enabled or not is_ours(image) or tuple(kernel) != (3, 3) or stride != 1 or dilation != 1 or padding > 2:
         return False
     height, width = window.out_size(image.shape[1:3])
     return min(image.shape[3], filters) >= 16 and len(image) * height * width >= 256
