@@ -9,7 +9,7 @@ import pytest
 
 from tinymrcnn.autograd import Tensor
 from tinymrcnn.backend import to_device, to_numpy
-from tinymrcnn.ops import conv2d, conv_transpose2d, convolution, linear, relu, winograd
+from tinymrcnn.ops import conv2d, conv_transpose2d, convolution, linear, relu, taps, winograd
 from tinymrcnn.ops.im2col import Window
 
 
@@ -307,6 +307,35 @@ def test_the_size_of_the_pieces_changes_nothing(piece, monkeypatch):
     assert np.allclose(out.data, other.data, rtol=1e-13)
     for a, b in zip(leaves, again, strict=True):
         assert np.allclose(a.grad, b.grad, rtol=1e-12)
+
+
+# Without im2col: (image (N, H, W, C), filters, window), of lines long enough for it
+WITHOUT_IM2COL = [
+    ((2, 9, 31, 3), (16, 3, 7, 7), Window((7, 7), 2, 3)),  # the stem's
+    ((1, 10, 26, 20), (40, 20, 3, 5), Window((3, 5), 1, 2)),
+    ((1, 13, 40, 20), (33, 20, 3, 3), Window((3, 3), 2, 3, 2)),
+    ((1, 2, 17, 8), (6, 8, 5, 2), Window((5, 2), 1, 2)),  # the windows are taller than the image
+    ((2, 3, 25, 16), (8, 16, 2, 1), Window((2, 1), 2, 6)),  # windows that see only the border
+    ((2, 12, 24, 40), (24, 40, 2, 2), Window((2, 2), 2)),
+    ((0, 12, 24, 40), (24, 40, 2, 2), Window((2, 2), 2)),
+]
+
+
+@pytest.mark.parametrize("piece", [1 << 18, 1, 3000])
+@pytest.mark.parametrize(("shape", "filters", "window"), WITHOUT_IM2COL, ids=str)
+def test_without_im2col(shape, filters, window, piece, monkeypatch):
+    monkeypatch.setattr(taps, "PIECE", piece)
+    image, filters, bias = (normal(*s).astype(np.float32) for s in (shape, filters, filters[:1]))
+    assert taps.fits(image, window)
+    wanted = convolution.definition(*(array.astype(np.float64) for array in (image, filters)), window)
+    residual = normal(*wanted.shape).astype(np.float32)
+    for extra, relu_too in itertools.product((None, residual), (False, True)):
+        exact = wanted + bias + (0 if extra is None else extra)
+        given = bias, relu_too, extra
+        assert np.allclose(
+            taps.correlate(image, filters, window, *given), exact.clip(0 if relu_too else None), atol=3e-5
+        )
+    assert np.allclose(taps.correlate(image, filters, window, None, False, None), wanted, atol=3e-5)
 
 
 @pytest.mark.parametrize("name", LINEAR)
