@@ -319,7 +319,8 @@ def test_yolo_with_two_label_files_for_an_image(tmp_path):
     lines = apart.read_text()
     for same in (lines, "\ufeff" + lines.replace("\n", "\r\n"), "A car, and another one beside it.\n"):
         beside.write_text(same, encoding="utf-8")
-        assert found_in(open_split(open_source(tmp_path).training()), one_class=True) == expected(scenes, one_class=True)
+        dataset = open_split(open_source(tmp_path).training())
+        assert found_in(dataset, one_class=True) == expected(scenes, one_class=True)
     for other in ("", lines.partition("\n")[2], lines.replace("0.", "0.1", 1)):
         beside.write_text(other)
         with pytest.raises(ValueError) as error:

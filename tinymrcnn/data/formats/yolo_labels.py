@@ -47,10 +47,10 @@ def check_labels(images: Iterable[Path]) -> None:
         first, *others = label_files(image) or [image]
         told += [(first, other) for other in others if _text(other).split() != _text(first).split()][:1]
     if told:
-        first, second = (f"'{printable(file)}'" for file in told[0])
+        names = " and ".join(f"'{printable(file)}'" for file in told[0])
         raise ValueError(
-            f"{len(told)} images have two label files that differ; those of the first are {first} and {second}. "
-            "Only you know which are right: keep those, and move the others out of the data set."
+            f"{len(told)} images have two label files that differ; those of the first are {names}. Only "
+            "you know which are right: keep those, and move the others out of the data set."
         )
 
 
