@@ -18,7 +18,8 @@ from tinymrcnn.data import ShapesDataset
 from tinymrcnn.data.coco_masks import encode_mask
 from tinymrcnn.evaluation import Comparison, average_precision, coco, evaluate, evaluate_detections
 from tinymrcnn.evaluation.evaluator import match
-from tinymrcnn.evaluation.spans import Spans, shared_pixels, spans_of_findings, spans_of_masks, spans_of_strings
+from tinymrcnn.evaluation.run_lengths import spans_of_findings
+from tinymrcnn.evaluation.spans import Spans, shared_pixels, spans_of_masks, spans_of_strings
 
 CATEGORIES = [
     {"label": 1, "name": "a", "id": 7},
@@ -314,20 +315,20 @@ def test_match_by_hand():
 # Spans ---------------------------------------------------------------------------------------------------
 
 
-def unpacked(spans, size, down=False):
+def unpacked(spans, size):
     """The masks (N, H, W) of spans, bool."""
     masks = np.zeros((len(spans.first) - 1, size[0] * size[1]), bool)
     for mask, first, last in zip(masks, spans.first[:-1], spans.first[1:], strict=True):
         for start, end in zip(spans.start[first:last], spans.end[first:last], strict=True):
             assert start < end and not mask[start:end].any()
             mask[start:end] = True
-    return masks.reshape(-1, size[1], size[0]).transpose(0, 2, 1) if down else masks.reshape(-1, *size)
+    return masks.reshape(-1, size[1], size[0]).transpose(0, 2, 1)
 
 
 def test_spans_by_hand():
     mask = np.array([[[0, 1, 1], [1, 0, 0]], [[0, 0, 0], [0, 0, 0]], [[1, 1, 1], [1, 1, 1]]], np.uint8)
     spans = spans_of_masks(mask)
-    assert (spans.start.tolist(), spans.end.tolist(), spans.first.tolist()) == ([1, 0], [4, 6], [0, 1, 1, 2])
+    assert (spans.start.tolist(), spans.end.tolist(), spans.first.tolist()) == ([1, 4, 0], [3, 5, 6], [0, 2, 2, 3])
     assert spans.areas().tolist() == [3, 0, 6]
     every = np.ones((3, 3), bool)
     assert shared_pixels(*spans, *spans, every).tolist() == [[3, 0, 3], [0, 0, 0], [3, 0, 6]]
@@ -352,7 +353,7 @@ def test_spans_of_masks_of_findings_and_of_strings(whole_pixels, dtype):
         again = spans_of_masks(pasted)
         np.testing.assert_array_equal(unpacked(again, size), pasted)
         packed = spans_of_strings([encode_mask(mask)["counts"] for mask in pasted])
-        np.testing.assert_array_equal(unpacked(packed, size, down=True), pasted)
+        np.testing.assert_array_equal(unpacked(packed, size), pasted)
         pixels = pasted.reshape(count, size[0] * size[1]).astype(np.int64)
         wanted = rng.random((count, count)) < 0.7
         np.testing.assert_array_equal(shared_pixels(*spans, *again, wanted), pixels @ pixels.T * wanted)

@@ -281,19 +281,20 @@ def test_voc_lists_are_splits(tmp_path):
 def test_yolo_in_the_folders_of_other_tools(tmp_path):
     scenes = writers.scenes(holes=False, parts=False)
     names = writers.names_of(scenes)
-    for layout in ("no yaml", "roboflow", "beside", "list"):
+    for layout in ("no yaml", "roboflow", "beside", "list", "in images", "in a split", "labels among images"):
         root = tmp_path / "images" / layout
         images, labels = {
             "no yaml": ("images/train", "labels/train"), "roboflow": ("train/images", "train/labels"),
-            "beside": (".", "."), "list": ("images", "labels"),
+            "beside": (".", "."), "list": ("images", "labels"), "in images": ("images", "images"),
+            "in a split": ("images/train", "images/train"), "labels among images": (".", "labels"),
         }[layout]  # fmt: skip
         writers.images_into(root / images, scenes)
         for scene in scenes:
             writers.write(root / labels / f"{scene.name}.txt", writers.yolo_lines(scene, names))
         if layout == "roboflow":
             writers.write(root / "data.yaml", f"train: ../train/images\nnc: 2\nnames: {names}\n")
-        if layout == "beside":
-            writers.write(root / "classes.txt", "\n".join(names))
+        if layout == "beside" or layout.startswith(("in ", "labels")):  # the names lie where the labels do
+            writers.write(root / labels / "classes.txt", "\n".join(names))
         if layout == "list":
             writers.write(root / "train.txt", "".join(f"./images/{scene.name}.png\n" for scene in scenes))
             writers.write(root / "own.yaml", f"train: train.txt\nnames: {{0: {names[0]}, 1: {names[1]}}}\n")
@@ -304,6 +305,42 @@ def test_yolo_in_the_folders_of_other_tools(tmp_path):
         assert [c["name"] for c in open_split(source.training()).categories] == (
             ["class 0", "class 1"] if layout == "no yaml" else names
         )
+
+
+def test_yolo_with_two_label_files_for_an_image(tmp_path):
+    """In labels/ and beside the image: the same, or another kind of text, or two answers, of which none is guessed."""
+    scenes = writers.scenes(holes=False, parts=False)
+    names = writers.names_of(scenes)
+    writers.images_into(tmp_path / "images", scenes)
+    for scene in scenes:
+        for folder in ("images", "labels"):
+            writers.write(tmp_path / folder / f"{scene.name}.txt", writers.yolo_lines(scene, names))
+    beside, apart = tmp_path / "images" / "a.txt", tmp_path / "labels" / "a.txt"
+    lines = apart.read_text()
+    for same in (lines, "\ufeff" + lines.replace("\n", "\r\n"), "A car, and another one beside it.\n"):
+        beside.write_text(same, encoding="utf-8")
+        dataset = open_split(open_source(tmp_path).training())
+        assert found_in(dataset, one_class=True) == expected(scenes, one_class=True)
+    for other in ("", lines.partition("\n")[2], lines.replace("0.", "0.1", 1)):
+        beside.write_text(other)
+        with pytest.raises(ValueError) as error:
+            open_source(tmp_path)
+        assert f"1 images have two label files that differ; those of the first are '{apart}' and '{beside}'. " in str(
+            error.value
+        )
+    apart.unlink()
+    assert len(open_source(tmp_path).training().content["annotations"]) == lines.count("\n") + 2  # and those of "b 2"
+
+
+def test_yolo_leaves_out_what_predict_has_drawn(tmp_path):
+    scenes = writers.scenes(holes=False, parts=False)[:2]
+    writers.images_into(tmp_path, scenes)
+    for scene in scenes:
+        writers.write(tmp_path / "labels" / f"{scene.name}.txt", writers.yolo_lines(scene, writers.names_of(scenes)))
+        for end in ("_predicted", "_predicted_ids"):
+            writers.save(tmp_path / f"{scene.name}{end}.png", scene.pixels())
+    images = open_source(tmp_path).training().content["images"]
+    assert [image["file_name"] for image in images] == ["a.png", "b 2.png"]
 
 
 def test_images_are_found_where_they_lie(tmp_path):

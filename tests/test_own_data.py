@@ -10,7 +10,7 @@ import format_writers as writers
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_models import TINY
+from tiny_models import TINY, tiny_model
 
 from tinymrcnn.cli import main
 from tinymrcnn.commands.source import open_data, open_to_evaluate
@@ -150,6 +150,34 @@ def test_train_evaluate_and_predict_with_one_path(ten, capsys):
     )
     assert "Name images, or a data set with --data" in error_of(capsys, arguments)
     assert "but 3 were given" in error_of(capsys, [*arguments, "--data", "a", "b", "c"])
+
+
+@pytest.mark.parametrize("place", ["beside", "labels"])
+def test_corrected_predictions_are_trained_on(place, ten, capsys):
+    """What `predict --label-files yolo` wrote, an object taken out by hand, put beside the images or into labels/."""
+    model = tiny_model(score_threshold=0.0)
+    model.categories = ShapesDataset.categories
+    save_checkpoint("model.npz", model)
+    shutil.copytree(ten / "images", "set/images")
+    arguments = ["--weights", "model.npz", "--device", "cpu", "--threshold", "0.2", "--label-files", "yolo"]
+    assert main(["predict", "set/images", *arguments, "--set", "max_detections=4"]) == 0
+    for file in Path("predictions/labels").iterdir():
+        target = Path("set", "images" if place == "beside" else "labels", file.name)
+        target.parent.mkdir(exist_ok=True)
+        lines = file.read_text().splitlines(keepends=True)
+        target.write_text("".join(lines if file.name == "classes.txt" else lines[1:]))
+    capsys.readouterr()
+    assert main([*TRAIN, "--data", "set", "--out", "run"]) == 0
+    assert "set' was recognised as YOLO segmentation (10 images)" in capsys.readouterr().out
+    dataset = open_split(open_source("set").training())
+    assert [category["name"] for category in dataset.categories] == [c["name"] for c in ShapesDataset.categories]
+    records = [each for each in json.loads(open("predictions/detections.json").read()) if each["score"] >= 0.2]
+    for index in range(10):
+        name, target = dataset.image_of(index)["name"], dataset.read_target(index)
+        kept = [each for each in records if Path(each["file_name"]).name == Path(name).name][1:]
+        names = [dataset.categories[label - 1]["name"] for label in target["labels"]]
+        assert names == [each["category_name"] for each in kept]
+    assert json.loads(open("run/metrics.json").read())["metrics"]["segm/AP"] >= 0
 
 
 @pytest.mark.exhaustive

@@ -28,6 +28,7 @@ GOALS = {
         "1x1 convolution, 64 to 512 channels, 100x136, forward + backward": (1.1, 0.9),
         "1x1 convolution, 512 to 256 channels, 100x136, forward + backward": (1.1, 0.9),
         "pasting 100 masks into 800x1088": (0.5, 0.2),
+        "run lengths of 100 masks in 800x1088": (0.2, 0.1),
         # beside the best of the engines of `bench --against`
         "R50-FPN body, 800x1088": (1.0, 0.85),
         "R50-FPN body, 320x416": (1.1, 0.95),

@@ -100,6 +100,27 @@ def tap(pixel: int, start: float, end: float, cells: int) -> tuple[int, float]:
     return lower, position - lower
 
 
+@scalar
+def pixels_of(start: float, end: float, cells: int, limit: int) -> tuple[int, int]:
+    """The first pixel, and the one after the last, that a mask of `cells` cells from start to end reaches."""
+    rim = 0.5 * (end - start) / cells  # samples differ from 0 up to half a cell outside of the box
+    return first_pixel(start - rim, limit), first_pixel(end + rim, limit)
+
+
+@scalar
+def fill_row(row: Array, mask: Array, y: int, y1: float, y2: float) -> None:
+    """A rimmed mask at the height of the pixel row y, cell by cell."""
+    cell, part = tap(y, y1, y2, len(mask) - 2)
+    for k in range(len(row)):
+        row[k] = (1.0 - part) * mask[cell, k] + part * mask[cell + 1, k]
+
+
+@scalar
+def between(left: float, right: float, share: float) -> float:
+    """The sample between two neighbouring cells of a row."""
+    return left + share * (right - left)
+
+
 @cpu_kernel
 def paste_kernel(thread: int, threads: int, masks: Array, boxes: Array, image: Array) -> None:
     """masks: (N, mh + 2, mw + 2) with the rim, boxes: (N, 4) float64, image: (N, h, w), zeros at first."""
@@ -108,22 +129,17 @@ def paste_kernel(thread: int, threads: int, masks: Array, boxes: Array, image: A
     for i in range(thread, len(masks), threads):
         x1, y1, x2, y2 = boxes[i]
         if x1 < x2 and y1 < y2:
-            # samples differ from 0 up to half a cell outside of the box
-            rim_x, rim_y = 0.5 * (x2 - x1) / mw, 0.5 * (y2 - y1) / mh
-            left, right = first_pixel(x1 - rim_x, w), first_pixel(x2 + rim_x, w)
-            top, bottom = first_pixel(y1 - rim_y, h), first_pixel(y2 + rim_y, h)
+            left, right = pixels_of(x1, x2, mw, w)
+            top, bottom = pixels_of(y1, y2, mh, h)
             lower = np.empty(w, np.int64)
             share = np.empty(w, masks.dtype)
             for x in range(left, right):
                 lower[x], share[x] = tap(x, x1, x2, mw)
-            row = np.empty(mw + 2, masks.dtype)  # the mask at the height of the pixel row, cell by cell
+            row = np.empty(mw + 2, masks.dtype)
             for y in range(top, bottom):
-                cell, part = tap(y, y1, y2, mh)
-                for k in range(mw + 2):
-                    row[k] = (1.0 - part) * masks[i, cell, k] + part * masks[i, cell + 1, k]
+                fill_row(row, masks[i], y, y1, y2)
                 for x in range(left, right):
-                    below = row[lower[x]]
-                    image[i, y, x] = below + share[x] * (row[lower[x] + 1] - below)
+                    image[i, y, x] = between(row[lower[x]], row[lower[x] + 1], share[x])
 
 
 def _check_pairs(masks: Array, boxes: Array) -> None:

@@ -2,7 +2,7 @@
 
 NAME_predicted.csv    a line for every object: its number, class, score, area, centre and box
 NAME_predicted_ids.png  a picture in which every pixel holds the number of its object, 0 where there is none
-labels/NAME.txt         on request: polygons as YOLO reads them; labels/classes.txt names the classes
+labels/NAME.txt         on request: polygons as YOLO reads them, and labels/classes.txt, the names of the classes
 labels/NAME.json        on request: polygons as LabelMe opens them, to be corrected by hand and trained on again
 """
 

@@ -32,14 +32,12 @@ def encode_ids(ids: np.ndarray) -> dict[int, dict]:
     for number, runs in zip(numbers.tolist(), np.split(order, first[1:]), strict=True):
         if number == 0:
             continue
-        edges = np.stack([starts[runs], ends[runs]], 1).ravel()
-        counts = np.diff(np.concatenate([[0], edges, [flat.size]] if edges[-1] < flat.size else [[0], edges]))
-        packed = coco_mask.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
+        counts = runs_of(starts[runs], ends[runs], flat.size)
         bounds = _bounds_of_runs(counts, height)
         assert bounds is not None  # every number has a pixel
         x1, y1, x2, y2 = bounds.tolist()
         objects[number] = {
-            "segmentation": {"size": [height, width], "counts": packed["counts"].decode("ascii")},
+            "segmentation": pack_runs(counts, height, width),
             "bbox": [x1, y1, x2 - x1, y2 - y1],
             "area": float(counts[1::2].sum()),
             "iscrowd": 0,
@@ -145,6 +143,20 @@ def read_runs(segmentation: dict, height: int, width: int) -> np.ndarray:
     if (runs < 0).any() or (runs > pixels).any() or runs.sum() != pixels:
         raise ValueError(wrong_sum)
     return runs
+
+
+def runs_of(starts: np.ndarray, ends: np.ndarray, pixels: int) -> np.ndarray:
+    """The run lengths, int64, of a mask whose pixels, numbered down the columns, are starts[0] to ends[0] - 1, and so
+    on: ascending, and with gaps between. pixels: how many the image has."""
+    edges = np.stack([starts, ends], 1).ravel()
+    counts = np.diff(edges, prepend=0, append=pixels)
+    return counts[:-1] if len(edges) and edges[-1] == pixels else counts  # nothing follows a mask that ends last
+
+
+def pack_runs(counts: np.ndarray, height: int, width: int) -> dict:
+    """Run lengths as encode_mask writes them."""
+    packed = coco_mask.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
+    return {"size": [height, width], "counts": packed["counts"].decode("ascii")}
 
 
 def unpack_counts(packed: str) -> np.ndarray:

@@ -15,9 +15,9 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from tinymrcnn.boxes import paste_masks
-from tinymrcnn.data.coco import annotations_of, corners_to_sides, encode_mask
+from tinymrcnn.data.coco import annotations_of, corners_to_sides
 from tinymrcnn.evaluation.comparison import Comparison, metrics_of
+from tinymrcnn.evaluation.run_lengths import encode_findings
 
 
 def coco_results(
@@ -26,12 +26,14 @@ def coco_results(
     """Detections as the records of COCO's results JSON: image_id, category_id, bbox, score, segmentation.
 
     detections: one dict an image, host arrays: boxes (N, 4) float32 in the image, labels (N,) int64, scores
-    (N,) float32, and masks (N, m, m), probabilities that are pasted here and cut at 0.5, or no masks. sizes: (h, w) of
-    each image. categories: see tinymrcnn.data. whole_pixels: how to paste, the model's Config.paste_whole_pixels.
+    (N,) float32, and masks (N, m, m), probabilities that are cut at 0.5, or no masks. sizes: (h, w) of each image.
+    categories: see tinymrcnn.data. whole_pixels: how masks lie over their boxes, the model's Config.paste_whole_pixels.
     Raises ValueError for a label that is no category."""
     ids = {category["label"]: category["id"] for category in categories}
     records = []
     for detection, image_id, size in zip(detections, image_ids, sizes, strict=True):
+        if "masks" in detection:
+            segmentations = encode_findings(detection["masks"], detection["boxes"], size, whole_pixels)
         for n, label in enumerate(detection["labels"].tolist()):
             if label not in ids:
                 raise ValueError(f"A detection in image {image_id} has the label {label}, which is no category: {ids}.")
@@ -42,9 +44,7 @@ def coco_results(
                 "score": detection["scores"][n].item(),
             }
             if "masks" in detection:
-                one = slice(n, n + 1)
-                pasted = paste_masks(detection["masks"][one], detection["boxes"][one], size, whole_pixels=whole_pixels)
-                record["segmentation"] = encode_mask(pasted[0] >= 0.5)
+                record["segmentation"] = segmentations[n]
             records.append(record)
     return records
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from tinymrcnn.evaluation.errors import Errors, errors_in, join_errors, price_errors
 from tinymrcnn.evaluation.evaluator import Objects, Ranking, Rows, curves, image_rows, join_rows, rank
-from tinymrcnn.evaluation.spans import spans_of_findings, spans_of_masks
+from tinymrcnn.evaluation.run_lengths import spans_of_findings
+from tinymrcnn.evaluation.spans import spans_of_masks
 from tinymrcnn.threads import spread
 
 SIZES = {"AP": 0, "AP50": 0, "AP75": 0, "APs": 1, "APm": 2, "APl": 3}  # which range of areas, see AREAS

@@ -232,7 +232,7 @@ class TwoStage(Module):
 
     def detect(self, images: Images) -> list[dict[str, np.ndarray]]:
         """Per image boxes (D, 4) in its own pixels, labels (D,), scores (D,) and masks (D, m, m), probabilities on
-        a grid over each box, best first, as NumPy arrays. Evaluation pastes them one at a time."""
+        a grid over each box, best first, as NumPy arrays. Evaluation makes run lengths of them."""
         return self.rescale(*self._detect(images))
 
     def forward(self, images: Images, targets: Targets | None = None, *, step: int = 0) -> Any:

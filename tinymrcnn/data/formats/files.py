@@ -28,8 +28,9 @@ def reading(path, what: str) -> Iterator[None]:
 
 
 def lines_of(file: Path) -> list[str]:
-    """The lines of a text file, without spaces around them and without empty ones."""
-    return list(filter(None, map(str.strip, file.read_text(encoding="utf-8").splitlines())))
+    """The lines of a text file, without spaces around them and without empty ones. Some editors write a mark (BOM) at
+    the beginning, which belongs to no line."""
+    return list(filter(None, map(str.strip, file.read_text(encoding="utf-8-sig").splitlines())))
 
 
 def read_json(path) -> Any:

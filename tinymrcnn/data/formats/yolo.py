@@ -9,20 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from tinymrcnn.data.formats.collect import Collected, Split
-from tinymrcnn.data.formats.files import lines_of, reading
-from tinymrcnn.data.formats.yolo_files import (
-    folders_of_yaml,
-    folders_with_labels,
-    images_at,
-    label_file,
-    names_in,
-    read_yaml,
-    yaml_file,
-)
+from tinymrcnn.data.formats.files import reading
+from tinymrcnn.data.formats.yolo_files import folders_of_yaml, folders_with_labels, images_at, read_yaml, yaml_file
+from tinymrcnn.data.formats.yolo_labels import check_labels, label_files, names_in, rows_of
 from tinymrcnn.data.images import image_size
 
 TITLE = "YOLO segmentation"
-NEEDS = "data.yaml with 'train' and 'names', or images/ and labels/ with a .txt of polygons for each image"
+NEEDS = "data.yaml with 'train' and 'names', or images/, with a .txt of polygons for each beside it or in labels/"
 
 
 def fits(path: Path) -> bool:
@@ -30,7 +23,8 @@ def fits(path: Path) -> bool:
 
 
 def read(path: Path) -> dict[str, Split]:
-    root, names, folders = path, names_in(path), folders_with_labels(path)
+    root, folders = path, folders_with_labels(path)
+    names = names_in(path, folders)
     if file := yaml_file(path):
         with reading(file, TITLE):
             content, root = read_yaml(file), file.parent
@@ -39,20 +33,12 @@ def read(path: Path) -> dict[str, Split]:
             names = {int(number): str(name) for number, name in pairs}
             folders = folders_of_yaml(root, content)
     lists = {part: [image for place in places for image in images_at(place)] for part, places in folders.items()}
-    rows = {part: {image: _rows(label_file(image)) for image in images} for part, images in lists.items()}
+    check_labels(image for images in lists.values() for image in images)
+    rows = {part: {image: rows_of(image, TITLE) for image in images} for part, images in lists.items()}
     if names is None:
         most = max((number for part in rows.values() for some in part.values() for number, _ in some), default=0)
         names = {number: f"class {number}" for number in range(most + 1)}
     return {part: _collect(root, some, names) for part, some in rows.items()}
-
-
-def _rows(file: Path) -> list[tuple[int, list[str]]]:
-    """(class, its numbers as texts) of each line."""
-    if not file.is_file():
-        return []
-    with reading(file, TITLE):
-        lines = [line.split() for line in lines_of(file)]
-        return [(int(float(line[0])), line[1:]) for line in lines]
 
 
 def _collect(root: Path, rows: dict, names: dict[int, str]) -> Split:
@@ -66,7 +52,7 @@ def _collect(root: Path, rows: dict, names: dict[int, str]) -> Split:
         image = collected.add_image(file, size)
         for number, texts in objects:
             if number not in names:
-                raise ValueError(f"'{label_file(file)}' has the class {number}; the names are of {sorted(names)}.")
+                raise ValueError(f"'{label_files(file)[0]}' has the class {number}; the names are of {sorted(names)}.")
             try:
                 scale = np.resize([size[1], size[0]], len(texts))
                 values = (np.array(texts, float) * scale).tolist()

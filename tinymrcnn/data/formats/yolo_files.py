@@ -1,14 +1,13 @@
-"""Where the images and labels of a YOLO data set lie: as data.yaml says, or side by side."""
+"""Where the images of a YOLO data set lie: as data.yaml says, or where they have labels."""
 
-import re
 from pathlib import Path
 
 from tinymrcnn.data.formats.files import files_of, folders_of, images_of, lines_of
+from tinymrcnn.data.formats.yolo_labels import labelled
+from tinymrcnn.data.images import PREDICTED
 from tinymrcnn.files import printable
 
-LINE = re.compile(r"\s*\d+([ \t]+[-+.\deE]+){4,}\s*(\n|$)")
 PARTS = ("train", "val", "test")
-MOST_TRIED = 20  # images, to see whether a folder has labels
 
 
 def yaml_file(path: Path) -> Path | None:
@@ -27,31 +26,11 @@ def read_yaml(file: Path) -> dict:
     return content if isinstance(content, dict) else {}
 
 
-def names_in(folder: Path) -> dict[int, str] | None:
-    """The names in classes.txt, a line each, which some tools write; None where there is none."""
-    file = folder / "classes.txt"
-    return dict(enumerate(lines_of(file))) if file.is_file() else None
-
-
-def label_file(image: Path) -> Path:
-    """x/images/y/1.jpg -> x/labels/y/1.txt, or x/images/y/1.txt where there is no such file."""
-    beside = image.with_suffix(".txt")
-    last = max((n for n, part in enumerate(image.parts) if part == "images"), default=0)
-    apart = Path(*image.parts[:last], "labels", *beside.parts[last + 1 :])
-    return apart if apart.is_file() else beside
-
-
 def folders_with_labels(path: Path) -> dict[str, list[Path]]:
-    """{split: [its folder of images]} where labels lie beside them, without a data.yaml."""
+    """{split: [its folder of images]} where they have labels, without a data.yaml."""
     images = path / "images"
     found = {"all": images if images.is_dir() else path} | {each.name: each for each in folders_of(images)}
-    return {name: [each] for name, each in found.items() if any(map(_is_labelled, images_of(each)[:MOST_TRIED]))}
-
-
-def _is_labelled(image: Path) -> bool:
-    """Whether the first line of its text file is one of an object."""
-    lines = label_file(image)
-    return lines.is_file() and bool(LINE.match(lines.read_text(errors="replace")))
+    return {name: [each] for name, each in found.items() if labelled(each)}
 
 
 def folders_of_yaml(root: Path, content: dict) -> dict[str, list[Path]]:
@@ -71,7 +50,9 @@ def _place(root: Path, top: str, name: str) -> Path:
 
 
 def images_at(place: Path) -> list[Path]:
-    """Those of a folder and of the folders in it, or those that a text file lists, a line each."""
+    """Those of a folder and of the folders in it, without what `predict` has drawn there; or those that a text file
+    lists, a line each."""
     if place.is_file():
         return [place.parent / line for line in lines_of(place)]
-    return [image for folder in (place, *folders_of(place)) for image in images_of(folder)]
+    images = [image for folder in (place, *folders_of(place)) for image in images_of(folder)]
+    return [image for image in images if not image.stem.endswith((PREDICTED, f"{PREDICTED}_ids"))]
