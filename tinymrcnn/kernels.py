@@ -221,7 +221,8 @@ def run(on_cpu: Callable[..., None], on_cuda: Any, elements: int, *args: Any) ->
     if host_view is None:
         launch(on_cuda, elements, *args)
         return
-    args = tuple(host_view(arg) if isinstance(arg, backend.array_type) else arg for arg in args)
+    if backend.module is not np:
+        args = tuple(host_view(arg) if isinstance(arg, backend.array_type) else arg for arg in args)
     bytes = elements * SECONDS_PER_ELEMENT * BYTES
     threads = threads_for(0, bytes)
     spread(lambda thread: on_cpu(thread, threads, *args), threads, HOST, 0, bytes)

@@ -12,7 +12,7 @@ import functools
 import math
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
@@ -59,7 +59,7 @@ def threads_for(flops: float = math.inf, bytes: float = 0) -> int:
 # BLAS's own threads
 
 
-class _OneBlasThread:
+class _OneBlasThread(contextlib.ContextDecorator):
     """A context that limits BLAS to one thread, in the whole process, until the last Python thread has left it. All our
     products are computed in it, so that their bits do not depend on what the other Python threads do."""
 
@@ -104,7 +104,7 @@ class _OneBlasThread:
         self._lock, self._inside = threading.Lock(), 0
 
 
-one_blas_thread = _OneBlasThread()
+one_blas_thread, _NOTHING = _OneBlasThread(), contextlib.nullcontext()
 
 
 # Our threads
@@ -131,29 +131,27 @@ def spread(work: Callable[[int], object], count: int, array: Array, flops: float
         for index in range(count):
             work(index)
         return
-    lock, indices = threading.Lock(), iter(range(count))
+    wanted, helpers = min(threads_for(flops, bytes), count) - 1, list[Future[None]]()
+    with one_blas_thread if flops else _NOTHING:
+        if wanted < 1:
+            _take(work, range(count))
+            return
+        lock, indices = threading.Lock(), iter(range(count))
 
-    def next_index() -> int | None:
-        with lock:  # in free-threaded Python two threads could else get the same index
-            return next(indices, None)
+        def next_index() -> int | None:
+            with lock:  # in free-threaded Python two threads could else get the same index
+                return next(indices, None)
 
-    def take() -> None:
-        token = _within.set(True)
-        try:
-            for index in iter(next_index, None):
-                work(index)
-        except BaseException:
-            for _ in iter(next_index, None):  # the other threads get no more work
-                pass
-            raise
-        finally:
-            _within.reset(token)
+        def take() -> None:
+            try:
+                _take(work, iter(next_index, None))
+            except BaseException:
+                for _ in iter(next_index, None):  # the other threads get no more work
+                    pass
+                raise
 
-    helpers: list[Future[None]] = []
-    with one_blas_thread if flops else contextlib.nullcontext():
         try:
             with contextlib.suppress(RuntimeError):  # a Python that is ending starts no threads: this one works
-                wanted = min(threads_for(flops, bytes), count) - 1
                 while len(helpers) < wanted:  # in the caller's context, which holds numpy.errstate
                     helpers.append(_pool(wanted).submit(contextvars.copy_context().run, take))
             take()
@@ -163,6 +161,15 @@ def spread(work: Callable[[int], object], count: int, array: Array, flops: float
             wait(helpers)
     for helper in helpers:
         helper.result()
+
+
+def _take(work: Callable[[int], object], indices: Iterable[int]) -> None:
+    token = _within.set(True)
+    try:
+        for index in indices:
+            work(index)
+    finally:
+        _within.reset(token)
 
 
 def slices(count: int, parts: int | None = None) -> list[slice]:
@@ -193,7 +200,7 @@ _own = threading.local()
 def workspace(name: str, shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
     """An uninitialised NumPy array. A thread gets the same memory again for the same name, because new memory costs
     more than most of the work that is done in it."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    size = math.prod(shape) * np.dtype(dtype).itemsize
     buffers = _own.__dict__
     if name not in buffers or buffers[name].size < size:
         buffers[name] = np.empty(size, np.uint8)
