@@ -12,7 +12,7 @@ import functools
 import math
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
@@ -33,6 +33,17 @@ PARTS = 64
 
 _num_threads: contextvars.ContextVar[int | None] = contextvars.ContextVar("num_threads", default=None)
 _within: contextvars.ContextVar[bool] = contextvars.ContextVar("within", default=False)  # inside spread's work
+
+
+@contextlib.contextmanager
+def holding(variable: contextvars.ContextVar[Any], value: Any) -> Iterator[None]:
+    """Within this block this Python thread sees `value` in the variable."""
+    before = variable.get()
+    variable.set(value)
+    try:
+        yield
+    finally:
+        variable.set(before)
 
 
 def get_num_threads() -> int:
@@ -123,18 +134,16 @@ if hasattr(os, "register_at_fork"):  # threads do not survive a fork
 
 def spread(work: Callable[[int], object], count: int, array: Array, flops: float = math.inf, bytes: float = 0) -> None:
     """Call work(0), ..., work(count - 1), in any order: on all threads if `array` is a NumPy array, else one by one,
-    because a GPU runs them one by one anyway. Raises the first error of work. A spread() within work uses one thread.
+    because a GPU runs them one by one anyway. Raises the first error of work. A spread() within work that is shared uses
+    one thread.
 
     flops, bytes: the operations of all matrix products together (unless 0, BLAS is limited to one thread meanwhile),
     and the bytes moved. If both are small, this thread does all the work."""
-    if not isinstance(array, np.ndarray):
-        for index in range(count):
-            work(index)
-        return
     wanted, helpers = min(threads_for(flops, bytes), count) - 1, list[Future[None]]()
     with one_blas_thread if flops else _NOTHING:
-        if wanted < 1:
-            _take(work, range(count))
+        if wanted < 1 or not isinstance(array, np.ndarray):
+            for index in range(count):
+                work(index)
             return
         lock, indices = threading.Lock(), iter(range(count))
 
@@ -144,7 +153,9 @@ def spread(work: Callable[[int], object], count: int, array: Array, flops: float
 
         def take() -> None:
             try:
-                _take(work, iter(next_index, None))
+                with holding(_within, True):
+                    for index in iter(next_index, None):
+                        work(index)
             except BaseException:
                 for _ in iter(next_index, None):  # the other threads get no more work
                     pass
@@ -161,15 +172,6 @@ def spread(work: Callable[[int], object], count: int, array: Array, flops: float
             wait(helpers)
     for helper in helpers:
         helper.result()
-
-
-def _take(work: Callable[[int], object], indices: Iterable[int]) -> None:
-    token = _within.set(True)
-    try:
-        for index in indices:
-            work(index)
-    finally:
-        _within.reset(token)
 
 
 def slices(count: int, parts: int | None = None) -> list[slice]:

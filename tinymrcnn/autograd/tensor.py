@@ -35,14 +35,15 @@ def record(data: Array, parents: tuple[Any, ...], backward: Backward, name: str)
     for watch in observers.get():
         backward = watch(name, data, parents, backward)
     result = Tensor(data)
-    dtypes = [parent.dtype for parent in parents if isinstance(parent, Tensor) and parent.dtype.kind == "f"]
-    if any(dtype != result.dtype for dtype in dtypes):
+    dtypes = [parent.data.dtype for parent in parents if isinstance(parent, Tensor) and parent.data.dtype.kind == "f"]
+    if dtypes.count(result.data.dtype) < len(dtypes):
         raise TypeError(
             f"The operator '{name}' made {result.dtype} out of {' and '.join(map(str, dtypes))}. Convert its inputs to "
             "one dtype: no operation changes it."
         )
-    if recording.get() and any(parent.node is not None for parent in parents):
-        result.node = Node(backward, tuple(parent.node for parent in parents), name)
+    nodes = tuple([parent.node for parent in parents])  # lists: generators take longer
+    if recording.get() and any(nodes):
+        result.node = Node(backward, nodes, name)
     return result
 
 
