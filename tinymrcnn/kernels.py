@@ -217,8 +217,7 @@ def run(on_cpu: Callable[..., None], on_cuda: Any, elements: int, *args: Any) ->
     elements: how many outputs the CUDA kernel's grid covers, and how much work it is for the CPU."""
     types = tuple([backend.array_type for backend in BACKENDS.values()])  # lists: generators take longer
     backend = backend_of(*[arg for arg in args if isinstance(arg, types)])
-    host_view = backend.host_view
-    if host_view is None:
+    if (host_view := backend.host_view) is None:
         launch(on_cuda, elements, *args)
         return
     if backend.module is not np:

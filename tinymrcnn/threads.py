@@ -6,6 +6,7 @@ Meanwhile BLAS is limited to one thread (one_blas_thread): BLAS's own threads wo
 product, and spin while they wait, on cores that other threads need.
 """
 
+import collections
 import contextlib
 import contextvars
 import functools
@@ -85,8 +86,8 @@ class _OneBlasThread(contextlib.ContextDecorator):
     def __enter__(self) -> None:
         with self._lock:
             if self._inside == 0:
-                found = [(library, library.get_num_threads()) for library in self._libraries]
-                self._before = [(library, threads) for library, threads in found if threads and threads > 1]
+                found = [(library, library.get_num_threads() or 1) for library in self._libraries]
+                self._before = [(library, threads) for library, threads in found if threads > 1]
                 self._set([(library, 1) for library, _ in self._before])
             self._inside += 1
 
@@ -134,8 +135,7 @@ if hasattr(os, "register_at_fork"):  # threads do not survive a fork
 
 def spread(work: Callable[[int], object], count: int, array: Array, flops: float = math.inf, bytes: float = 0) -> None:
     """Call work(0), ..., work(count - 1), in any order: on all threads if `array` is a NumPy array, else one by one,
-    because a GPU runs them one by one anyway. Raises the first error of work. A spread() within work that is shared uses
-    one thread.
+    because a GPU runs them one by one anyway. Raises the first error of work. A spread() within shared work uses one thread.
 
     flops, bytes: the operations of all matrix products together (unless 0, BLAS is limited to one thread meanwhile),
     and the bytes moved. If both are small, this thread does all the work."""
@@ -145,20 +145,16 @@ def spread(work: Callable[[int], object], count: int, array: Array, flops: float
             for index in range(count):
                 work(index)
             return
-        lock, indices = threading.Lock(), iter(range(count))
-
-        def next_index() -> int | None:
-            with lock:  # in free-threaded Python two threads could else get the same index
-                return next(indices, None)
+        ends = [None] * (wanted + 1)  # at one of these a thread stops
+        indices = collections.deque[int | None]([*range(count), *ends])
 
         def take() -> None:
             try:
                 with holding(_within, True):
-                    for index in iter(next_index, None):
+                    for index in iter(indices.popleft, None):
                         work(index)
             except BaseException:
-                for _ in iter(next_index, None):  # the other threads get no more work
-                    pass
+                indices.extendleft(ends)  # the other threads get no more work
                 raise
 
         try:
@@ -206,5 +202,4 @@ def workspace(name: str, shape: tuple[int, ...], dtype: Any = np.float32) -> np.
     buffers = _own.__dict__
     if name not in buffers or buffers[name].size < size:
         buffers[name] = np.empty(size, np.uint8)
-    array: np.ndarray = buffers[name][:size].view(dtype).reshape(shape)
-    return array
+    return np.ndarray(shape, dtype, buffers[name])

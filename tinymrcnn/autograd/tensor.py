@@ -355,17 +355,16 @@ class Tensor:
         gradients = {self.node: gradient}
         for node in outputs_first(self.node):
             gradient = gradients.pop(node, None)
-            if node.backward is None:
-                if gradient is not None and node.grad is not None:
-                    node.grad = elementwise("add", node.grad, gradient)
-                elif gradient is not None:
+            if gradient is not None and node.backward is None:
+                if node.grad is None:
                     node.grad = empty_like(gradient) if node.home is None else node.home
                     node.grad[...] = gradient
-                if gradient is not None and node.ready is not None:
+                else:
+                    node.grad = elementwise("add", node.grad, gradient)
+                if node.ready is not None:
                     node.ready()
-                continue
-            if gradient is not None:
-                needs = tuple(parent is not None for parent in node.parents)
+            elif gradient is not None and node.backward is not None:
+                needs = tuple([parent is not None for parent in node.parents])
                 for parent, part in zip(node.parents, node.backward(gradient, needs), strict=True):
                     if parent is not None and part is not None:
                         earlier = gradients.get(parent)
