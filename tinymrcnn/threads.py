@@ -135,7 +135,7 @@ if hasattr(os, "register_at_fork"):  # threads do not survive a fork
 
 def spread(work: Callable[[int], object], count: int, array: Array, flops: float = math.inf, bytes: float = 0) -> None:
     """Call work(0), ..., work(count - 1), in any order: on all threads if `array` is a NumPy array, else one by one,
-    because a GPU runs them one by one anyway. Raises the first error of work. Within shared work spread() has one thread.
+    because a GPU runs them one by one anyway. Raises the first error of work. Within shared work it has one thread.
 
     flops, bytes: the operations of all matrix products together (unless 0, BLAS is limited to one thread meanwhile),
     and the bytes moved. If both are small, this thread does all the work."""
