@@ -87,9 +87,9 @@ def backend_of(*arrays: Array) -> Backend:
     for array in arrays:
         if found is not None and type(array) is found.array_type:  # as a rule, and quickly: it precedes every launch
             continue
-        backend = next((b for b in BACKENDS.values() if isinstance(array, b.array_type)), None)
-        if isinstance(array, np.generic):  # NumPy turns arrays without dimensions into these
-            backend = BACKENDS["cpu"]
+        backend: Backend | None = BACKENDS["cpu"]
+        if not isinstance(array, (np.ndarray, np.generic)):  # NumPy turns arrays without dimensions into the latter
+            backend = next((b for b in BACKENDS.values() if isinstance(array, b.array_type)), None)
         if backend is None and type(array).__module__.partition(".")[0] == "cupy" and "cupy" in sys.modules:
             _import_cupy()
             backend = BACKENDS["cuda"]
@@ -151,7 +151,9 @@ def empty(xp: Any, shape: Sequence[int], dtype: Any, order: Sequence[int]) -> Ar
 
 def empty_like(array: Array, dtype: Any = None) -> Array:
     """An uninitialised array of the same shape and memory order."""
-    return empty(array_module(array), array.shape, dtype or array.dtype, memory_order(array))
+    if (xp := array_module(array)) is np:  # it keeps the order itself
+        return np.empty_like(array, dtype, subok=False)
+    return empty(xp, array.shape, dtype or array.dtype, memory_order(array))
 
 
 def elementwise(name: str, *operands: Array) -> Array:
@@ -161,7 +163,9 @@ def elementwise(name: str, *operands: Array) -> Array:
     channels-last. operands: arrays of one dtype, and Python numbers."""
     arrays = [operand for operand in operands if hasattr(operand, "dtype")]
     xp, out = array_module(*arrays), _result_of(arrays)
-    order = memory_order(out)  # CuPy walks through the axes as they are given, NumPy as they lie in memory
+    if xp is np:  # it walks through the axes as they lie in memory, CuPy as they are given
+        return getattr(xp, name)(*operands, out=out)
+    order = memory_order(out)
     turned = [xp.broadcast_to(o, out.shape).transpose(order) if hasattr(o, "dtype") else o for o in operands]
     getattr(xp, name)(*turned, out=out.transpose(order))
     return out
@@ -182,8 +186,7 @@ def _result_of(arrays: list[Array], *shapes: tuple[int, ...]) -> Array:
     """An uninitialised array for an elementwise function of arrays of one dtype (and of others, of these shapes)."""
     shape = np.broadcast_shapes(*shapes, *(array.shape for array in arrays))
     reference = next((array for array in arrays if array.shape == shape), None)
-    order = tuple(range(len(shape))) if reference is None else memory_order(reference)
-    return empty(array_module(*arrays), shape, arrays[0].dtype, order)
+    return array_module(*arrays).empty(shape, arrays[0].dtype) if reference is None else empty_like(reference)
 
 
 def channels_last(array: Array) -> Array:

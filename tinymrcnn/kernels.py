@@ -217,11 +217,11 @@ def run(on_cpu: Callable[..., None], on_cuda: Any, elements: int, *args: Any) ->
     elements: how many outputs the CUDA kernel's grid covers, and how much work it is for the CPU."""
     types = tuple([backend.array_type for backend in BACKENDS.values()])  # lists: generators take longer
     backend = backend_of(*[arg for arg in args if isinstance(arg, types)])
-    host_view = backend.host_view
-    if host_view is None:
+    if (host_view := backend.host_view) is None:
         launch(on_cuda, elements, *args)
         return
-    args = tuple(host_view(arg) if isinstance(arg, backend.array_type) else arg for arg in args)
+    if backend.module is not np:
+        args = tuple(host_view(arg) if isinstance(arg, backend.array_type) else arg for arg in args)
     bytes = elements * SECONDS_PER_ELEMENT * BYTES
     threads = threads_for(0, bytes)
     spread(lambda thread: on_cpu(thread, threads, *args), threads, HOST, 0, bytes)

@@ -6,13 +6,14 @@ Meanwhile BLAS is limited to one thread (one_blas_thread): BLAS's own threads wo
 product, and spin while they wait, on cores that other threads need.
 """
 
+import collections
 import contextlib
 import contextvars
 import functools
 import math
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
@@ -33,6 +34,17 @@ PARTS = 64
 
 _num_threads: contextvars.ContextVar[int | None] = contextvars.ContextVar("num_threads", default=None)
 _within: contextvars.ContextVar[bool] = contextvars.ContextVar("within", default=False)  # inside spread's work
+
+
+@contextlib.contextmanager
+def holding(variable: contextvars.ContextVar[Any], value: Any) -> Iterator[None]:
+    """Within this block this Python thread sees `value` in the variable."""
+    before = variable.get()
+    variable.set(value)
+    try:
+        yield
+    finally:
+        variable.set(before)
 
 
 def get_num_threads() -> int:
@@ -59,7 +71,7 @@ def threads_for(flops: float = math.inf, bytes: float = 0) -> int:
 # BLAS's own threads
 
 
-class _OneBlasThread:
+class _OneBlasThread(contextlib.ContextDecorator):
     """A context that limits BLAS to one thread, in the whole process, until the last Python thread has left it. All our
     products are computed in it, so that their bits do not depend on what the other Python threads do."""
 
@@ -74,8 +86,8 @@ class _OneBlasThread:
     def __enter__(self) -> None:
         with self._lock:
             if self._inside == 0:
-                found = [(library, library.get_num_threads()) for library in self._libraries]
-                self._before = [(library, threads) for library, threads in found if threads and threads > 1]
+                found = [(library, library.get_num_threads() or 1) for library in self._libraries]
+                self._before = [(library, threads) for library, threads in found if threads > 1]
                 self._set([(library, 1) for library, _ in self._before])
             self._inside += 1
 
@@ -104,7 +116,7 @@ class _OneBlasThread:
         self._lock, self._inside = threading.Lock(), 0
 
 
-one_blas_thread = _OneBlasThread()
+one_blas_thread, _NOTHING = _OneBlasThread(), contextlib.nullcontext()
 
 
 # Our threads
@@ -123,37 +135,30 @@ if hasattr(os, "register_at_fork"):  # threads do not survive a fork
 
 def spread(work: Callable[[int], object], count: int, array: Array, flops: float = math.inf, bytes: float = 0) -> None:
     """Call work(0), ..., work(count - 1), in any order: on all threads if `array` is a NumPy array, else one by one,
-    because a GPU runs them one by one anyway. Raises the first error of work. A spread() within work uses one thread.
+    because a GPU runs them one by one anyway. Raises the first error of work. Within shared work it has one thread.
 
     flops, bytes: the operations of all matrix products together (unless 0, BLAS is limited to one thread meanwhile),
     and the bytes moved. If both are small, this thread does all the work."""
-    if not isinstance(array, np.ndarray):
-        for index in range(count):
-            work(index)
-        return
-    lock, indices = threading.Lock(), iter(range(count))
-
-    def next_index() -> int | None:
-        with lock:  # in free-threaded Python two threads could else get the same index
-            return next(indices, None)
-
-    def take() -> None:
-        token = _within.set(True)
-        try:
-            for index in iter(next_index, None):
+    wanted, helpers = min(threads_for(flops, bytes), count) - 1, list[Future[None]]()
+    with one_blas_thread if flops else _NOTHING:
+        if wanted < 1 or not isinstance(array, np.ndarray):
+            for index in range(count):
                 work(index)
-        except BaseException:
-            for _ in iter(next_index, None):  # the other threads get no more work
-                pass
-            raise
-        finally:
-            _within.reset(token)
+            return
+        ends = [None] * (wanted + 1)  # at one of these a thread stops
+        indices = collections.deque[int | None]([*range(count), *ends])
 
-    helpers: list[Future[None]] = []
-    with one_blas_thread if flops else contextlib.nullcontext():
+        def take() -> None:
+            try:
+                with holding(_within, True):
+                    for index in iter(indices.popleft, None):
+                        work(index)
+            except BaseException:
+                indices.extendleft(ends)  # the other threads get no more work
+                raise
+
         try:
             with contextlib.suppress(RuntimeError):  # a Python that is ending starts no threads: this one works
-                wanted = min(threads_for(flops, bytes), count) - 1
                 while len(helpers) < wanted:  # in the caller's context, which holds numpy.errstate
                     helpers.append(_pool(wanted).submit(contextvars.copy_context().run, take))
             take()
@@ -193,9 +198,8 @@ _own = threading.local()
 def workspace(name: str, shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
     """An uninitialised NumPy array. A thread gets the same memory again for the same name, because new memory costs
     more than most of the work that is done in it."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    size = math.prod(shape) * np.dtype(dtype).itemsize
     buffers = _own.__dict__
     if name not in buffers or buffers[name].size < size:
         buffers[name] = np.empty(size, np.uint8)
-    array: np.ndarray = buffers[name][:size].view(dtype).reshape(shape)
-    return array
+    return np.ndarray(shape, dtype, buffers[name])

@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from typing import Any, Optional
 
 from tinymrcnn.backend import Array
+from tinymrcnn.threads import holding
 
 # backward(grad, needs): the gradients of the parents from the gradient of the result
 Backward = Callable[[Array, tuple[bool, ...]], tuple[Array | None, ...]]
@@ -44,12 +45,8 @@ observers: ContextVar[tuple[Callable[..., Any], ...]] = ContextVar("observers", 
 @contextlib.contextmanager
 def no_grad() -> Iterator[None]:
     """Within this block (or a function decorated with it) this thread records no graph."""
-    before = recording.get()
-    recording.set(False)
-    try:
+    with holding(recording, False):
         yield
-    finally:
-        recording.set(before)
 
 
 @contextlib.contextmanager
@@ -57,12 +54,8 @@ def watching(watch: Callable[[str, Array, tuple[Any, ...], Backward], Backward])
     """Within this block every operator of this thread calls watch(name, data, parents, backward), which gets the
     operator's name and the arguments of record(), and returns the closure to record: `backward`, or one wrapped
     around it."""
-    before = observers.get()
-    observers.set((*before, watch))
-    try:
+    with holding(observers, (*observers.get(), watch)):
         yield
-    finally:
-        observers.set(before)
 
 
 def outputs_first(root: Node) -> list[Node]:

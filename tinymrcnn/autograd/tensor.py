@@ -35,14 +35,15 @@ def record(data: Array, parents: tuple[Any, ...], backward: Backward, name: str)
     for watch in observers.get():
         backward = watch(name, data, parents, backward)
     result = Tensor(data)
-    dtypes = [parent.dtype for parent in parents if isinstance(parent, Tensor) and parent.dtype.kind == "f"]
-    if any(dtype != result.dtype for dtype in dtypes):
+    dtypes = [parent.data.dtype for parent in parents if isinstance(parent, Tensor) and parent.data.dtype.kind == "f"]
+    if dtypes.count(result.data.dtype) < len(dtypes):
         raise TypeError(
             f"The operator '{name}' made {result.dtype} out of {' and '.join(map(str, dtypes))}. Convert its inputs to "
             "one dtype: no operation changes it."
         )
-    if recording.get() and any(parent.node is not None for parent in parents):
-        result.node = Node(backward, tuple(parent.node for parent in parents), name)
+    nodes = tuple([parent.node for parent in parents])  # lists: generators take longer
+    if recording.get() and any(nodes):
+        result.node = Node(backward, nodes, name)
     return result
 
 
@@ -354,17 +355,16 @@ class Tensor:
         gradients = {self.node: gradient}
         for node in outputs_first(self.node):
             gradient = gradients.pop(node, None)
-            if node.backward is None:
-                if gradient is not None and node.grad is not None:
-                    node.grad = elementwise("add", node.grad, gradient)
-                elif gradient is not None:
+            if gradient is not None and node.backward is None:
+                if node.grad is None:
                     node.grad = empty_like(gradient) if node.home is None else node.home
                     node.grad[...] = gradient
-                if gradient is not None and node.ready is not None:
+                else:
+                    node.grad = elementwise("add", node.grad, gradient)
+                if node.ready is not None:
                     node.ready()
-                continue
-            if gradient is not None:
-                needs = tuple(parent is not None for parent in node.parents)
+            elif gradient is not None and node.backward is not None:
+                needs = tuple([parent is not None for parent in node.parents])
                 for parent, part in zip(node.parents, node.backward(gradient, needs), strict=True):
                     if parent is not None and part is not None:
                         earlier = gradients.get(parent)

@@ -17,13 +17,13 @@ from tinymrcnn.kernels import THREADS_PER_BLOCK, cpu_kernel, cuda, cuda_kernel, 
 
 @scalar
 def iou(corners: Array, i: int, j: int) -> float:
-    """Intersection over union of boxes i and j. corners: (4, n), the rows x1, y1, x2, y2."""
-    x1, y1 = max(corners[0, i], corners[0, j]), max(corners[1, i], corners[1, j])
-    x2, y2 = min(corners[2, i], corners[2, j]), min(corners[3, i], corners[3, j])
+    """Intersection over union of boxes i and j. corners: the four rows x1, y1, x2, y2, each (n,)."""
+    x1, y1 = max(corners[0][i], corners[0][j]), max(corners[1][i], corners[1][j])
+    x2, y2 = min(corners[2][i], corners[2][j]), min(corners[3][i], corners[3][j])
     T = type(x1)
     intersection: float = max(x2 - x1, T(0)) * max(y2 - y1, T(0))
-    area_i: float = (corners[2, i] - corners[0, i]) * (corners[3, i] - corners[1, i])
-    area_j: float = (corners[2, j] - corners[0, j]) * (corners[3, j] - corners[1, j])
+    area_i: float = (corners[2][i] - corners[0][i]) * (corners[3][i] - corners[1][i])
+    area_j: float = (corners[2][j] - corners[0][j]) * (corners[3][j] - corners[1][j])
     return intersection / (area_i + area_j - intersection)  # NaN, above no threshold, for two empty boxes
 
 
@@ -34,11 +34,13 @@ def iou(corners: Array, i: int, j: int) -> float:
 def nms_cpu(thread: int, threads: int, corners: Array, starts: Array, threshold: float, keep: Array) -> None:
     """corners: (4, n) of the type of threshold. starts: (groups + 1,) int64. keep: (n,) bool, True at first."""
     for group in range(thread, len(starts) - 1, threads):
-        for i in range(starts[group], starts[group + 1]):
+        end = starts[group + 1]
+        for i in range(starts[group], end):
             if keep[i]:
-                for j in range(i + 1, starts[group + 1]):
-                    if iou(corners, i, j) > threshold:
-                        keep[j] = False
+                rest, stay = (corners[0][i:end], corners[1][i:end], corners[2][i:end], corners[3][i:end]), keep[i:end]
+                for j in range(len(stay)):  # without a branch and from 0 on, so that the loop becomes vectors
+                    stay[j] &= not iou(rest, 0, j) > threshold
+                keep[i] = True  # it overlaps itself
 
 
 # On a GPU every pair is compared at once, and only the walk through the results is sequential.

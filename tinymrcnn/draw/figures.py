@@ -7,8 +7,6 @@ draws with it, or takes its colours from it.
 """
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 from tinymrcnn.autograd import Tensor
@@ -81,8 +79,18 @@ def draw_grid(rows, titles=()):
     return np.asarray(canvas)
 
 
-def _pixels(figure: Figure):
+def _figure(size: tuple[float, float]):
+    """An empty matplotlib figure of so many inches. The parts of matplotlib that draw are loaded with the first one:
+    they take longer to load than NumPy, and a training run begins without a figure."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=size, layout="constrained")
+
+
+def _pixels(figure):
     """A matplotlib figure as a picture, 100 pixels an inch whatever the user's matplotlib is set to."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     figure.set_dpi(100)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
@@ -95,7 +103,7 @@ def draw_curves(log: list[dict], validations=()):
     log: the lines of log.jsonl, dicts with step, lr, loss, the losses (loss_*) and positive_*; thin lines are
     the values as logged, thick ones means over the last 2% of the steps. validations: the lines of validation.jsonl,
     dicts with step, loss, and bbox/AP, segm/AP50, ...; without any, the last part is missing."""
-    figure = Figure(figsize=(11, 12 if validations else 9), layout="constrained")
+    figure = _figure((11, 12 if validations else 9))
     parts = (3, 1, 1.5, 2.5)[: 4 if validations else 3]
     losses, rates, counts, *precision = figure.subplots(len(parts), 1, sharex=True, height_ratios=parts)
     steps = [line["step"] for line in log]
@@ -140,7 +148,7 @@ def _draw_series(axes, steps, values, name: str, color) -> None:
 
 def draw_errors(errors: dict[str, dict[str, tuple[int, float]]]):
     """What each kind of error costs as bars. errors: {"boxes": {kind: (how many there are, what AP50 loses)}, ...}."""
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    figure = _figure((8, 4.5))
     axes = figure.subplots()
     height = 0.8 / len(errors)
     for index, (title, kinds) in enumerate(errors.items()):
@@ -161,7 +169,7 @@ def draw_anchors(image, anchors: dict):
     """Anchors over an image (3, H, W), a colour for each level; those that leave the image are seen whole.
 
     anchors: {name of a level: array (A, 4)}; give a few of them, as those of one cell."""
-    figure = Figure(figsize=(7, 7), layout="constrained")
+    figure = _figure((7, 7))
     axes = figure.subplots()
     height, width = image.shape[1:]
     axes.imshow(image.transpose(1, 2, 0), extent=(0, width, height, 0))
@@ -181,7 +189,7 @@ def draw_roi_grid(feature, roi, bins, points=()):
     feature: (h, w), drawn with cell (row i, column j) covering [j, j+1) x [i, i+1). roi: (4,), and bins (B, 4):
     boxes in the same coordinates; the bins are those of RoIAlign, or RoIPool's after rounding. points: (P, 2)
     as (x, y), where RoIAlign samples the map: the value of a cell belongs to its centre."""
-    figure = Figure(figsize=(7, 7), layout="constrained")
+    figure = _figure((7, 7))
     axes = figure.subplots()
     height, width = feature.shape
     axes.imshow(feature, cmap="gray", extent=(0, width, height, 0))
@@ -219,7 +227,7 @@ def draw_graph(tensor: Tensor):
         x |= {node: index - (len(layer) - 1) / 2 for index, node in enumerate(layer)}
 
     widest = max(len(layer) for layer in layers)
-    figure = Figure(figsize=(max(3.0, 1.6 * widest), max(2.0, 0.9 * len(layers))), layout="constrained")
+    figure = _figure((max(3.0, 1.6 * widest), max(2.0, 0.9 * len(layers))))
     axes = figure.subplots()
     for node in depth:
         leaf = node.backward is None

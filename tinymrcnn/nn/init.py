@@ -14,6 +14,7 @@ from contextvars import ContextVar
 import numpy as np
 
 from tinymrcnn.randomness import Purpose, generator
+from tinymrcnn.threads import holding
 
 Initialiser = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 
@@ -50,11 +51,8 @@ _layers = itertools.count(1)
 def without_drawing() -> Iterator[None]:
     """Within this block (of this thread) new layers and Module.initialize() draw no weights: a new model's are 0.
     It is for models that are loaded afterwards, since drawing millions of weights takes seconds."""
-    before = _drawing.set(False)
-    try:
+    with holding(_drawing, False):
         yield
-    finally:
-        _drawing.reset(before)
 
 
 def is_drawing() -> bool:

@@ -18,6 +18,7 @@ from tinymrcnn.backend import Array, channels_first, like
 from tinymrcnn.nn import init as initialisers
 from tinymrcnn.nn.init import Initialiser
 from tinymrcnn.nn.module import Module, Parameter
+from tinymrcnn.threads import holding
 
 # How many layers, and numbers in their weights, can still be made; None: no limit
 _allowance: ContextVar[tuple[int, int] | None] = ContextVar("allowance", default=None)
@@ -27,11 +28,8 @@ _allowance: ContextVar[tuple[int, int] | None] = ContextVar("allowance", default
 def at_most(layers: int, numbers: int) -> Iterator[None]:
     """Within this block so many layers with weights can be made, with so many numbers in all, so that the model of a
     file takes no more memory than the file. One more raises ValueError, before memory is taken for it."""
-    token = _allowance.set((layers, numbers))
-    try:
+    with holding(_allowance, (layers, numbers)):
         yield
-    finally:
-        _allowance.reset(token)
 
 
 def _take(numbers: int) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from tinymrcnn.autograd import Tensor
-from tinymrcnn.backend import Array, backend_of, empty, memory_order, to_device, to_numpy
+from tinymrcnn.backend import Array, backend_of, empty, like, memory_order, to_device, to_numpy
 from tinymrcnn.nn.init import is_drawing
 from tinymrcnn.randomness import Purpose, generator
 
@@ -115,8 +115,7 @@ class Module:
         if problems:
             raise ValueError("The weights do not fit this model:\n" + "\n".join(problems))
         for name, array in own.items():
-            device = backend_of(array).device
-            array[...] = to_device(np.asarray(state[name], dtype=np.dtype(array.dtype)), device)
+            array[...] = like(np.asarray(state[name], dtype=np.dtype(array.dtype)), array)
 
     def train(self, mode: bool = True) -> Self:
         """Switch to train mode (batch statistics, losses) or, with False, to eval mode. Returns self."""

@@ -51,6 +51,11 @@ def _im2col_cpu(thread: int, threads: int, x: Array, columns: Array, first_row: 
                     z = j * stride - padding + v * dilation
                     at = (u * kernel_w + v) * channels
                     first, end = (max(z, 0), min(z + run, x_width)) if 0 <= y < x_height else (z, z)
+                    if end - first == run and run * channels >= 32:  # from 0 on, so that the loop becomes vectors
+                        source, target = lines[n, y, z * channels : end * channels], out[at:]
+                        for c in range(len(source)):
+                            target[c] = source[c]
+                        continue
                     if end - first < run:
                         out[at : at + run * channels] = 0
                     shift = at - z * channels

@@ -10,6 +10,7 @@ Every element is one sum in an order that does not depend on the number of threa
 registers: CPUs that multiply and add in one instruction, as nearly all do, get the same bits.
 """
 
+import functools
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -59,15 +60,22 @@ def multiply(
     rows: (M, K). shift: (N,). start: (M, N), may be out. out: (M, N), with contiguous rows. With S matrices,
     where they are our own: rows (M, S, K), start and out (M, S, N)."""
     if factor.ndim == 4:
-        shift = np.zeros(out.shape[-1], np.float32) if shift is None else shift
-        start = np.broadcast_to(np.zeros_like(shift), out.shape) if start is None else start
-        rows, start, out = (array[:, None] if array.ndim == 2 else array for array in (rows, start, out))
+        if out.ndim == 2:
+            rows, out, start = rows[:, None], out[:, None], None if start is None else start[:, None]
+        shift = _zeros(out.shape[2:]) if shift is None else shift
+        start = _zeros(out.shape) if start is None else start
         compiled(_multiply)(rows, factor, shift, start, out, np.float32(0 if relu else -np.inf))
     elif start is out:
         out += rows @ factor
     else:
         array_module(rows, factor).matmul(rows, factor, out=out)
         finish(out, shift, start, relu)
+
+
+@functools.lru_cache(maxsize=256)
+def _zeros(shape: tuple[int, ...]) -> Array:
+    """Zeros to read, which take the memory of one row."""
+    return np.broadcast_to(np.zeros(shape[-1], np.float32), shape)
 
 
 def finish(rows: Array, shift: Array | None = None, start: Array | None = None, relu: bool = False) -> None:
@@ -93,7 +101,8 @@ def pack(matrix: Array) -> Array:
         return matrix
     depth, columns = matrix.shape[-2:]
     if more := -columns % WIDTH:
-        matrix = np.pad(matrix, [(0, 0)] * (matrix.ndim - 1) + [(0, more)])
+        padded = np.zeros((*matrix.shape[:-1], columns + more), np.float32)
+        padded[..., :columns], matrix = matrix, padded
     count = len(matrix) if matrix.ndim == 3 else 1
     panels = matrix.reshape(count, depth, (columns + more) // WIDTH, WIDTH)
     return np.ascontiguousarray(panels.transpose(0, 2, 1, 3))

@@ -187,7 +187,9 @@ def _transform_input(image: Array, tiles: Array, first: int, tiles_h: int, tiles
         for i in range(6):
             y = 4 * ty + i - padding
             if 0 <= y < height:
-                lines[i, padding : padding + shown] = image[n, y, :shown]
+                for x in range(shown):  # a whole slice takes as long to compile as all other kernels of this file
+                    for c in range(channels):
+                        lines[i, padding + x, c] = image[n, y, x, c]
             else:
                 lines[i] = 0
         _apply_b(lines.reshape(6, -1), 0, columns.reshape(6, -1), 0, 1)
@@ -232,7 +234,9 @@ def _transform_grad(grad: Array, products: Array, first: int, tiles_h: int, tile
         n, ty = divmod(np.int64(first + row), tiles_h)
         for i in range(4):
             if 4 * ty + i < height:
-                lines[i, :width] = grad[n, 4 * ty + i]
+                for x in range(width):
+                    for c in range(filters):
+                        lines[i, x, c] = grad[n, 4 * ty + i, x, c]
             else:
                 lines[i] = 0
         _apply_a_transposed(lines.reshape(4, -1), 0, columns.reshape(6, -1), 0, 1)

@@ -38,6 +38,7 @@ from tinymrcnn.models.two_stage import mean_losses
 from tinymrcnn.nn import SGD, AdamW, BatchNorm2d
 from tinymrcnn.settings import AugmentSettings
 from tinymrcnn.stopping import Interrupted, RunStopped, handling
+from tinymrcnn.threads import one_blas_thread
 from tinymrcnn.training import validation
 from tinymrcnn.training.averaging import averaged, update_average
 from tinymrcnn.training.log import keep_log, open_log, progress_bar, read_log, summary, write_line
@@ -57,6 +58,7 @@ def make_optimizer(model, config: TrainConfig) -> SGD | AdamW:
     return AdamW(model.parameters(), config.lr, weight_decay=config.weight_decay)
 
 
+@one_blas_thread  # once, and not around each of a thousand products
 def training_step(
     model, optimizer, step: int, images: list, targets: list, config: TrainConfig, workers: Workers = ALONE
 ) -> dict:
