@@ -9,6 +9,7 @@ normalised, padded at the right and the bottom to a common size. The public mode
     channels        RGB, 0 to 1, mean and standard deviation BGR, 0 to 255, mean only
 """
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -118,15 +119,13 @@ def resized_size(
 ) -> tuple[int, int]:
     """(height, width) scaled so that the shorter side is min_size or, if that is less, the longer max_size; rounded
     down, as torchvision does, or to the nearest pixel, as detectron2 does."""
-    scale = min_size / min(size)
+    scale, most = min_size / min(size), math.inf if max_size is None else max_size
     if rounded:  # in two steps, as detectron2 computes it
         sides = [scale * side for side in size]
-        shrunk = 1.0 if max_size is None or max(sides) <= max_size else max_size / max(sides)
-        height, width = (max(1, int(side * shrunk + 0.5)) for side in sides)
-        return height, width
-    if max_size is not None:
-        scale = min(scale, max_size / max(size))
-    height, width = (max(1, int(side * scale)) for side in size)
+        sides = [side * min(1.0, most / max(sides)) + 0.5 for side in sides]
+    else:
+        sides = [side * min(scale, most / max(size)) for side in size]
+    height, width = (max(1, int(side)) for side in sides)
     return height, width
 
 
@@ -175,5 +174,4 @@ def _scale_target(
 def _nearest(before: int, after: int) -> np.ndarray:
     """Which of `before` pixels each of `after` reads: floor(i before / after), in float32 as torch rounds it."""
     step = np.float32(before) / np.float32(after)
-    nearest: np.ndarray = np.minimum(np.floor(np.arange(after, dtype=np.float32) * step).astype(np.int64), before - 1)
-    return nearest
+    return np.floor(np.arange(after, dtype=np.float32) * step).astype(np.int64).clip(max=before - 1)
