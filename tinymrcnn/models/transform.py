@@ -174,4 +174,4 @@ def _scale_target(
 def _nearest(before: int, after: int) -> np.ndarray:
     """Which of `before` pixels each of `after` reads: floor(i before / after), in float32 as torch rounds it."""
     step = np.float32(before) / np.float32(after)
-    return np.floor(np.arange(after, dtype=np.float32) * step).astype(np.int64).clip(max=before - 1)
+    return np.asarray(np.floor(np.arange(after, dtype=np.float32) * step).astype(np.int64).clip(max=before - 1))
