@@ -55,7 +55,7 @@ def counting_operations():
 
 def python_calls(work) -> int:
     """How many functions written in Python work() calls, when it runs on one thread: a measure that needs no clock of
-    what is not arithmetic. Generators count anew for each of their values; Python 3.12 calls a little less than 3.11."""
+    what is not arithmetic. Generators count anew for each of their values; Python 3.12 calls fewer than 3.11."""
     calls = 0
 
     def watch(frame, event, arg):
