@@ -16,7 +16,7 @@ from tinymrcnn.bench import against, measure, memory, profile, report
 from tinymrcnn.bench.cases import Case, conv_operations, random_boxes
 from tinymrcnn.bench.measure import Setting, Timing
 from tinymrcnn.bench.networks import build_ours, build_theirs, make_side, network_cases, networks
-from tinymrcnn.bench.watch import counting_operations, replaced
+from tinymrcnn.bench.watch import counting_operations, python_calls, replaced
 from tinymrcnn.cli import main
 from tinymrcnn.commands import bench as command
 from tinymrcnn.threads import get_num_threads
@@ -340,6 +340,21 @@ def test_the_rows_of_a_profile_add_up_to_the_step(monkeypatch):
     ):  # fmt: skip
         assert found[name].rest > 0 and found[name].forward == found[name].backward == 0
     assert found["conv2d 7x7"].calls == found["optimiser"].calls == 1  # a step
+    assert found[profile.CALLS].calls > 5000 and found[profile.CALLS].seconds == 0
+
+
+def test_the_calls_of_python_functions_are_counted():
+    def inner(index):
+        return index + 1
+
+    def outer():
+        return list(map(inner, range(5))), max(range(3))
+
+    threads = get_num_threads()
+    assert python_calls(outer) == 6  # what is written in C does not count
+    with pytest.raises(ZeroDivisionError):
+        python_calls(lambda: 1 // 0)
+    assert sys.getprofile() is None and get_num_threads() == threads
 
 
 def test_the_table_and_the_picture_of_a_profile():

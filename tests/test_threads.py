@@ -23,6 +23,7 @@ from tinymrcnn.threads import (
     set_num_threads,
     slices,
     spread,
+    threads_for,
     workspace,
 )
 
@@ -111,6 +112,15 @@ def test_every_piece_is_done_once(threads, count, used):
     done = []
     spread(done.append, count, HOST)
     assert sorted(done) == list(range(count))
+
+
+def test_work_of_one_piece_leaves_the_threads_to_what_it_calls(threads):
+    threads(2)
+    seen = []
+    spread(lambda index: seen.append(threads_for()), 1, HOST)
+    assert seen == [2]
+    spread(lambda index: seen.append(threads_for()), 8, HOST)
+    assert seen[1:] == [1] * 8
 
 
 def test_the_pieces_run_side_by_side():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from tiny_models import batch_of, scene, tiny_model
 
+from tinymrcnn.bench.watch import python_calls
 from tinymrcnn.data import ShapesDataset
 from tinymrcnn.models import TrainConfig
 from tinymrcnn.training import make_optimizer, train, training_step
@@ -19,6 +20,14 @@ def test_every_step_draws_its_own_samples():
         model = tiny_model(rpn_samples=16)
         losses.append(training_step(model, make_optimizer(model, CONFIG), step, *BATCH, CONFIG)["loss_objectness"])
     assert losses[0] != losses[1]
+
+
+def test_how_many_python_functions_a_step_calls():
+    """Between the kernels a step is Python: 38,468 calls for this model once, 16,378 today (Python 3.11)."""
+    model = tiny_model()
+    optimizer = make_optimizer(model, CONFIG)
+    training_step(model, optimizer, 0, *BATCH, CONFIG)  # it compiles, or reads what was compiled
+    assert 5000 < python_calls(lambda: training_step(model, optimizer, 0, *BATCH, CONFIG)) < 18_000
 
 
 def test_a_loss_that_is_not_finite_is_not_followed_back():

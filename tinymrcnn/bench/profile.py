@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from tinymrcnn.autograd.graph import watching
 from tinymrcnn.bench.measure import Setting
 from tinymrcnn.bench.networks import Network, build_ours
-from tinymrcnn.bench.watch import replaced
+from tinymrcnn.bench.watch import python_calls, replaced
 from tinymrcnn.data import batches
 from tinymrcnn.draw import COLORS
 from tinymrcnn.models import TrainConfig, mask_rcnn, rpn
@@ -27,6 +27,7 @@ from tinymrcnn.training import trainer
 FORWARD, BACKWARD, REST = "forward", "backward", "rest"
 ENGINE = "engine: order, sums of gradients"
 BETWEEN = "between all these"
+CALLS = "Python functions called, on one thread"
 
 WARM_UP = 3  # steps
 ROWS_SHOWN = 24  # in the picture
@@ -146,7 +147,8 @@ def rows_of(laps: Laps, steps: int) -> list[ProfileRow]:
 
 
 def profile_training(network: Network, setting: Setting, steps: int) -> list[ProfileRow]:
-    """Train for some steps, with the reading ahead of a real run, and say what a step's time is made of."""
+    """Train for some steps, with the reading ahead of a real run, and say what a step's time is made of. The last row
+    has no time: it says how many Python functions a step calls."""
     model = build_ours(network).to(setting.device)
     config = network.train or TrainConfig()
     optimizer = trainer.make_optimizer(model, config)
@@ -160,7 +162,8 @@ def profile_training(network: Network, setting: Setting, steps: int) -> list[Pro
             laps.lap("waiting for the next batch", REST)
             trainer.training_step(model, optimizer, step, images, targets, config)
             laps.lap(BETWEEN, REST)
-    return rows_of(laps, steps)
+    calls = python_calls(lambda: trainer.training_step(model, optimizer, step, images, targets, config))
+    return [*rows_of(laps, steps), ProfileRow(CALLS, calls)]
 
 
 # What it looks like

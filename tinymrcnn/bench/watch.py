@@ -1,9 +1,11 @@
-"""Watching the engine: what its operators compute, through autograd.graph.watching."""
+"""Watching the engine: what its operators compute, through autograd.graph.watching, and how many functions it calls."""
 
 import contextlib
 import functools
+import sys
 
 from tinymrcnn.autograd.graph import watching
+from tinymrcnn.threads import get_num_threads, set_num_threads
 
 PRODUCTS = ("conv2d", "conv_transpose2d", "linear")  # the operators that are matrix products
 
@@ -49,3 +51,23 @@ def counting_operations():
 
     with watching(watch):
         yield lambda: total
+
+
+def python_calls(work) -> int:
+    """How many functions written in Python work() calls, when it runs on one thread: a measure that needs no clock of
+    what is not arithmetic. Generators count anew for each of their values; Python 3.12 calls fewer than 3.11."""
+    calls = 0
+
+    def watch(frame, event, arg):
+        nonlocal calls
+        calls += event == "call"
+
+    threads, before = get_num_threads(), sys.getprofile()
+    set_num_threads(1)
+    sys.setprofile(watch)
+    try:
+        work()
+    finally:
+        sys.setprofile(before)
+        set_num_threads(threads)
+    return calls
