@@ -8,6 +8,7 @@ pixel. "The m x m floating-number mask output is then resized to the RoI size, a
 """
 
 import math
+import mmap
 from typing import Any
 
 import numpy as np
@@ -68,12 +69,19 @@ def paste_masks(masks: Array, boxes: Array, size: tuple[int, int], *, whole_pixe
         raise ValueError(f"masks must be floating-point probabilities (N, m, m), not {masks.dtype} {masks.shape}.")
     check_finite(boxes)
     _check_pairs(masks, boxes)
-    image = np.zeros((len(masks), *size), masks.dtype)
+    image = _zeros((len(masks), *size), masks.dtype)
     if whole_pixels:
         masks, boxes = np.pad(masks, ((0, 0), (1, 1), (1, 1))), over_whole_pixels(boxes, masks.shape[1:])
     # a rim of zeros, so that a sample beyond the outermost cells' centres fades out
     run(paste_kernel, None, image.size, np.pad(masks, ((0, 0), (1, 1), (1, 1))), boxes.astype(np.float64), image)
     return image
+
+
+def _zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    """Zeros straight from the system: most of a mask's pages stay as they are, and then take no memory."""
+    count = math.prod(shape)
+    pages = mmap.mmap(-1, max(1, count * dtype.itemsize), access=mmap.ACCESS_COPY)
+    return np.frombuffer(pages, dtype, count).reshape(shape)
 
 
 def over_whole_pixels(boxes: np.ndarray, cells: tuple[int, ...]) -> np.ndarray:

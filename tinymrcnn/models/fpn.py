@@ -4,10 +4,11 @@ Lin et al., Feature Pyramid Networks (2017), figure 3: a lateral 1x1 convolution
 same width, the coarser level is enlarged and added (top-down), a 3x3 convolution smooths the sum. Lesson 04.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tinymrcnn import ops
-from tinymrcnn.autograd import Tensor
+from tinymrcnn.autograd import Tensor, record
 from tinymrcnn.nn import Conv2d, Module, Sequential
 from tinymrcnn.nn.init import xavier_uniform
 from tinymrcnn.settings import Settings, Width
@@ -32,14 +33,22 @@ class FPN(Module):
             *(Sequential(Conv2d(channels, channels, 3, padding=1, init=xavier_uniform)) for _ in in_channels)
         )
 
-    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+    def forward(self, maps: Iterable[Tensor]) -> list[Tensor]:
         """Backbone maps C2..C5, (N, C_i, H_i, W_i), to the levels P2..P5 (and P6), (N, C, H_i, W_i), finest first."""
-        lateral = [block(x) for block, x in zip(self.inner_blocks, maps, strict=True)]
-        merged = lateral[-1]
-        levels = [self.layer_blocks[-1](merged)]
-        for i in reversed(range(len(maps) - 1)):
-            merged = lateral[i] + ops.interpolate(merged, size=lateral[i].shape[2:])
+        maps, levels = list(maps), []  # type: list[Tensor], list[Tensor]
+        for i in reversed(range(len(maps))):
+            merged = _with_coarser(self.inner_blocks[i](maps.pop()), merged if levels else None)
             levels.insert(0, self.layer_blocks[i](merged))
         if self.extra_level:
             levels.append(ops.max_pool2d(levels[-1], 1, 2))
         return levels
+
+
+def _with_coarser(lateral: Tensor, coarser: Tensor | None) -> Tensor:
+    """The lateral map plus the coarser level, enlarged, which gives its memory to the sum."""
+    if coarser is None:
+        return lateral
+    enlarged = ops.interpolate(coarser, size=lateral.shape[2:])
+    data = enlarged.data
+    data += lateral.data
+    return record(data, (lateral, enlarged), lambda grad, needs: (grad, grad), "add")

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from tinymrcnn.machine import give_back_memory
 from tinymrcnn.nn import BatchNorm2d, Conv2d, FrozenBatchNorm2d, Module, Parameter
 
 Model = TypeVar("Model", bound=Module)
@@ -29,6 +30,7 @@ def fused(model: Model) -> Model:
     for parameter in model.requires_grad_(False).parameters():
         if isinstance(parameter.data, np.ndarray):
             parameter.data.flags.writeable = False
+    give_back_memory()
     return model
 
 

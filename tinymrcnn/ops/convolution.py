@@ -170,9 +170,10 @@ def correlate(
         return winograd.correlate(image, filters, window.padding, bias, relu, residual)
     if taps.fits(image, window):
         return taps.correlate(image, filters, window, bias, relu, residual)
-    factor, size = kept(_pack_weight, filters), window.out_size(image.shape[1:3])
+    size = window.out_size(image.shape[1:3])
     out = xp.empty((len(image), *size, len(filters)), image.dtype)
     flat = out.reshape(-1, len(filters))
+    factor = kept(_pack_weight, filters, len(flat))
     pieces, windows = _windows(image, size, window, len(filters))
 
     def work(index: int) -> None:
@@ -263,7 +264,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         raise ValueError(f"A bias of shape {bias.shape} does not fit {weight.shape[0]} outputs.")
     array_module(x.data, weight.data)
     rows, matrix = x.data, weight.data
-    out = matmul(rows, matrix.T, factor=kept(_pack_weight, matrix))
+    out = matmul(rows, matrix.T, factor=kept(_pack_weight, matrix, len(rows)))
     if bias is not None:
         out += bias.data
     rows = rows if weight.requires_grad else None

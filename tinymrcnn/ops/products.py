@@ -101,14 +101,16 @@ def pack(matrix: Array) -> Array:
     return np.ascontiguousarray(panels.transpose(0, 2, 1, 3))
 
 
+MANY = 800
 _kept: dict[tuple[int, Callable[[Array], Array]], Array] = {}
 
 
-def kept(make: Callable[[Array], Array], array: Array) -> Array:
-    """make(array), made only once and kept as long as the array if nobody can write to it, as in a fused model."""
-    if not isinstance(array, np.ndarray) or array.flags.writeable:
-        return make(array)
+def kept(make: Callable[[Array], Array], array: Array, uses: int) -> Array:
+    """make(array) for so many rows, or pixels. If nobody can write to the array, as in a fused model, it is made only
+    once and kept as long as the array; but not for many uses, beside which the making is nothing."""
     key = id(array), make
+    if not isinstance(array, np.ndarray) or array.flags.writeable or (uses >= MANY and key not in _kept):
+        return make(array)
     if key not in _kept:
         _kept[key] = make(array)
         weakref.finalize(array, _kept.pop, key, None)

@@ -31,8 +31,9 @@ def correlate(
     image: Array, filters: Array, window: Window, bias: Array | None, relu: bool, residual: Array | None
 ) -> Array:
     """As winograd.correlate, for filters of any size, and any stride and dilation."""
-    (kernel, stride, padding, dilation), factor = window, kept(_pack, filters)
+    kernel, stride, padding, dilation = window
     out = np.empty((len(image), *window.out_size(image.shape[1:3]), len(filters)), np.float32)
+    factor = kept(_pack, filters, out.size // len(filters))
     _, height, width, channels = out.shape
     step = max(1, PIECE // (width * max(image.shape[3], channels)))
     pieces = [(n, y, min(y + step, height)) for n in range(len(image)) for y in range(0, height, step)]
