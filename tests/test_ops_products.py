@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tinymrcnn.ops import micro_kernel, products
-from tinymrcnn.ops.products import kept, multiply, pack
+from tinymrcnn.ops.products import MANY, kept, multiply, pack
 from tinymrcnn.threads import get_num_threads, set_num_threads
 
 ROOT = Path(__file__).resolve().parent.parent

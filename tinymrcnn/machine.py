@@ -54,8 +54,8 @@ def keep_freed_memory() -> bool:
 
 
 def give_back_memory() -> None:
-    """Have glibc's malloc hand back to the system what is free, in the midst of what is used, too. Does nothing on other
-    systems. For the end of work that will not come again."""
+    """Have glibc's malloc hand back to the system what is free, between what is used, too: after work that will not
+    come again. Does nothing on other systems."""
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if libc is not None and hasattr(libc, "malloc_trim"):
         libc.malloc_trim(0)

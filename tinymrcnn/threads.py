@@ -190,12 +190,11 @@ def column_sums(rows: Array) -> Array:
 _own = threading.local()
 
 
-def workspace(name: str, shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
+def workspace(name: str, shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
     """An uninitialised NumPy array. A thread gets the same memory again for the same name, because new memory costs
     more than most of the work that is done in it."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     buffers = _own.__dict__
     if name not in buffers or buffers[name].size < size:
         buffers[name] = np.empty(size, np.uint8)
-    array: np.ndarray = buffers[name][:size].view(dtype).reshape(shape)
-    return array
+    return buffers[name][:size].view(dtype).reshape(shape)

@@ -6,6 +6,6 @@ from tinymrcnn.autograd.graph import no_grad
 from tinymrcnn.autograd.tensor import Tensor, record
 
 __all__ = [
-    "GradcheckError", "NondifferentiableError", "Tensor", "cat", "gradcheck", "in_parts", "maximum", "minimum", "no_grad",
-    "record", "stack", "where",
+    "GradcheckError", "NondifferentiableError", "Tensor", "cat", "gradcheck", "in_parts", "maximum", "minimum",
+    "no_grad", "record", "stack", "where",
 ]  # fmt: skip

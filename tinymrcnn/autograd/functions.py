@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from tinymrcnn.autograd import operators
 from tinymrcnn.autograd.graph import recording
 from tinymrcnn.autograd.tensor import Operand, Tensor, apply
-from tinymrcnn.backend import Array, array_module, empty, memory_order
+from tinymrcnn.backend import Array
 from tinymrcnn.threads import slices
 
 
@@ -41,13 +41,7 @@ def in_parts(function: Callable[[Tensor], Tensor], x: Tensor, size: int) -> Tens
     go through at a time, so that what lies between x and the result is never there as a whole."""
     if recording.get() or len(x) <= size:
         return function(x)
-    result: Array = None
-    for rows in slices(len(x), -(-len(x) // size)):
-        part = function(x[rows]).data
-        if result is None:
-            result = empty(array_module(part), (len(x), *part.shape[1:]), part.dtype, memory_order(part))
-        result[rows] = part
-    return Tensor(result)
+    return cat(function(x[rows]) for rows in slices(len(x), -(-len(x) // size)))
 
 
 def _several(name: str, tensors: Iterable[Tensor]) -> tuple[Tensor, ...]:

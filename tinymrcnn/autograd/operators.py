@@ -15,16 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
-from tinymrcnn.backend import (
-    Array,
-    array_module,
-    elementwise,
-    empty,
-    like,
-    memory_order,
-    scatter_add,
-    select,
-)
+from tinymrcnn.backend import Array, array_module, elementwise, empty, like, memory_order, scatter_add, select
 from tinymrcnn.threads import one_blas_thread
 
 Gradient = Callable[[Array], Array]

@@ -353,8 +353,9 @@ class Tensor:
 
         gradients = {self.node: gradient}
         for node in outputs_first(self.node):
-            gradient = gradients.pop(node, None)
+            gradient = part = earlier = None  # what a closure does not need is free while it runs
             if node.backward is None:
+                gradient = gradients.pop(node, None)
                 if gradient is not None and node.grad is not None:
                     node.grad = elementwise("add", node.grad, gradient)
                 elif gradient is not None:
@@ -363,9 +364,9 @@ class Tensor:
                 if gradient is not None and node.ready is not None:
                     node.ready()
                 continue
-            if gradient is not None:
+            if node in gradients:
                 needs = tuple(parent is not None for parent in node.parents)
-                for parent, part in zip(node.parents, node.backward(gradient, needs), strict=True):
+                for parent, part in zip(node.parents, node.backward(gradients.pop(node), needs), strict=True):
                     if parent is not None and part is not None:
                         earlier = gradients.get(parent)
                         gradients[parent] = part if earlier is None else elementwise("add", earlier, part)

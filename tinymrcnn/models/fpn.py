@@ -35,20 +35,19 @@ class FPN(Module):
 
     def forward(self, maps: Iterable[Tensor]) -> list[Tensor]:
         """Backbone maps C2..C5, (N, C_i, H_i, W_i), to the levels P2..P5 (and P6), (N, C, H_i, W_i), finest first."""
-        maps, levels = list(maps), []  # type: list[Tensor], list[Tensor]
+        maps = list(maps)
+        merged = self.inner_blocks[-1](maps.pop())
+        levels = [self.layer_blocks[-1](merged)]
         for i in reversed(range(len(maps))):
-            merged = _with_coarser(self.inner_blocks[i](maps.pop()), merged if levels else None)
+            merged = _with_coarser(self.inner_blocks[i](maps.pop()), merged)
             levels.insert(0, self.layer_blocks[i](merged))
         if self.extra_level:
             levels.append(ops.max_pool2d(levels[-1], 1, 2))
         return levels
 
 
-def _with_coarser(lateral: Tensor, coarser: Tensor | None) -> Tensor:
+def _with_coarser(lateral: Tensor, coarser: Tensor) -> Tensor:
     """The lateral map plus the coarser level, enlarged, which gives its memory to the sum."""
-    if coarser is None:
-        return lateral
-    enlarged = ops.interpolate(coarser, size=lateral.shape[2:])
-    data = enlarged.data
-    data += lateral.data
-    return record(data, (lateral, enlarged), lambda grad, needs: (grad, grad), "add")
+    enlarged = ops.interpolate(coarser, size=lateral.data.shape[2:])
+    enlarged.data += lateral.data
+    return record(enlarged.data, (lateral, enlarged), lambda grad, needs: (grad, grad), "add")

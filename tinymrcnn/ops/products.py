@@ -101,13 +101,16 @@ def pack(matrix: Array) -> Array:
     return np.ascontiguousarray(panels.transpose(0, 2, 1, 3))
 
 
+# With so many pixels or rows, making a form of the filters anew takes some percent of the time of their product (more
+# where Winograd's algorithm has large filters); kept, the forms of all filters would take twice the memory of a network
 MANY = 800
+
 _kept: dict[tuple[int, Callable[[Array], Array]], Array] = {}
 
 
 def kept(make: Callable[[Array], Array], array: Array, uses: int) -> Array:
-    """make(array) for so many rows, or pixels. If nobody can write to the array, as in a fused model, it is made only
-    once and kept as long as the array; but not for many uses, beside which the making is nothing."""
+    """make(array), a form of filters that meet so many rows or pixels. If they are few and nobody can write to the
+    array, as in a fused model, it is made only once and kept as long as the array."""
     key = id(array), make
     if not isinstance(array, np.ndarray) or array.flags.writeable or (uses >= MANY and key not in _kept):
         return make(array)

@@ -64,10 +64,9 @@ def _resize(image: Array, rows: np.ndarray, columns: np.ndarray) -> Array:
         return xp.matmul(columns, tall.reshape(-1, w, c)).reshape(n, len(rows), len(columns), c)
 
 
-def _sources(out: int, step: Step) -> np.ndarray:
+def _sources(out: int, step: Step) -> Array:
     """(out,): output i of the nearest neighbour is input floor(i step), the step as (numerator, denominator)."""
-    sources: np.ndarray = np.floor(np.arange(out) * step[0] / step[1]).astype(int)
-    return sources
+    return np.floor(np.arange(out) * step[0] / step[1]).astype(int)
 
 
 @functools.lru_cache(maxsize=64)
@@ -76,10 +75,9 @@ def _pixels(device: str, rows: Side, columns: Side) -> Array:
     return to_device((_sources(*rows[1:])[:, None] * columns[0] + _sources(*columns[1:])).reshape(-1), device)
 
 
-def _nearest(n: int, out: int, step: Step, dtype: np.dtype[Any]) -> np.ndarray:
+def _nearest(n: int, out: int, step: Step, dtype: np.dtype[Any]) -> Array:
     """(out, n): output i reads its source."""
-    weights: np.ndarray = np.eye(n, dtype=dtype)[_sources(out, step)]
-    return weights
+    return np.eye(n, dtype=dtype)[_sources(out, step)]
 
 
 def _bilinear(n: int, out: int, step: Step, dtype: np.dtype[Any]) -> np.ndarray:

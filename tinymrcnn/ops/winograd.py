@@ -19,7 +19,7 @@ import numpy as np
 from tinymrcnn.backend import Array
 from tinymrcnn.kernels import cpu_kernel, scalar
 from tinymrcnn.ops.im2col import Window
-from tinymrcnn.ops.products import is_ours, kept, matmul, multiply, pack
+from tinymrcnn.ops.products import kept, multiply, pack
 from tinymrcnn.threads import get_num_threads, one_blas_thread, slices, spread, workspace
 
 enabled = True
@@ -73,13 +73,10 @@ def correlate(
 
 def transform_filters(filters: Array) -> Array:
     """G g G^T of every filter, (O, C, 3, 3), as the packed factor of 36 products (C, O)."""
-    if not is_ours(filters):
-        flat = matmul(GG, filters.transpose(2, 3, 1, 0).reshape(9, -1))
-        return pack(flat.reshape(36, filters.shape[1], len(filters)))
-    panels = pack(filters.transpose(2, 3, 1, 0).reshape(9, filters.shape[1], len(filters))).transpose(1, 0, 2, 3)
-    result = np.empty((36, len(panels), *panels.shape[2:]), np.float32)
-    for p, panel in enumerate(panels):  # in a core's cache, and no number is moved once more
-        multiply(GG, pack(panel.reshape(9, -1)), result[:, p].reshape(36, -1))
+    packed = pack(filters.transpose(2, 3, 1, 0).reshape(9, filters.shape[1], len(filters)))
+    result = np.empty((36, *packed.shape[1:]), np.float32)
+    for p in range(packed.shape[1]):  # a panel, or a channel: what is multiplied stays in the cache of the core
+        multiply(GG, pack(packed[:, p].reshape(9, -1)), result[:, p].reshape(36, -1))
     return result
 
 
