@@ -13,6 +13,7 @@ from tiny_models import DETECTORS, RESNEXT, batch_of, scene, tiny_model
 from tinymrcnn.autograd import Tensor, no_grad
 from tinymrcnn.models.fuse import fused
 from tinymrcnn.nn import BatchNorm2d, Conv2d, FrozenBatchNorm2d, GroupNorm
+from tinymrcnn.ops import products
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES, TARGETS = batch_of(scene(1), scene(2, (40, 72), ((5, 6, 30, 30),), (3,)))
@@ -58,6 +59,23 @@ def test_the_model_itself_stays_as_it_is():
     }
     assert all(np.array_equal(state[name], array) or "running" in name for name, array in model.state_dict().items())
     next(model.parameters()).data[...] = 0
+
+
+def bytes_per_weight(model):
+    """Of the weights and what is kept of them, counted from the arrays."""
+    arrays = {id(parameter.data): parameter.data for parameter in model.parameters()}
+    forms = [form for (of, *_), form in products._kept.items() if of in arrays]
+    return sum(array.nbytes for array in [*arrays.values(), *forms]) / sum(array.size for array in arrays.values())
+
+
+def test_the_memory_it_holds():
+    """What meets many pixels is there once, as it is; what meets few also in the forms that products need."""
+    model = fused(tiny_model(widths=(16, 16, 32, 32), stem_width=16)).backbone
+    with no_grad():
+        model.fpn(model.body(Tensor(np.zeros((1, 3, 928, 960), np.float32))))
+        assert bytes_per_weight(model) == 4
+        model.fpn(model.body(Tensor(np.zeros((1, 3, 96, 128), np.float32))))
+    assert 5 < bytes_per_weight(model) < 24  # with panels (4) and Winograd's transform (16) of all of them
 
 
 def test_nobody_can_change_it():

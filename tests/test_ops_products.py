@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tinymrcnn.ops import micro_kernel, products
-from tinymrcnn.ops.products import kept, multiply, pack
+from tinymrcnn.ops.products import MANY, kept, multiply, pack
 from tinymrcnn.threads import get_num_threads, set_num_threads
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -109,10 +109,10 @@ def test_a_constant_is_packed_once():
         return array * 2
 
     array = normal(3, 4)
-    kept(make, array), kept(make, array)
+    kept(make, array, 1), kept(make, array, 1)
     assert len(made) == 2  # it may have changed
     array.flags.writeable = False
-    assert kept(make, array) is kept(make, array) and len(made) == 3
+    assert kept(make, array, 1) is kept(make, array, MANY) and len(made) == 3
     before = len(products._kept)
     del array
     gc.collect()

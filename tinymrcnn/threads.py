@@ -195,7 +195,7 @@ def column_sums(rows: Array) -> Array:
 _own = threading.local()
 
 
-def workspace(name: str, shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
+def workspace(name: str, shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
     """An uninitialised NumPy array. A thread gets the same memory again for the same name, because new memory costs
     more than most of the work that is done in it."""
     size = math.prod(shape) * np.dtype(dtype).itemsize

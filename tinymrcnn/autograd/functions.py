@@ -1,10 +1,12 @@
 """Functions of several Tensors, with PyTorch's names."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from tinymrcnn.autograd import operators
+from tinymrcnn.autograd.graph import recording
 from tinymrcnn.autograd.tensor import Operand, Tensor, apply
 from tinymrcnn.backend import Array
+from tinymrcnn.threads import slices
 
 
 def maximum(a: Operand, b: Operand) -> Tensor:
@@ -32,6 +34,14 @@ def cat(tensors: Iterable[Tensor], dim: int = 0) -> Tensor:
 def stack(tensors: Iterable[Tensor], dim: int = 0) -> Tensor:
     """Tensors of one shape, joined along a new axis `dim`. Raises as cat does."""
     return cat([tensor.unsqueeze(dim) for tensor in _several("stack", tensors)], dim)
+
+
+def in_parts(function: Callable[[Tensor], Tensor], x: Tensor, size: int) -> Tensor:
+    """function(x), each row of which depends on the same row of x alone. Where no graph is recorded, about `size` rows
+    go through at a time, so that what lies between x and the result is never there as a whole."""
+    if recording.get() or len(x) <= size:
+        return function(x)
+    return cat(function(x[rows]) for rows in slices(len(x), -(-len(x) // size)))
 
 
 def _several(name: str, tensors: Iterable[Tensor]) -> tuple[Tensor, ...]:

@@ -354,8 +354,9 @@ class Tensor:
 
         gradients = {self.node: gradient}
         for node in outputs_first(self.node):
-            gradient = gradients.pop(node, None)
-            if gradient is not None and node.backward is None:
+            gradient = part = earlier = None  # what a closure does not need is free while it runs
+            if node.backward is None and node in gradients:
+                gradient = gradients.pop(node)
                 if node.grad is None:
                     node.grad = empty_like(gradient) if node.home is None else node.home
                     node.grad[...] = gradient
@@ -363,9 +364,9 @@ class Tensor:
                     node.grad = elementwise("add", node.grad, gradient)
                 if node.ready is not None:
                     node.ready()
-            elif gradient is not None and node.backward is not None:
+            elif node.backward is not None and node in gradients:
                 needs = tuple([parent is not None for parent in node.parents])
-                for parent, part in zip(node.parents, node.backward(gradient, needs), strict=True):
+                for parent, part in zip(node.parents, node.backward(gradients.pop(node), needs), strict=True):
                     if parent is not None and part is not None:
                         earlier = gradients.get(parent)
                         gradients[parent] = part if earlier is None else elementwise("add", earlier, part)

@@ -121,8 +121,8 @@ def build_ours(network: Network) -> MaskRCNN:
 
 
 def _our_side(network: Network, setting: Setting):
-    model = build_ours(network).to(setting.device)
-    model = fused(model) if network.train is None else model  # as the commands predict
+    prepared = fused if network.train is None else lambda model: model  # as the commands predict
+    model = prepared(build_ours(network).to(setting.device))  # with no name for the model before, which is gone then
     images, targets = network.batch()
     counts = count_rois(model)
     if network.train is None:

@@ -71,9 +71,8 @@ class AnchorGenerator:
         levels = len(self.cells)
         if len(grid_sizes) != levels or (strides is not None and len(strides) != levels):
             raise ValueError(f"These anchors are for {levels} levels: got grid sizes {grid_sizes}, strides {strides}.")
-        if strides is None:
-            steps = [(image_size[0] // max(h, 1), image_size[1] // max(w, 1)) for h, w in grid_sizes]
-        else:
+        steps = [(image_size[0] // max(h, 1), image_size[1] // max(w, 1)) for h, w in grid_sizes]
+        if strides is not None:
             steps = [(stride, stride) for stride in strides]
         grids = zip(self.cells, grid_sizes, steps, strict=True)
         return [_grid_anchors(cell, *map(int, size), *map(int, step)) for cell, size, step in grids]
@@ -81,9 +80,7 @@ class AnchorGenerator:
 
 def _cell_anchors(sizes: Sequence[float], ratios: Sequence[float], rounded: bool, order: str) -> Cell:
     """The A anchors of a cell, centred on (0, 0), as (x1, y1, x2, y2)."""
-    shapes = [(size, ratio) for size in sizes for ratio in ratios]
-    if order == "ratio":
-        shapes = [(size, ratio) for ratio in ratios for size in sizes]
+    shapes = [(s, r) for s in sizes for r in ratios] if order == "size" else [(s, r) for r in ratios for s in sizes]
     cell = []
     for size, ratio in shapes:
         width = math.sqrt(size * size / ratio)

@@ -42,9 +42,8 @@ class BoxCoder:
         check_positive_size(gt_boxes, "gt_boxes")
         check_positive_size(boxes, "boxes")
         if gt_boxes.shape != boxes.shape:
-            raise ValueError(
-                f"encode pairs the rows of gt_boxes {tuple(gt_boxes.shape)} with those of boxes {tuple(boxes.shape)}."
-            )
+            shapes = f"gt_boxes {tuple(gt_boxes.shape)} with those of boxes {tuple(boxes.shape)}"
+            raise ValueError(f"encode pairs the rows of {shapes}.")
         xp = array_module(gt_boxes, boxes)
         (wanted, wanted_sizes), (given, sizes) = map(_centres_and_sizes, (gt_boxes, boxes))
         weights = like(np.array(self.weights, boxes.dtype), boxes)
@@ -59,9 +58,8 @@ class BoxCoder:
         """
         check_boxes(boxes)
         if deltas.ndim != 2 or deltas.shape[0] != boxes.shape[0] or deltas.shape[1] % 4:
-            raise ValueError(
-                f"decode needs deltas (N, 4K) for boxes (N, 4): got {tuple(deltas.shape)} and {tuple(boxes.shape)}."
-            )
+            shapes = f"{tuple(deltas.shape)} and {tuple(boxes.shape)}"
+            raise ValueError(f"decode needs deltas (N, 4K) for boxes (N, 4): got {shapes}.")
         xp = array_module(deltas, boxes)
         deltas = deltas.reshape(deltas.shape[0], deltas.shape[1] // 4, 4)
         deltas = deltas / like(np.array(self.weights, deltas.dtype), boxes)

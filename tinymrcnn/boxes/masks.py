@@ -8,6 +8,7 @@ pixel. "The m x m floating-number mask output is then resized to the RoI size, a
 """
 
 import math
+import mmap
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,10 @@ def paste_masks(masks: Array, boxes: Array, size: tuple[int, int], *, whole_pixe
         raise ValueError(f"masks must be floating-point probabilities (N, m, m), not {masks.dtype} {masks.shape}.")
     check_finite(boxes)
     _check_pairs(masks, boxes)
-    image = np.zeros((len(masks), *size), masks.dtype)
+    # zeros straight from the system: the pages to which nothing is written, as most of a mask's are, take no memory
+    count = len(masks) * math.prod(size)
+    pages = mmap.mmap(-1, max(1, count * masks.itemsize), access=mmap.ACCESS_COPY)
+    image = np.frombuffer(pages, masks.dtype, count).reshape(len(masks), *size)
     if whole_pixels:
         masks, boxes = np.pad(masks, ((0, 0), (1, 1), (1, 1))), over_whole_pixels(boxes, masks.shape[1:])
     # a rim of zeros, so that a sample beyond the outermost cells' centres fades out
@@ -76,14 +80,13 @@ def paste_masks(masks: Array, boxes: Array, size: tuple[int, int], *, whole_pixe
     return image
 
 
-def over_whole_pixels(boxes: np.ndarray, cells: tuple[int, ...]) -> np.ndarray:
+def over_whole_pixels(boxes: np.ndarray, cells: tuple[int, ...]) -> Array:
     """Boxes of (height, width) cells, enlarged by a cell on each side, in whole pixels: the corners are rounded towards
     zero, and the pixel of the second corner is included."""
     half_sizes, centres = (boxes[:, 2:] - boxes[:, :2]) * 0.5, (boxes[:, 2:] + boxes[:, :2]) * 0.5
     height, width = cells
     half_sizes *= np.array([(width + 2) / width, (height + 2) / height], boxes.dtype)
-    corners: np.ndarray = np.trunc(np.concatenate([centres - half_sizes, centres + half_sizes], axis=1))
-    return corners + [0, 0, 1, 1]
+    return np.trunc(np.concatenate([centres - half_sizes, centres + half_sizes], axis=1)) + [0, 0, 1, 1]
 
 
 @scalar

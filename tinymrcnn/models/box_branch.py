@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinymrcnn import ops
-from tinymrcnn.autograd import Tensor
+from tinymrcnn.autograd import Tensor, in_parts
 from tinymrcnn.backend import Array, array_module, like, to_numpy
 from tinymrcnn.boxes import BoxCoder, Matcher, box_iou, clip_boxes_to_image, sample_balanced
 from tinymrcnn.boxes.nms import survivors
@@ -54,7 +54,7 @@ class BoxHead(Module):
 
     def forward(self, roi_features: Tensor) -> Tensor:
         """(R, C, pool, pool) -> (R, hidden)."""
-        return ops.relu(self.fc7(ops.relu(self.fc6(roi_features.flatten(1)))))
+        return in_parts(lambda x: ops.relu(self.fc7(ops.relu(self.fc6(x.flatten(1))))), roi_features, 256)
 
 
 class BoxPredictor(Module):

@@ -4,6 +4,7 @@ Lin et al., Feature Pyramid Networks (2017), figure 3: a lateral 1x1 convolution
 same width, the coarser level is enlarged and added (top-down), a 3x3 convolution smooths the sum. Lesson 04.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tinymrcnn import ops
@@ -32,13 +33,14 @@ class FPN(Module):
             *(Sequential(Conv2d(channels, channels, 3, padding=1, init=xavier_uniform)) for _ in in_channels)
         )
 
-    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+    def forward(self, maps: Iterable[Tensor]) -> list[Tensor]:
         """Backbone maps C2..C5, (N, C_i, H_i, W_i), to the levels P2..P5 (and P6), (N, C, H_i, W_i), finest first."""
-        merged = self.inner_blocks[-1](maps[-1])
+        maps = list(maps)
+        merged = self.inner_blocks[-1](maps.pop())
         levels = [self.layer_blocks[-1](merged)]
-        for i in reversed(range(len(maps) - 1)):
+        for i in reversed(range(len(maps))):
             # the lateral map plus the enlarged one
-            merged = self.inner_blocks[i][0](maps[i], ops.interpolate(merged, size=maps[i].shape[2:]))
+            merged = self.inner_blocks[i][0](maps[-1], ops.interpolate(merged, size=maps.pop().shape[2:]))
             levels.insert(0, self.layer_blocks[i](merged))
         if self.extra_level:
             levels.append(ops.max_pool2d(levels[-1], 1, 2))

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from tinymrcnn import ops
-from tinymrcnn.autograd import Tensor
+from tinymrcnn.autograd import Tensor, in_parts
 from tinymrcnn.backend import Array, array_module, like
 from tinymrcnn.boxes import crop_masks
 from tinymrcnn.nn import Conv2d, ConvTranspose2d, Linear, Module, Sequential
@@ -70,8 +70,7 @@ class MaskPredictor(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(R, C, pool, pool) -> (R, num_masks, 2 pool, 2 pool) logits."""
-        logits: Tensor = self.mask_fcn_logits(self.conv5_mask(x))
-        return logits
+        return in_parts(lambda some: self.mask_fcn_logits(self.conv5_mask(some)), x, 32)
 
 
 class MaskMLP(Module):

@@ -121,8 +121,7 @@ class MaskRCNN(TwoStage):
 
     def branch_detections(self, features: list[Tensor], batch: Batch, proposals: list[Array]) -> list[dict[str, Array]]:
         """Boxes, labels and scores of all proposals, then the masks of the best."""
-        roi_features = self.roi_features(features, proposals, self.config.box.pool)
-        detections = self.box_detections(roi_features, batch, proposals)
+        detections = self.box_detections(self.roi_features(features, proposals, self.config.box.pool), batch, proposals)
         if self.config.masks:
             masks = self.mask_detections(features, detections)
             detections = [{**d, "masks": m} for d, m in zip(detections, masks, strict=True)]

@@ -69,8 +69,8 @@ def pool_rois(
     rois = to_numpy(rois)
     levels = assign_levels(rois[:, 1:], scales, settings)
     rows = [np.flatnonzero(levels == level) for level in range(len(features))]
-    parts = [
+    parts = (
         cut_rois(feature, to_device(rois[of_level], device), output_size, scale, settings)
         for feature, of_level, scale in zip(features, rows, scales, strict=True)
-    ]
+    )
     return interleave(parts, [to_device(of_level, device) for of_level in rows])

@@ -74,15 +74,15 @@ def conv_norm(
     A frozen normalisation only scales and shifts channels: on the CPU it moves into the filters and the bias, and all
     that follows into the convolution's own pass over the memory. In a fused model it has moved there for good, and norm
     is None."""
-    filters: tuple[Tensor, Tensor | None] = conv.weight, conv.bias
+    scale, bias = None, conv.bias  # type: np.ndarray | None, Tensor | None
     if isinstance(norm, FrozenBatchNorm2d) and isinstance(x.data, np.ndarray):
         scale, shift = norm.scale_and_shift()
-        filters = conv.weight * scale.reshape(-1, 1, 1, 1), Tensor(shift)
+        bias = Tensor(shift)
     elif norm is not None:
         out: Tensor = norm(conv(x), residual, relu)
         return out
     sizes = conv.stride, conv.padding, conv.dilation
-    return ops.conv2d(x, *filters, *sizes, residual=residual, relu=relu, groups=conv.groups)
+    return ops.conv2d(x, conv.weight, bias, *sizes, residual=residual, relu=relu, groups=conv.groups, scale=scale)
 
 
 class BasicBlock(Module):

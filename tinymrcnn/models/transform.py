@@ -80,8 +80,7 @@ def make_batch(
     resized = []
     for i, (image, before) in enumerate(zip(images, original_sizes, strict=True)):
         shorter = min_sizes[i] if min_sizes else settings.min_size
-        rounded = settings.round_sizes
-        after = resized_size(before, shorter, settings.max_size, rounded=rounded) if shorter else before
+        after = resized_size(before, shorter, settings.max_size, rounded=settings.round_sizes) if shorter else before
         if settings.resize == "pillow":
             image = _resize_bytes(image, after)
         resized.append(_resize(normalize(to_device(image.astype(dtype), device), settings), after))
@@ -171,7 +170,7 @@ def _scale_target(
     return {name: np.ascontiguousarray(array) for name, array in scaled.items()}
 
 
-def _nearest(before: int, after: int) -> np.ndarray:
+def _nearest(before: int, after: int) -> Array:
     """Which of `before` pixels each of `after` reads: floor(i before / after), in float32 as torch rounds it."""
     step = np.float32(before) / np.float32(after)
-    return np.asarray(np.floor(np.arange(after, dtype=np.float32) * step).astype(np.int64).clip(max=before - 1))
+    return np.minimum(np.floor(np.arange(after, dtype=np.float32) * step).astype(np.int64), before - 1)

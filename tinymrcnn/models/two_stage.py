@@ -109,9 +109,9 @@ class TwoStage(Module):
 
     def features(self, batch: Batch) -> list[Tensor]:
         """The feature maps (N, C, H_l, W_l) that the branches read, finest first: P2..P5 or the one of C4 or C5."""
-        maps: list[Tensor] = self.backbone.body(batch.images)
-        maps = self.backbone.fpn(maps) if self.config.backbone == "fpn" else maps[-1:]
-        return maps
+        maps = iter(self.backbone.body(batch.images))  # the FPN, which alone holds them, frees each when it was read
+        levels: list[Tensor] = self.backbone.fpn(maps) if self.config.backbone == "fpn" else list(maps)[-1:]
+        return levels
 
     def run_rpn(self, features: list[Tensor], batch: Batch) -> rpn.RPNOutputs:
         """The RPN's outputs for every anchor of every level."""
@@ -133,11 +133,9 @@ class TwoStage(Module):
         ious = box_iou(like(padded, anchors.boxes), anchors.boxes)
         ious[like(np.flatnonzero(~there), ious)] = -1
         matches = to_numpy(self.config.rpn.matcher()(ious.reshape(*there.shape, len(anchors.boxes))))  # the host waits
-        samples = []
-        for of_image, image_id in zip(matches, batch.image_ids, strict=True):
-            rng = generator(self.seed, Purpose.RPN_SAMPLE, batch.step, image_id)
-            samples.append(rpn.sample_anchors(of_image, self.config.rpn, rng))
-        return samples
+        rngs = [generator(self.seed, Purpose.RPN_SAMPLE, batch.step, image_id) for image_id in batch.image_ids]
+        pairs = zip(matches, rngs, strict=True)
+        return [rpn.sample_anchors(of_image, self.config.rpn, rng) for of_image, rng in pairs]
 
     def propose(self, outputs: rpn.RPNOutputs, batch: Batch) -> list[Array]:
         """The proposals of every image: a list of (P_i, 4) arrays, detached, on the host.
@@ -155,11 +153,9 @@ class TwoStage(Module):
 
     def sample(self, proposals: list[Array], batch: Batch) -> list[RoISamples]:
         """Draw the RoIs on which the branches are trained from the proposals and the ground truth, on the host."""
-        samples = []
-        for boxes, objects, image_id in zip(proposals, batch.objects or (), batch.image_ids, strict=True):
-            rng = generator(self.seed, Purpose.ROI_SAMPLE, batch.step, image_id)
-            samples.append(sample_rois(to_numpy(boxes), objects, settings=self.config.box, rng=rng))
-        return samples
+        rngs = [generator(self.seed, Purpose.ROI_SAMPLE, batch.step, image_id) for image_id in batch.image_ids]
+        trios = zip(map(to_numpy, proposals), batch.objects or (), rngs, strict=True)
+        return [sample_rois(boxes, target, settings=self.config.box, rng=rng) for boxes, target, rng in trios]
 
     def pool(self, features: list[Tensor], rois: list[Array], size: int) -> Tensor:
         """RoI features (R, C, size, size) of a list of (R_i, 4) boxes."""

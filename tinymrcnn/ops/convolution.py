@@ -5,13 +5,13 @@ as the columns of another. With channels-last memory a 1x1 convolution needs no 
 bank stored channels-last is that second matrix without a copy. Lesson 02 explains it.
 """
 
-import functools
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import numpy as np
 
 from tinymrcnn.autograd import Tensor, record
-from tinymrcnn.backend import Array, array_module, channels_first, channels_last
+from tinymrcnn.backend import Array, array_module, channels_first, channels_last, elementwise
 from tinymrcnn.ops import taps, winograd
 from tinymrcnn.ops.activations import relu_grad
 from tinymrcnn.ops.im2col import Window, check_whole_numbers, col2im, im2col
@@ -25,14 +25,14 @@ ROWS, PIECE, GPU_PIECE = 512, 1 << 18, 1 << 26
 
 def conv2d(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1, padding: int = 0, dilation: int = 1,
-    *, residual: Tensor | None = None, relu: bool = False, groups: int = 1,
+    *, residual: Tensor | None = None, relu: bool = False, groups: int = 1, scale: Array = None,
 ) -> Tensor:  # fmt: skip
     """The cross-correlation that deep learning calls convolution, as torch.nn.functional.conv2d.
 
     x: (N, C, H, W). weight: (O, C / groups, kernel_h, kernel_w). bias: (O,). stride, padding, dilation: int.
     residual: of the result's shape, added to it. relu: max(result, 0), at the very end. Neither needs another pass over
     the memory. groups: the channels and the filters are cut into so many equal parts, and a part of the filters sees
-    only its part of the channels.
+    only its part of the channels. scale: an array (O,) by which the filters are multiplied.
     Returns (N, O, out_h, out_w), channels-last, out_h = (H + 2 padding - dilation (kernel_h - 1) - 1) // stride + 1.
 
     Raises ValueError when the shapes do not fit, TypeError for a stride, padding, dilation or number of groups that is
@@ -40,24 +40,30 @@ def conv2d(
     check_whole_numbers(stride=stride, padding=padding, dilation=dilation, groups=groups)
     window = Window(weight.data.shape[2:], stride, padding, dilation)
     _check_convolution(x, weight, bias, residual, window, groups)
-    image, filters, size = channels_last(x.data), weight.data, (*x.shape[:1], *x.shape[2:], weight.shape[1])
-    parts = list(zip(slices(x.shape[1], groups), slices(len(filters), groups), strict=True))  # of channels, of filters
+    image, size = channels_last(x.data), (*x.shape[:1], *x.shape[2:], weight.shape[1])
+    parts = list(zip(slices(x.shape[1], groups), slices(len(weight), groups), strict=True))  # of channels, of filters
+
+    def scaled(array: Array) -> Array:
+        return array if scale is None else elementwise("multiply", array, scale.reshape(-1, 1, 1, 1))
+
+    weights, filters = weight.data, scaled(weight.data)  # backward scales them once more, so that nobody keeps them
     shift = (lambda part: None) if bias is None else bias.data.__getitem__
-    other = (lambda part: None) if residual is None else functools.partial(_cut, channels_last(residual.data))
+    other = (lambda part: None) if residual is None else partial(_cut, channels_last(residual.data))
     bank = filters.__getitem__ if groups > 1 else lambda part: filters  # the array itself, for what is kept of it
     outs = (correlate(_cut(image, c), bank(o), window, shift(o), relu, other(o)) for c, o in parts)
     out = channels_first(_joined(outs))
-    image = image if weight.requires_grad else None
-    result = out if relu else None
+    image, result = image if weight.requires_grad else None, out if relu else None
 
     def backward(grad: Array, needs: tuple[bool, ...]) -> tuple[Array | None, ...]:
-        grad = channels_last(relu_grad(grad, result) if relu else grad)
+        nonlocal result
+        grad, result = channels_last(relu_grad(grad, result) if relu else grad), None
+        filters = scaled(weights)
         needs, rest = needs[:operands], [channels_first(grad) if need else None for need in needs[operands:]]
         images = (correlate_input_grad(_cut(grad, o), filters[o], size, window) for _, o in parts)
         slopes = (correlate_weight_grad(_cut(grad, o), _cut(image, c), window) for c, o in parts)
         return (
             channels_first(_joined(images)) if needs[0] else None,
-            channels_first(_joined(map(channels_last, slopes), 0)) if needs[1] else None,
+            scaled(channels_first(_joined(map(channels_last, slopes), 0))) if needs[1] else None,
             *(column_sums(grad.reshape(-1, grad.shape[3])) if need else None for need in needs[2:]),
             *rest,
         )
@@ -161,9 +167,10 @@ def correlate(
         return winograd.correlate(image, filters, window.padding, bias, relu, residual)
     if taps.fits(image, window):
         return taps.correlate(image, filters, window, bias, relu, residual)
-    factor, size = kept(_pack_weight, filters), window.out_size(image.shape[1:3])
+    size = window.out_size(image.shape[1:3])
     out = xp.empty((len(image), *size, len(filters)), image.dtype)
     flat = out.reshape(-1, len(filters))
+    factor = kept(_pack_weight, filters, len(flat))
     pieces, windows = _windows(image, size, window, len(filters))
 
     def work(index: int) -> None:
@@ -230,8 +237,7 @@ def conv_transpose2d(
     out = correlate_input_grad(image, filters, shape, window)
     finish(out.reshape(-1, channels), None if bias is None else bias.data, relu=relu)
     out = channels_first(out)
-    image = image if weight.requires_grad else None
-    result = out if relu else None
+    image, result = image if weight.requires_grad else None, out if relu else None
 
     def backward(grad: Array, needs: tuple[bool, ...]) -> tuple[Array | None, ...]:
         grad = channels_last(relu_grad(grad, result) if relu else grad)
@@ -254,7 +260,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         raise ValueError(f"A bias of shape {bias.shape} does not fit {weight.shape[0]} outputs.")
     array_module(x.data, weight.data)
     rows, matrix = x.data, weight.data
-    out = matmul(rows, matrix.T, factor=kept(_pack_weight, matrix))
+    out = matmul(rows, matrix.T, factor=kept(_pack_weight, matrix, len(rows)))
     if bias is not None:
         out += bias.data
     rows = rows if weight.requires_grad else None

@@ -18,11 +18,7 @@ def _reduced(name: str, values: Array, reduction: str, x: Tensor, derivative: Ca
         raise ValueError(f"Unknown reduction {reduction!r}: use 'mean', 'sum' or 'none'.")
     scale = 1 / max(1, values.size) if reduction == "mean" else 1.0
     result = values if reduction == "none" else values.sum() * scale
-
-    def backward(grad: Array, needs: tuple[bool, ...]) -> tuple[Array]:
-        return (derivative(grad * scale),)
-
-    return record(result, (x,), backward, name)
+    return record(result, (x,), lambda grad, needs: (derivative(grad * scale),), name)
 
 
 def cross_entropy(input: Tensor, target: Array, *, reduction: str = "mean") -> Tensor:

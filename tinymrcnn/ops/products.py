@@ -108,15 +108,19 @@ def pack(matrix: Array) -> Array:
     return np.ascontiguousarray(panels.transpose(0, 2, 1, 3))
 
 
+# With so many pixels or rows, making a form of the filters anew takes some percent of the time of their product (more
+# where Winograd's algorithm has large filters); kept, the forms of all filters would take twice the memory of a network
+MANY = 800
+
 _kept: dict[tuple[Any, ...], Array] = {}
 
 
-def kept(make: Callable[..., Array], array: Array, *more: Any) -> Array:
-    """make(array, *more), made only once and kept as long as the array if nobody can write to it, as in a fused
-    model."""
-    if not isinstance(array, np.ndarray) or array.flags.writeable:
-        return make(array, *more)
+def kept(make: Callable[..., Array], array: Array, uses: int, *more: Any) -> Array:
+    """make(array, *more), a form of filters that meet so many rows or pixels. If they are few and nobody can write to
+    the array, as in a fused model, it is made only once and kept as long as the array."""
     key = id(array), make, *more
+    if not isinstance(array, np.ndarray) or array.flags.writeable or (uses >= MANY and key not in _kept):
+        return make(array, *more)
     if key not in _kept:
         _kept[key] = make(array, *more)
         weakref.finalize(array, _kept.pop, key, None)

@@ -41,8 +41,8 @@ def correlate(
 ) -> Array:
     """As winograd.correlate, for filters of any size, and any stride and dilation."""
     (kernel, stride, _, dilation), run = window, _run(window)
-    factor = kept(_pack, filters, run)
     out = np.empty((len(image), *window.out_size(image.shape[1:3]), len(filters)), np.float32)
+    factor = kept(_pack, filters, out.size // len(filters), run)
     _, height, width, channels = out.shape
     step = max(1, PIECE // (width * max(stride * image.shape[3], channels)))
     pieces = [(n, y, min(y + step, height)) for n in range(len(image)) for y in range(0, height, step)]

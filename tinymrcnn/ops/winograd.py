@@ -19,7 +19,7 @@ import numpy as np
 from tinymrcnn.backend import Array
 from tinymrcnn.kernels import cpu_kernel, scalar
 from tinymrcnn.ops.im2col import Window
-from tinymrcnn.ops.products import is_ours, kept, matmul, multiply, pack
+from tinymrcnn.ops.products import is_ours, kept, multiply, pack
 from tinymrcnn.threads import get_num_threads, one_blas_thread, slices, spread, workspace
 
 enabled = True
@@ -53,7 +53,7 @@ def correlate(
     lowest = np.float32(0 if relu else -np.inf)
     out = np.empty((n, h + 2 * padding - 2, w + 2 * padding - 2, len(filters)), np.float32)
     residual = out[:0] if residual is None else residual  # kernels know no None
-    transformed = kept(transform_filters, filters)
+    transformed = kept(transform_filters, filters, out.size // len(filters))
     grid = _tile_grid(out)
     pieces = _pieces(out, max(TILES, PIECE // (36 * max(channels, len(filters)))), get_num_threads())
 
@@ -71,8 +71,11 @@ def correlate(
 
 def transform_filters(filters: Array) -> Array:
     """G g G^T of every filter, (O, C, 3, 3), as the packed factor of 36 products (C, O)."""
-    flat = matmul(GG, filters.transpose(2, 3, 1, 0).reshape(9, -1))
-    return pack(flat.reshape(36, filters.shape[1], len(filters)))
+    packed = pack(filters.transpose(2, 3, 1, 0).reshape(9, filters.shape[1], len(filters)))
+    result = np.empty((36, *packed.shape[1:]), np.float32)
+    for p in range(packed.shape[1]):  # a panel, or a channel: what is multiplied stays in the cache of the core
+        multiply(GG, pack(packed[:, p].reshape(9, -1)), result[:, p].reshape(36, -1))
+    return result
 
 
 def correlate_weight_grad(grad: Array, image: Array, padding: int) -> Array:

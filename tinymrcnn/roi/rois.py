@@ -5,7 +5,7 @@ They are data, not Tensors: no gradient flows to them. Lesson 06 shows them.
 """
 
 import numbers
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -105,15 +105,18 @@ def output_shape(features: Array, rois: Array, output_size: OutputSize) -> tuple
     return len(rois), *check_size(output_size, "output size"), features.shape[3]
 
 
-def interleave(parts: list[Tensor], rows: list[Array]) -> Tensor:
+def interleave(parts: Iterable[Tensor], rows: list[Array]) -> Tensor:
     """Features of RoIs, cut out in several parts, in their order: row rows[p][i] of the result is row i of parts[p]."""
-    xp, first = array_module(parts[0].data), channels_last(parts[0].data)
-    result = xp.empty((sum(len(part) for part in parts), *first.shape[1:]), first.dtype)
+    result, parents = None, []  # type: Array, list[Tensor]
     for part, r in zip(parts, rows, strict=True):
-        result[r] = channels_last(part.data)
+        data = channels_last(part.data)
+        shape = sum(map(len, rows)), *data.shape[1:]
+        result = array_module(data).empty(shape, data.dtype) if result is None else result
+        result[r] = data
+        parents.append(part if part.requires_grad else Tensor(result[:0]))  # no part need stay for its numbers
 
     def backward(grad: Array, needs: Sequence[bool]) -> tuple[Array | None, ...]:
         grad = channels_last(grad)
         return tuple(channels_first(grad[r]) if need else None for r, need in zip(rows, needs, strict=True))
 
-    return record(channels_first(result), tuple(parts), backward, "interleave")
+    return record(channels_first(result), tuple(parents), backward, "interleave")
