@@ -96,10 +96,8 @@ def backend_of(*arrays: Array) -> Backend:
         if backend is None:
             raise TypeError(f"Expected an array, got {type(array).__module__}.{type(array).__qualname__}.")
         if found is not None and backend is not found:
-            raise TypeError(
-                f"An operation mixes a {found.module.__name__} array on '{found.device}' with a "
-                f"{backend.module.__name__} array on '{backend.device}'. Move one of them with to_device()."
-            )
+            both = " with a ".join(f"{b.module.__name__} array on '{b.device}'" for b in (found, backend))
+            raise TypeError(f"An operation mixes a {both}. Move one of them with to_device().")
         found = backend
     if found is None:
         raise TypeError("No array was given, so there is no library to compute with.")

@@ -65,10 +65,8 @@ def outputs_first(root: Node) -> list[Node]:
     while stack:
         node, parents = stack[-1]
         if node.backward is None and not node.is_leaf:
-            raise RuntimeError(
-                f"backward() reached the operator '{node.name}' a second time, but its graph was released by an "
-                "earlier backward(). Compute the result again before walking it again."
-            )
+            gone = "its graph was released by an earlier backward(). Compute the result again before walking it again"
+            raise RuntimeError(f"backward() reached the operator '{node.name}' a second time, but {gone}.")
         for parent in parents:
             if parent is not None and parent not in seen:
                 seen.add(parent)

@@ -37,10 +37,8 @@ def check_dtypes(name: str, values: list[Array]) -> None:
     array_module(*arrays)
     dtypes = list(dict.fromkeys(array.dtype for array in arrays))
     if len(dtypes) > 1:
-        raise TypeError(
-            f"The operands of '{name}' are {' and '.join(map(str, dtypes))}. Convert one of them: the result would be "
-            "promoted to a dtype that not all asked for."
-        )
+        why = "the result would be promoted to a dtype that not all asked for"
+        raise TypeError(f"The operands of '{name}' are {' and '.join(map(str, dtypes))}. Convert one of them: {why}.")
     for number in numbers:
         if np.result_type(dtypes[0], number) != dtypes[0]:
             rule = "whose result would be of another dtype. Convert the Tensor first"

@@ -37,10 +37,8 @@ def record(data: Array, parents: tuple[Any, ...], backward: Backward, name: str)
     result = Tensor(data)
     dtypes = [parent.data.dtype for parent in parents if isinstance(parent, Tensor) and parent.data.dtype.kind == "f"]
     if dtypes.count(result.data.dtype) < len(dtypes):
-        raise TypeError(
-            f"The operator '{name}' made {result.dtype} out of {' and '.join(map(str, dtypes))}. Convert its inputs to "
-            "one dtype: no operation changes it."
-        )
+        wrong = f"'{name}' made {result.dtype} out of {' and '.join(map(str, dtypes))}"
+        raise TypeError(f"The operator {wrong}. Convert its inputs to one dtype: no operation changes it.")
     nodes = tuple([parent.node for parent in parents])  # lists: generators take longer
     if recording.get() and any(nodes):
         result.node = Node(backward, nodes, name)
@@ -332,10 +330,8 @@ class Tensor:
         before, or when the gradient is missing; ValueError when its shape is not self's.
         """
         if self.node is None:
-            raise RuntimeError(
-                "backward() was called on a Tensor without a graph: nothing it was computed from requires "
-                "gradients, or it was computed under no_grad()."
-            )
+            why = "nothing it was computed from requires gradients, or it was computed under no_grad()"
+            raise RuntimeError(f"backward() was called on a Tensor without a graph: {why}.")
         if gradient is None:
             if self.size != 1:
                 raise RuntimeError(

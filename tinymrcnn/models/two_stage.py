@@ -101,9 +101,8 @@ class TwoStage(Module):
                 ids = image_ids_of(images, targets)
                 min_sizes = [int(generator(self.seed, Purpose.RESIZE, step, i).choice(sizes)) for i in ids]
         dtype = np.dtype(next(self.parameters()).dtype)
-        batch = make_batch(
-            images, targets, settings=config.transform, min_sizes=min_sizes, device=self.device, dtype=dtype
-        )
+        batch = make_batch(images, targets, settings=config.transform, min_sizes=min_sizes, device=self.device,
+                           dtype=dtype)  # fmt: skip
         batch.step = step
         return batch
 

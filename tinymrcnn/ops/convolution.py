@@ -140,8 +140,7 @@ def _windows(
     lines = len(image) * out_h
     numbers = GPU_PIECE if not on_cpu else 4 * PIECE if together else PIECE
     step = max(1, max(ROWS, numbers // max(1, per_row, channels)) // max(1, out_w))
-    if on_cpu and not together:
-        step = min(step, -(-lines // get_num_threads()))
+    step = min(step, -(-lines // get_num_threads())) if on_cpu and not together else step
 
     def make(index: int) -> tuple[slice, Array]:
         first, end = index * step, min((index + 1) * step, lines)
@@ -234,9 +233,8 @@ def conv_transpose2d(
     (n, h, w, _), (_, channels, *kernel) = image.shape, filters.shape
     window = Window((kernel[0], kernel[1]), stride)
     shape = n, (h - 1) * stride + kernel[0], (w - 1) * stride + kernel[1], channels
-    out = correlate_input_grad(image, filters, shape, window)
-    finish(out.reshape(-1, channels), None if bias is None else bias.data, relu=relu)
-    out = channels_first(out)
+    out = channels_first(correlate_input_grad(image, filters, shape, window))
+    finish(channels_last(out).reshape(-1, channels), None if bias is None else bias.data, relu=relu)
     image, result = image if weight.requires_grad else None, out if relu else None
 
     def backward(grad: Array, needs: tuple[bool, ...]) -> tuple[Array | None, ...]:

@@ -44,8 +44,7 @@ def interpolate(
     steps = ((h, out_h), (w, out_w)) if scale_factor is None else ((1, scale_factor), (1, scale_factor))
     sides, device = ((h, out_h, steps[0]), (w, out_w, steps[1])), backend_of(image).device
     if mode == "nearest":  # every output is one of the inputs
-        pixels = _pixels(device, *sides)
-        out = image.reshape(n, h * w, c).take(pixels, axis=1).reshape(n, out_h, out_w, c)
+        out = image.reshape(n, h * w, c).take(_pixels(device, *sides), axis=1)
     else:
         out = _resize(image, *(_WEIGHTS[mode](*side, x.dtype) for side in sides))
 
@@ -71,8 +70,8 @@ def _sources(out: int, step: Step) -> Array:
 
 @functools.lru_cache(maxsize=64)
 def _pixels(device: str, rows: Side, columns: Side) -> Array:
-    """(out_h * out_w,) on the device, where it stays: the pixel, counted row by row, that each of the result is."""
-    return to_device((_sources(*rows[1:])[:, None] * columns[0] + _sources(*columns[1:])).reshape(-1), device)
+    """(out_h, out_w) on the device, where it stays: the pixel, counted row by row, that each of the result is."""
+    return to_device(_sources(*rows[1:])[:, None] * columns[0] + _sources(*columns[1:]), device)
 
 
 def _nearest(n: int, out: int, step: Step, dtype: np.dtype[Any]) -> Array:

@@ -59,8 +59,7 @@ def correlate(
 
     def work(index: int) -> None:
         first, count = pieces[index]
-        tiles = workspace("tiles", (count, 36, channels))
-        products = workspace("products", (count, 36, len(filters)))
+        tiles, products = workspace("tiles", (count, 36, channels)), workspace("products", (count, 36, len(filters)))
         _transform_input(image, tiles, first, *grid, padding)
         multiply(tiles, transformed, products)
         _transform_output(products, out, first, *grid, bias, lowest, residual)
@@ -92,8 +91,7 @@ def correlate_weight_grad(grad: Array, image: Array, padding: int) -> Array:
 def _add_products(total: Array, grad: Array, image: Array, padding: int, first: int, count: int) -> None:
     """Add to total (36, C, O) what `count` tiles from row `first` on contribute."""
     tiles_h, tiles_w = _tile_grid(grad)
-    tiles = workspace("tiles", (count, 36, image.shape[3]))
-    products = workspace("products", (count, 36, grad.shape[3]))
+    tiles, products = workspace("tiles", (count, 36, image.shape[3])), workspace("products", (count, 36, grad.shape[3]))
     rows, matrices = slices(count // tiles_w), slices(36)
 
     def transform(part: int) -> None:

@@ -110,8 +110,8 @@ def interleave(parts: Iterable[Tensor], rows: list[Array]) -> Tensor:
     result, parents = None, []  # type: Array, list[Tensor]
     for part, r in zip(parts, rows, strict=True):
         data = channels_last(part.data)
-        shape = sum(map(len, rows)), *data.shape[1:]
-        result = array_module(data).empty(shape, data.dtype) if result is None else result
+        if result is None:
+            result = array_module(data).empty((sum(map(len, rows)), *data.shape[1:]), data.dtype)
         result[r] = data
         parents.append(part if part.requires_grad else Tensor(result[:0]))  # no part need stay for its numbers
 
