@@ -32,9 +32,9 @@ def box_iou(boxes1: Array, boxes2: Array) -> Array:
     """
     check_boxes(boxes1, "boxes1")
     check_boxes(boxes2, "boxes2")
-    if boxes1.dtype != boxes2.dtype:
-        raise ValueError(f"boxes1 is {boxes1.dtype}, boxes2 is {boxes2.dtype}: convert one to the dtype of the other.")
-    xp = array_module(boxes1, boxes2)
+    xp, one, other = array_module(boxes1, boxes2), boxes1.dtype, boxes2.dtype
+    if one != other:
+        raise ValueError(f"boxes1 is {one} and boxes2 is {other}: convert one to the dtype of the other.")
     corners = xp.ascontiguousarray(xp.concatenate([boxes1, boxes2]).T)
     ious = xp.empty((len(boxes1), len(boxes2)), boxes1.dtype)
     run(_ious_cpu, _ious_cuda, ious.size, corners, ious)
