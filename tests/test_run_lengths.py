@@ -97,4 +97,5 @@ def test_no_image_is_made(monkeypatch):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert found[0] == found[1]
-    assert peaks[0] < size[0] * size[1] / 4 and peaks[1] > 12 * size[0] * size[1]
+    # of the pasted way only the three images of bools are counted: the others come straight from the system
+    assert peaks[0] < size[0] * size[1] / 4 and peaks[1] > 3 * size[0] * size[1]
