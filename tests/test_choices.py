@@ -138,7 +138,7 @@ def length_of(count, side, *more, **given):
 
 def test_batch_and_steps():
     assert length_of(260, 512) == {"batch_size": 2, "steps": 3000}
-    assert "23.1 times, in about 12 minutes of 2 cores" in training_length(260, np.array([[512, 512]]))[1].reason
+    assert "23.1 times, in about 14 minutes of 2 cores" in training_length(260, np.array([[512, 512]]))[1].reason
     assert length_of(5000, 128) == {"batch_size": 8, "steps": 3750}
     assert length_of(10**6, 128)["steps"] == MOST_STEPS
     assert length_of(260, 512, batch=4) == {"batch_size": 4, "steps": 1500}

@@ -71,7 +71,8 @@ def _evaluate_together(team: Workers, checkpoint, options: EvaluateOptions) -> i
         dataset = open_to_evaluate(options.data, model.config.masks, options.format, checkpoint)
     map_categories(model.categories, dataset.categories)
     set_free_settings(model, dict(map(parse_setting, options.settings or ())))
-    finder = TestTime(fused(model), tile=options.tile, mirrored=options.mirrored, soft=options.soft)
+    model = fused(model)  # under the same name, so that the weights before take no memory
+    finder = TestTime(model, tile=options.tile, mirrored=options.mirrored, soft=options.soft)
     intervals: dict[str, tuple[float, float]] = {}
     kinds: dict[str, dict[str, tuple[int, float]]] = {}
     if options.interval or options.errors:

@@ -150,7 +150,8 @@ def _predict_together(team: Workers, images: Sequence[str], options: PredictOpti
         raise ValueError("Name images, or a data set with --data.")
     model = load_predictor(options.weights or SHIPPED_MODEL, options.preset).to(options.device)
     set_free_settings(model, dict(map(parse_setting, options.settings or ())))
-    finder = TestTime(fused(model), tile=options.tile, mirrored=options.mirrored, soft=options.soft)
+    model = fused(model)  # under the same name, so that the weights before take no memory
+    finder = TestTime(model, tile=options.tile, mirrored=options.mirrored, soft=options.soft)
     files, problems = find_images(images)
     known = Annotations.of_file(options.annotations) if options.annotations else None
     if options.data:
