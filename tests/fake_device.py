@@ -31,7 +31,7 @@ import pytest
 
 from tinymrcnn import backend, kernels
 from tinymrcnn.backend import BACKENDS, Backend, cuda_problem
-from tinymrcnn.ops.resize import _pixels
+from tinymrcnn.ops.resize import _sources
 
 VERSION, CUPY = cupy_api.read()
 # How often each waits. The length of its result is a value, or it looks at values first
@@ -391,9 +391,9 @@ def fake_device(monkeypatch):
 def gpu(request, monkeypatch):
     """The test runs on the device "cuda": on the imitation, and on the GPU where there is one. Gives its CuPy, whose
     `cuda.imitated` tells the imitation."""
-    _pixels.cache_clear()  # it holds arrays of what was "cuda" before
+    _sources.cache_clear()  # it holds arrays of what was "cuda" before
     if request.param == "imitation":
         install("cuda", monkeypatch.setitem, monkeypatch.setattr)
     yield BACKENDS["cuda"].module
-    _pixels.cache_clear()
+    _sources.cache_clear()
     FakeArray.reset()

@@ -5,6 +5,7 @@ import pytest
 from tiny_models import scene, tiny_model
 
 from tinymrcnn.autograd import Tensor
+from tinymrcnn.models import rpn
 from tinymrcnn.models.rpn import (
     Anchors,
     AnchorSamples,
@@ -268,3 +269,14 @@ def test_levels_without_anchors():
     assert decode([1, 2, 3], anchors=anchors, level_sizes=[0, 3, 0])[1].tolist() == [3, 2, 1]
     boxes, logits = decode(np.zeros(0), anchors=np.zeros((0, 4)), level_sizes=[0, 0])
     assert boxes.shape == (0, 4) and logits.shape == (0,)
+
+
+@pytest.mark.parametrize("count", [1, 7, 40, 60, 99])
+def test_the_best_are_those_of_a_stable_sort(count):
+    """Among many equal ones, numbers that are none, and infinite ones."""
+    rng = np.random.default_rng(count)
+    values = rng.integers(0, 5, (3, 60)).astype(np.float32)
+    values[1, rng.permutation(60)[:50]] = np.nan
+    values[2, ::7], values[2, 1::7] = np.inf, -np.inf
+    assert np.array_equal(rpn._smallest(values, count), values.argsort(axis=1, kind="stable")[:, :count])
+    assert rpn._smallest(values[:, :0], count).shape == (3, 0)

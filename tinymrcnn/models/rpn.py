@@ -85,10 +85,9 @@ class RPNHead(Module):
         """Logits (N, A) and deltas (N, A, 4) for all A anchors, in (level, row, column, anchor) order."""
         logits, deltas = [], []
         for feature in features:
-            n = len(feature)
             hidden = self.conv(feature)
-            logits.append(self.cls_logits(hidden).permute(0, 2, 3, 1).reshape(n, -1))
-            deltas.append(self.bbox_pred(hidden).permute(0, 2, 3, 1).reshape(n, -1, 4))
+            logits.append(self.cls_logits(hidden).permute(0, 2, 3, 1).reshape(len(feature), -1))
+            deltas.append(self.bbox_pred(hidden).permute(0, 2, 3, 1).reshape(len(feature), -1, 4))
         return cat(logits, dim=1), cat(deltas, dim=1)
 
 
@@ -160,9 +159,8 @@ def rpn_loss(
     logits, deltas = outputs.logits.reshape(-1)[index], outputs.deltas.reshape(-1, 4)[positives]
     objectness = ops.binary_cross_entropy_with_logits(logits, like(labels, anchors), reduction="sum")
     objects = np.concatenate([to_numpy(b)[s.objects] for b, s in zip(gt_boxes, samples, strict=True)])
-    targets = CODER.encode(
-        like(objects, anchors), anchors[like(np.concatenate([s.positives for s in samples]), anchors)]
-    )
+    chosen = like(np.concatenate([s.positives for s in samples]), anchors)
+    targets = CODER.encode(like(objects, anchors), anchors[chosen])
     box = ops.smooth_l1_loss(deltas, targets, beta=settings.box_beta, reduction="sum")
     count = settings.samples * len(samples) if settings.fixed_count else len(index)
     return {"loss_objectness": (objectness, count), "loss_rpn_box_reg": (box, count)}
@@ -184,8 +182,7 @@ def decode_proposals(
     xp, pre_nms = array_module(logits), settings.pre_nms_train if training else settings.pre_nms_test
     post_nms = settings.post_nms_train if training else settings.post_nms_test
     offsets = np.cumsum([0, *anchors.level_sizes])
-    levels = xp.split(-logits, offsets[1:-1].tolist(), axis=1)
-    chosen = [xp.argsort(level, axis=1, kind="stable")[:, :pre_nms] for level in levels]
+    chosen = [_smallest(level, pre_nms) for level in xp.split(-logits, offsets[1:-1].tolist(), axis=1)]
     counts, images = [best.shape[1] for best in chosen], np.arange(len(logits))[:, None]
     index = xp.concatenate(chosen, axis=1) + like(np.repeat(offsets[:-1], counts), logits)  # (N, K) anchors
     rows = (index + like(images * logits.shape[1], logits)).reshape(-1)
@@ -201,3 +198,13 @@ def decode_proposals(
     found = xp.concatenate([boxes, ranked[..., None]], axis=2).reshape(-1, 5)[best.reshape(-1)]
     of_images = to_numpy(found).reshape(*best.shape, 5)  # the wait
     return [(rows[:, :4], rows[:, 4]) for rows in (image[image[:, 4] > -np.inf] for image in of_images)]
+
+
+def _smallest(values: Array, count: int) -> Array:
+    """argsort(values, axis=1, kind="stable")[:, :count]; NumPy, which takes longer over it, sorts only what may be
+    among them."""
+    if not isinstance(values, np.ndarray) or count >= values.shape[1]:
+        return array_module(values).argsort(values, axis=1, kind="stable")[:, :count]
+    pairs = zip(values, np.partition(values, count - 1, axis=1)[:, count - 1], strict=True)
+    some = ((row, np.flatnonzero(~(row > limit))) for row, limit in pairs)  # and what is no number, which comes last
+    return np.stack([index[row[index].argsort(kind="stable")[:count]] for row, index in some])

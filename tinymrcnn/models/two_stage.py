@@ -109,8 +109,7 @@ class TwoStage(Module):
     def features(self, batch: Batch) -> list[Tensor]:
         """The feature maps (N, C, H_l, W_l) that the branches read, finest first: P2..P5 or the one of C4 or C5."""
         maps = iter(self.backbone.body(batch.images))  # the FPN, which alone holds them, frees each when it was read
-        levels: list[Tensor] = self.backbone.fpn(maps) if self.config.backbone == "fpn" else list(maps)[-1:]
-        return levels
+        return self.backbone.fpn(maps) if self.config.backbone == "fpn" else list(maps)[-1:]
 
     def run_rpn(self, features: list[Tensor], batch: Batch) -> rpn.RPNOutputs:
         """The RPN's outputs for every anchor of every level."""

@@ -14,7 +14,6 @@ from tinymrcnn.backend import Array, array_module, backend_of, channels_first, c
 from tinymrcnn.threads import one_blas_thread
 
 Step = tuple[float, float]
-Side = tuple[int, int, Step]  # lengths before and after
 
 
 def interpolate(
@@ -44,7 +43,8 @@ def interpolate(
     steps = ((h, out_h), (w, out_w)) if scale_factor is None else ((1, scale_factor), (1, scale_factor))
     sides, device = ((h, out_h, steps[0]), (w, out_w, steps[1])), backend_of(image).device
     if mode == "nearest":  # every output is one of the inputs
-        out = image.reshape(n, h * w, c).take(_pixels(device, *sides), axis=1)
+        rows, columns = (_sources(device, *side[1:]) for side in sides)
+        out = image.reshape(n, h * w, c).take(rows[:, None] * w + columns, axis=1)
     else:
         out = _resize(image, *(_WEIGHTS[mode](*side, x.dtype) for side in sides))
 
@@ -63,20 +63,16 @@ def _resize(image: Array, rows: np.ndarray, columns: np.ndarray) -> Array:
         return xp.matmul(columns, tall.reshape(-1, w, c)).reshape(n, len(rows), len(columns), c)
 
 
-def _sources(out: int, step: Step) -> Array:
-    """(out,): output i of the nearest neighbour is input floor(i step), the step as (numerator, denominator)."""
-    return np.floor(np.arange(out) * step[0] / step[1]).astype(int)
-
-
 @functools.lru_cache(maxsize=64)
-def _pixels(device: str, rows: Side, columns: Side) -> Array:
-    """(out_h, out_w) on the device, where it stays: the pixel, counted row by row, that each of the result is."""
-    return to_device(_sources(*rows[1:])[:, None] * columns[0] + _sources(*columns[1:]), device)
+def _sources(device: str, out: int, step: Step) -> Array:
+    """(out,) on the device, where it stays: output i of the nearest neighbour is input floor(i step), the step as
+    (numerator, denominator)."""
+    return to_device(np.floor(np.arange(out) * step[0] / step[1]).astype(int), device)
 
 
 def _nearest(n: int, out: int, step: Step, dtype: np.dtype[Any]) -> Array:
     """(out, n): output i reads its source."""
-    return np.eye(n, dtype=dtype)[_sources(out, step)]
+    return np.eye(n, dtype=dtype)[_sources("cpu", out, step)]
 
 
 def _bilinear(n: int, out: int, step: Step, dtype: np.dtype[Any]) -> np.ndarray:
