@@ -150,8 +150,8 @@ def test_how_often_a_training_step_waits_for_the_device(fake_device, images):
     batch = BATCH[0][:images], BATCH[1][:images]
     fake_device.reset()
     losses = model(*batch)
-    # whether the RPN's outputs are finite; the proposals; the anchors' matches
-    waiting = ["TwoStage.propose", "decode_proposals", "TwoStage.sample_anchors"]
+    # whether the RPN's outputs are finite; the proposals; which anchors are positive; the anchors' matches
+    waiting = ["TwoStage.propose", "decode_proposals", "Matcher.__call__", "TwoStage.sample_anchors"]
     assert fake_device.waiting == waiting
     fake_device.reset()
     functools.reduce(operator.add, losses.values()).backward()
@@ -203,6 +203,7 @@ def test_what_a_training_step_costs_a_gpu(fake_device):
     assert fake_device.waiting == [
         "TwoStage.propose",  # whether the RPN's outputs are finite
         "decode_proposals",  # the proposals, from which RoIs are drawn
+        "Matcher.__call__",  # which anchors are positive, right before the next
         "TwoStage.sample_anchors",  # the anchors' matches, from which anchors are drawn
         "training_step",  # the losses
         "_Optimizer.clip_grad_norm",  # the norm of the gradient

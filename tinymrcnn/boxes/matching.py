@@ -39,11 +39,14 @@ class Matcher:
         xp = array_module(iou)
         if iou.size == 0:
             return xp.full(iou.shape[:-2] + iou.shape[-1:], BACKGROUND, dtype=xp.int64)
-        best, matches = iou.max(axis=-2), iou.argmax(axis=-2)
+        best = iou.max(axis=-2)
         positive = best >= self.high
         if self.allow_low_quality:
             # An object that no anchor touches has a best IoU of 0, and every anchor elsewhere ties with it:
             # without the second condition all of them would become positive.
             best_of_object = iou.max(axis=-1, keepdims=True)
-            positive |= ((iou == best_of_object) & (best_of_object > 0)).any(axis=-2)
-        return xp.where(positive, matches, xp.where(best >= self.low, IGNORED, BACKGROUND))
+            positive |= (iou == xp.where(best_of_object > 0, best_of_object, 2)).any(axis=-2)
+        matches = xp.where(best >= self.low, IGNORED, BACKGROUND)
+        there = xp.nonzero(positive)  # few; NumPy's argmax over all columns takes longer than all the rest
+        matches[there] = iou.swapaxes(-2, -1)[there].argmax(axis=-1)
+        return matches

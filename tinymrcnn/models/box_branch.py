@@ -103,9 +103,8 @@ def sample_rois(
     candidates = np.concatenate([proposals, target["boxes"]])
     matches = box_targets(candidates, target["boxes"], settings)
     positives, negatives = sample_balanced(matches, settings.samples, settings.positive_fraction, rng)
-    index = np.concatenate([positives, negatives])
     classes = np.append(target["labels"][matches[positives]], np.zeros_like(negatives))
-    return RoISamples(candidates[index], matches[positives], classes)
+    return RoISamples(candidates[np.concatenate([positives, negatives])], matches[positives], classes)
 
 
 # Loss

@@ -108,8 +108,7 @@ def normalize(image: Array, settings: TransformSettings) -> Array:
         image = image[::-1]
     if settings.pixel_scale != 1:
         image = image * settings.pixel_scale
-    constants = np.array([settings.pixel_mean, settings.pixel_std], image.dtype).reshape(2, 3, 1, 1)
-    mean, std = like(constants, image)
+    mean, std = like(np.array([settings.pixel_mean, settings.pixel_std], image.dtype).reshape(2, 3, 1, 1), image)
     return (image - mean) / std
 
 
@@ -131,11 +130,10 @@ def resized_size(
 def _resize(image: Array, size: tuple[int, int]) -> Array:
     """Bilinear: every pixel between the two nearest of each axis, whose centres are half a pixel from their edges."""
     for axis in (1, 2):
-        before, after = image.shape[axis], size[axis - 1]
+        before, after, dtype = image.shape[axis], size[axis - 1], image.dtype
         if before == after:
             continue
         # in the image's own dtype as torch does it: the step rounded, and the product and the difference as one
-        dtype = image.dtype
         step = dtype.type(before) / dtype.type(after)
         at = np.clip((np.arange(after) + 0.5) * float(step) - 0.5, 0, before - 1).astype(dtype)
         low = at.astype(np.int64)

@@ -132,8 +132,7 @@ class TwoStage(Module):
         ious[like(np.flatnonzero(~there), ious)] = -1
         matches = to_numpy(self.config.rpn.matcher()(ious.reshape(*there.shape, len(anchors.boxes))))  # the host waits
         rngs = [generator(self.seed, Purpose.RPN_SAMPLE, batch.step, image_id) for image_id in batch.image_ids]
-        pairs = zip(matches, rngs, strict=True)
-        return [rpn.sample_anchors(of_image, self.config.rpn, rng) for of_image, rng in pairs]
+        return [rpn.sample_anchors(of_image, self.config.rpn, rng) for of_image, rng in zip(matches, rngs, strict=True)]
 
     def propose(self, outputs: rpn.RPNOutputs, batch: Batch) -> list[Array]:
         """The proposals of every image: a list of (P_i, 4) arrays, detached, on the host.
