@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from tinymrcnn.data import ShapesDataset, augment, batches
-from tinymrcnn.data.augment import LEAST_SHARE, blur, recolor, turn, zoom
-from tinymrcnn.data.loader import load_batch
+from tinymrcnn.data.augment import LEAST_SHARE, blur, flip_horizontally, paste, recolor, turn, zoom
+from tinymrcnn.data.loader import load_batch, load_image
 from tinymrcnn.data.targets import check_target
 from tinymrcnn.randomness import Purpose, generator
 from tinymrcnn.settings import AugmentSettings
 
-ALL = AugmentSettings(turn=True, zoom=(0.5, 2.0), brightness=0.3, contrast=0.3, hue=0.1, blur=1.0)
+ALL = AugmentSettings(turn=True, zoom=(0.5, 2.0), brightness=0.3, contrast=0.3, hue=0.1, blur=1.0, paste=0.6)
 
 
 def pictures(number=6):
@@ -139,6 +139,90 @@ def test_images_without_objects():
 
 
 # Colours
+
+
+# Copy-paste
+
+
+def test_objects_of_another_image_are_pasted_by_hand():
+    """The first of two objects lies in front; of what it covers, what is left keeps its label."""
+    image, other = np.zeros((3, 2, 4), np.float32), np.arange(1, 19, dtype=np.float32).reshape(3, 2, 3)
+    target = one_object([[1, 1, 0, 0], [1, 1, 0, 0]])
+    two = {
+        **one_object([[0, 1, 1], [0, 0, 0]]), "labels": np.array([5, 6]), "image_id": 9,
+        "boxes": np.array([[1, 0, 3, 1], [0, 1, 1, 2]], np.float32), "area": np.array([2, 1], np.float32),
+        "masks": np.array([[[0, 1, 1], [0, 0, 0]], [[0, 0, 0], [1, 0, 0]]], np.uint8), "iscrowd": np.array([0, 0]),
+    }  # fmt: skip
+    before = [(i.copy(), {k: np.copy(v) for k, v in t.items()}) for i, t in ((image, target), (other, two))]
+    pasted, joined = paste(image, target, other, two, np.array([0]))
+    np.testing.assert_array_equal(pasted[1], [[0, 8, 9, 0], [0, 0, 0, 0]])
+    np.testing.assert_array_equal(joined["masks"], [[[1, 0, 0, 0], [1, 1, 0, 0]], [[0, 1, 1, 0], [0, 0, 0, 0]]])
+    assert joined["boxes"].tolist() == [[0, 0, 2, 2], [1, 0, 3, 1]] and joined["boxes"].dtype == np.float32
+    assert joined["labels"].tolist() == [3, 5] and joined["area"].tolist() == [3, 2] and joined["image_id"] == 4
+    assert unchanged(image, target, before[0]) and unchanged(other, two, before[1])
+    same, none = paste(image, target, other, two, np.array([], np.int64))
+    assert np.array_equal(same, image) and all(np.array_equal(none[name], target[name]) for name in target)
+
+
+def test_what_is_covered_or_lies_beyond_the_border_is_no_target():
+    image, mask = np.zeros((3, 20, 30), np.float32), np.zeros((20, 30), np.uint8)
+    mask[:, :11] = 1
+    cover = np.zeros((20, 40), np.uint8)
+    cover[:, :10] = 1  # it leaves 20 of 220 pixels of the first, which are too few
+    wide = np.zeros((3, 20, 40), np.float32)
+    assert paste(image, one_object(mask), wide, one_object(cover), np.array([0]))[1]["labels"].tolist() == [3]
+    left = paste(image, one_object(mask, crowd=1), wide, one_object(cover), np.array([0]))[1]
+    assert left["iscrowd"].tolist() == [1, 0] and left["boxes"].tolist() == [[10, 0, 11, 20], [0, 0, 10, 20]]
+    cover[:] = 0
+    cover[:, 29:] = 1  # one of its eleven columns lies in the smaller image: 9 %
+    assert paste(image, one_object(mask), wide, one_object(cover), np.array([0]))[1]["labels"].tolist() == [3]
+    cover[:, 39:] = 0  # one of ten
+    found = paste(image, one_object(mask), wide, one_object(cover), np.array([0]))[1]
+    assert found["boxes"].tolist() == [[0, 0, 11, 20], [29, 0, 30, 20]]
+
+
+def test_half_of_another_image_is_pasted_into_so_many_images():
+    """What lies in front are pixels of the other image, which is mirrored on its own."""
+    dataset, changed, objects = ShapesDataset(2, (40, 56), seed=3), 0, 0
+    images, targets = zip(*(dataset[i] for i in range(2)), strict=True)
+    for step in range(200):
+        plain, mine = load_image(dataset, 0, step, 5)
+        image, target = load_image(dataset, 0, step, 5, more=AugmentSettings(paste=0.3))
+        check_target(target, 0, image.shape[1:], num_classes=6, needs_masks=True)
+        assert target["boxes"].tolist() == around(target["masks"])
+        different = (image != plain).any(axis=0)
+        if different.any():
+            changed += 1
+            sources = [(images[i], flip_horizontally(images[i], targets[i])[0]) for i in range(2)]
+            assert any((image == seen)[:, different].all() for pair in sources for seen in pair)
+        objects += len(target["labels"]) > len(mine["labels"])
+    assert 20 < objects <= changed < 85  # of 60; of one object half lies in front of half of the images
+
+
+def test_crowd_regions_are_not_pasted_and_masks_are_needed():
+    class Crowds:
+        def __init__(self, without=()):
+            self.without = without
+
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            mask = np.zeros((8, 10), np.uint8)
+            mask[index : index + 3, 2:7] = 1
+            target = {**one_object(mask, crowd=1), "image_id": index}
+            return np.full((3, 8, 10), index / 3, np.float32), {
+                k: v for k, v in target.items() if k not in self.without
+            }
+
+    always = AugmentSettings(paste=1.0)
+    for step in range(20):
+        image, target = load_image(Crowds(), 1, step, 0, more=always)
+        assert (image == np.float32(1 / 3)).all() and target["iscrowd"].tolist() == [1]
+    with pytest.raises(ValueError, match=r"augment.paste is 1.0, .* image 1 .* augment.paste=0"):
+        load_image(Crowds({"masks"}), 1, 0, 0, more=always)
+    image, target = load_image(Crowds({"iscrowd", "area"}), 1, 3, 0, more=always)
+    assert target.keys() == {"boxes", "labels", "masks", "image_id"}
 
 
 def test_colours_by_hand():

@@ -198,9 +198,20 @@ def test_a_run_of_format_5_keeps_its_workers_apart(saved):
 
     def to_format_5(metadata):
         metadata["format_version"] = 5
+        del metadata["train_config"]["augment"]["paste"]
         assert metadata["train_config"].pop("sync_norm") is False
 
     assert load_checkpoint(rewritten(path, to_format_5)).train_config == config
+
+
+def test_a_run_of_format_6_pastes_nothing(saved):
+    path, _, _, config = saved
+
+    def to_format_6(metadata):
+        metadata["format_version"] = 6
+        assert metadata["train_config"]["augment"].pop("paste") == 0
+
+    assert load_checkpoint(rewritten(path, to_format_6)).train_config == config
 
 
 def test_a_field_that_is_missing_or_unknown_is_refused(saved):
@@ -222,7 +233,7 @@ def test_a_field_that_is_missing_or_unknown_is_refused(saved):
 
 @pytest.mark.parametrize(
     "number, message",
-    [(7, "has the number 7, and this version knows formats up to"), (0, "format_version is 0"),
+    [(8, "has the number 8, and this version knows formats up to"), (0, "format_version is 0"),
      (1.0, "format_version is 1.0"), ("2", "format_version is '2'"), (None, "format_version is None")],
 )  # fmt: skip
 def test_other_numbers_of_the_format_are_refused(saved, number, message):

@@ -101,10 +101,11 @@ def test_enlarged_images_are_trained_on_windows():
     small = data_of(8, size=(256, 256))
     assert values(windows(small, 768)) == {"transform.train_min_sizes": (512,)}
     chosen = values(choose(small))
-    assert chosen["augment.zoom"] == (1.2, 1.875) and chosen["batch_size"] == 2
+    assert chosen["augment.zoom"] == (1.2, 1.875) and chosen["augment.paste"] == 0.5 and chosen["batch_size"] == 2
     assert chosen["rpn.anchor_sizes"] == anchors(3 * small.boxes)[0].value
     assert not windows(small, 512) and not windows(small, None)  # two of them fit
     assert not windows(data_of(100, size=(256, 256)), 768)  # many objects would be cut
+    assert "augment.paste" not in values(choose(small, given={"masks": False}))
     given = values(choose(small, given={"transform.min_size": 512}))
     assert given["augment.zoom"] == (0.8, 1.25) and "transform.train_min_sizes" not in given
 

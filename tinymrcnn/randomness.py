@@ -19,6 +19,7 @@ class Purpose(enum.IntEnum):
     ROI_SAMPLE = 6
     RESIZE = 7
     AUGMENT = 8
+    PASTE = 9
 
 
 def generator(seed: int, purpose: Purpose, step: int = 0, image: int = 0) -> np.random.Generator:

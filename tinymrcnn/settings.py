@@ -211,6 +211,7 @@ class AugmentSettings(Settings):
     contrast: Fraction = 0.0  # likewise
     hue: Annotated[float, Range(0, 0.5)] = 0.0  # of the circle of colours, at most, either way
     blur: Annotated[float, Range(0, 10)] = 0.0  # pixels: the widest Gaussian
+    paste: Fraction = 0.0  # of the images get half of the objects of another one, in front of their own
 
     def __post_init__(self) -> None:
         super().__post_init__()

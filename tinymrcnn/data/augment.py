@@ -2,11 +2,11 @@
 
 Every function here takes an image (3, H, W) float32 in 0..1 and, where it moves pixels, its target, and returns new
 ones; nothing is changed in place. What is drawn at random comes from a generator that loader.py makes from (seed, step,
-image). Where pixels are resampled or cut off, the boxes are those around what is left of the masks.
+image). Where pixels are resampled, cut off or covered, the boxes are those around what is left of the masks.
 
 The article flips only left and right (section 3.1). With a few hundred images more pays: turns for what has no up, as
-in Ronneberger et al., U-Net (2015); zoom as in Ghiasi et al., Simple Copy-Paste (2021), section 3, where it is "scale
-jittering".
+in Ronneberger et al., U-Net (2015); zoom and paste as in Ghiasi et al., Simple Copy-Paste (2021), section 3, where zoom
+is "scale jittering".
 """
 
 import math
@@ -18,10 +18,11 @@ from tinymrcnn.settings import AugmentSettings
 # Shapes below: images of H x W pixels, N objects
 
 LEAST_SHARE = 0.1  # an object of which less is left is no target any more
+PER_OBJECT = ("boxes", "labels", "masks", "area", "iscrowd")  # the arrays of a target with a row for each object
 
 
 def augment(image, target: dict, settings: AugmentSettings, rng: np.random.Generator):
-    """(image, target), varied once at random as the settings say."""
+    """(image, target), varied once at random as the settings say; paste takes a second image, see loader.py."""
     if settings.turn:
         image, target = turn(image, target, int(rng.integers(4)))
     if settings.zoom != (1, 1):
@@ -106,22 +107,49 @@ def _resampled(image, axis: int, pixels: np.ndarray):
     return image.take(low, axis) * (1 - share) + image.take(high, axis) * share
 
 
+def paste(image, target: dict, other, other_target: dict, chosen: np.ndarray):
+    """Objects of another image in front of this one's, where they lie there: `chosen`, their rows in its target. Both
+    targets need masks.
+
+    Images of two sizes lie on one another with their corners at the top left. Objects of either that keep less than
+    LEAST_SHARE of their pixels are dropped. Crowd regions stay as long as a pixel of them does."""
+    h, w = np.minimum(image.shape[1:], other.shape[1:])
+    theirs = np.zeros((len(chosen), *image.shape[1:]), np.uint8)
+    theirs[:, :h, :w] = other_target["masks"][chosen, :h, :w]
+    front = theirs.max(axis=0, initial=0) > 0
+    image = image.copy()
+    image[:, front] = other[:, :h, :w][:, front[:h, :w]]
+    pasted = {name: value[chosen] if name in PER_OBJECT else value for name, value in other_target.items()}
+    mine, pasted = _with_masks(target, target["masks"] * ~front), _with_masks(pasted, theirs)
+    joined = {name: np.concatenate([mine[name], pasted[name]]) for name in PER_OBJECT if name in target}
+    return image, {**target, **joined}
+
+
 def _cut_target(target: dict, size, scale: float, place, masks) -> dict:
     """The target of zoom(): boxes around the new masks (N, H, W), or moved and clipped where there are none."""
-    boxes = target["boxes"]
     if masks is not None:
-        left, whole = masks.sum((1, 2)), target["masks"].sum((1, 2)) * scale**2
-        boxes = _boxes_around(masks).astype(boxes.dtype)
-    else:
-        offsets = [_offset(side, scale, at) for side, at in zip(size, place, strict=True)]
-        moved = (boxes - np.array(offsets[::-1] * 2, boxes.dtype)) * np.float32(scale)
-        boxes = moved.clip(0, np.array([size[1], size[0]] * 2, boxes.dtype))
-        left, whole = ((corners[:, 2:] - corners[:, :2]).prod(1) for corners in (boxes, moved))
+        return _with_masks(target, masks, scale**2)
+    dtype = target["boxes"].dtype
+    offsets = [_offset(side, scale, at) for side, at in zip(size, place, strict=True)]
+    moved = (target["boxes"] - np.array(offsets[::-1] * 2, dtype)) * np.float32(scale)
+    boxes = moved.clip(0, np.array([size[1], size[0]] * 2, dtype))
+    left, whole = ((corners[:, 2:] - corners[:, :2]).prod(1) for corners in (boxes, moved))
+    return _what_is_left({**target, "boxes": boxes}, left, whole)
+
+
+def _with_masks(target: dict, masks, growth: float = 1.0) -> dict:
+    """The target with what is left of its masks, which have grown by this factor in pixels, and the boxes around it."""
+    whole = target["masks"].sum((1, 2)) * growth
+    boxes = _boxes_around(masks).astype(target["boxes"].dtype)
+    return _what_is_left({**target, "masks": masks, "boxes": boxes}, masks.sum((1, 2)), whole)
+
+
+def _what_is_left(target: dict, left, whole) -> dict:
+    """Without the objects that have lost nearly all of their pixels: `left` (N,) of `whole` (N,)."""
     keep = (left > 0) & ((left >= LEAST_SHARE * whole) | (target.get("iscrowd", 0) == 1))
-    changed = {"boxes": boxes, "masks": masks, "area": left.astype(np.float32)}
-    changed = {**target, **{name: array for name, array in changed.items() if name in target}}
-    per_object = ("boxes", "labels", "masks", "area", "iscrowd")
-    return {name: value[keep] if name in per_object else value for name, value in changed.items()}
+    if "area" in target:
+        target = {**target, "area": left.astype(np.float32)}
+    return {name: value[keep] if name in PER_OBJECT else value for name, value in target.items()}
 
 
 def _boxes_around(masks) -> np.ndarray:

@@ -10,12 +10,15 @@ from collections import deque
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 
-from tinymrcnn.data.augment import augment, flip_horizontally
+import numpy as np
+
+from tinymrcnn.data.augment import augment, flip_horizontally, paste
 from tinymrcnn.randomness import Purpose, generator
 from tinymrcnn.settings import AugmentSettings
 
 PREFETCH = 4  # batches
 ALL = slice(None)
+PURPOSES = Purpose.FLIP, Purpose.AUGMENT, Purpose.PASTE
 
 
 def batch_indices(length: int, batch_size: int, step: int, seed: int) -> list[int]:
@@ -30,14 +33,32 @@ def batch_indices(length: int, batch_size: int, step: int, seed: int) -> list[in
 
 
 def load_image(dataset, index: int, step: int, seed: int, flip: bool = True, more: AugmentSettings | None = None):
-    """(image, target) of a data set as they are seen in a step: mirrored with probability 1/2, and augmented as `more`
-    says."""
+    """(image, target) of a data set as they are seen in a step: mirrored with probability 1/2, augmented as `more`
+    says, and with objects of another image in front, which is seen likewise.
+
+    Raises ValueError where objects are to be pasted and there are no masks to cut them out by."""
     image, target = dataset[index]
-    if flip and generator(seed, Purpose.FLIP, step, target["image_id"]).random() < 0.5:
+    image_id = target["image_id"]
+    flips, varies, rng = (generator(seed, purpose, step, image_id) for purpose in PURPOSES)
+    image, target = _seen(image, target, flip, more, flips, varies)
+    if more is None or rng.random() >= more.paste:
+        return image, target
+    other, theirs = dataset[int(rng.integers(len(dataset)))]
+    other, theirs = _seen(other, theirs, flip, more, rng, rng)
+    if "masks" not in target or "masks" not in theirs:
+        raise ValueError(
+            f"augment.paste is {more.paste}, but objects are cut out by their masks, and image {image_id} or "
+            f"{theirs['image_id']} has none: use augment.paste=0."
+        )
+    half = (rng.random(len(theirs["labels"])) < 0.5) & (theirs.get("iscrowd", 0) == 0)
+    return paste(image, target, other, theirs, np.flatnonzero(half))
+
+
+def _seen(image, target: dict, flip: bool, more: AugmentSettings | None, flips, rng):
+    """(image, target) mirrored or not, then augmented; two generators decide."""
+    if flip and flips.random() < 0.5:
         image, target = flip_horizontally(image, target)
-    if more is not None:
-        image, target = augment(image, target, more, generator(seed, Purpose.AUGMENT, step, target["image_id"]))
-    return image, target
+    return (image, target) if more is None else augment(image, target, more, rng)
 
 
 def load_batch(

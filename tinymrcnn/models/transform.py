@@ -163,7 +163,7 @@ def _scale_target(
         masks = target["masks"][keep]
         if before != after:
             rows, columns = (_nearest(m, n) for m, n in zip(before, after, strict=True))
-            masks = masks.take(rows, 1).take(columns, 2)
+            masks = masks.take(columns, 2).take(rows, 1)
         scaled["masks"] = masks
     return {name: np.ascontiguousarray(array) for name, array in scaled.items()}
 

@@ -29,12 +29,12 @@ SECONDS_A_PIXEL = 1.1e-6  # of two cores together that a step takes: measured on
 LEAST_BATCH = 2  # images
 ENOUGH_FOR_BATCH_NORM = 8  # images
 MOST_AVERAGED = 100  # steps: with more, the mean lags behind while the learning rate falls
-SEEN_AT_LEAST = 6_000  # images in a run,
+SEEN_AT_LEAST = 5_400  # images in a run,
 EPOCHS_AT_LEAST = 6  # and how often each of them
 MOST_STEPS = 20_000
 BASES = (8, 12, 16, 24, 32, 48, 64)  # pixels: the smallest anchor
 SECOND_SIZE_GAIN = 0.03  # of mean IoU, for which every level gets a second size
-ZOOM, COLOR = (0.8, 1.25), 0.2
+ZOOM, COLOR, PASTE = (0.8, 1.25), 0.2, 0.5
 
 
 class Statistics(NamedTuple):
@@ -88,6 +88,9 @@ def choose(data: Statistics, memory: int | None = None, given: dict[str, Any] | 
         boxes = data.boxes * np.repeat(data.scales(side), data.objects)[:, None]
         factor = side / in_training[-1] if window and side else 1.0
         chosen += [*anchors(boxes), *counts(data.objects), *variations(data.sides, factor)]
+        if given.get("masks", True):
+            why = f"{PASTE:.0%} of the images get objects of another in front, which masks cut out"
+            chosen.append(Choice("augment.paste", PASTE, why))
     return chosen
 
 

@@ -16,7 +16,7 @@ field that is missing without such an entry is an error.
 
 from collections.abc import Callable
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 
 # Fields of Config that the earliest files lack, and what the code did at that time
 EARLIEST_CONFIG = {
@@ -133,9 +133,16 @@ def from_format_5(metadata: dict) -> dict:
     return {**metadata, "train_config": {**config, "sync_norm": False} if config else None}
 
 
+def from_format_6(metadata: dict) -> dict:
+    config = metadata["train_config"]  # nothing was pasted
+    if config is None:
+        return metadata
+    return {**metadata, "train_config": {**config, "augment": {**config["augment"], "paste": 0.0}}}
+
+
 # From the format of this number to the next one: a function of the metadata, which returns new ones
 MIGRATIONS: dict[int, Callable[[dict], dict]] = {
-    1: from_format_1, 2: from_format_2, 3: from_format_3, 4: from_format_4, 5: from_format_5,
+    1: from_format_1, 2: from_format_2, 3: from_format_3, 4: from_format_4, 5: from_format_5, 6: from_format_6,
 }  # fmt: skip
 
 
