@@ -275,7 +275,8 @@ def test_the_line_of_check_can_be_run(capsys):
     assert "4 images have more than the 100 objects that are detected at most." in printed
     (line,) = [line for line in printed.splitlines() if line.startswith("  tinymrcnn train")]
     assert "box.max_detections=150" in line and "box.samples=256" in line and "anchor_sizes=((16" in line
-    arguments = [part.strip("'") for part in line.replace("steps=1200", "steps=2").split()[1:]]
+    assert "steps=1080" in line
+    arguments = [part.strip("'") for part in line.replace("steps=1080", "steps=2").split()[1:]]
     assert main([*arguments, *TRAIN[1:7], *[part for part in SETTINGS], *arguments[3:], "--out", "run"]) == 0
 
 
