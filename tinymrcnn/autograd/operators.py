@@ -161,18 +161,12 @@ def clip(x: Array, *, min: float | None, max: float | None) -> Result:
 
 def maximum(x: Array, y: Array) -> Result:
     """The larger of both, NaN where either is. Where they are equal, each gets half of the gradient."""
-    return elementwise("maximum", x, y), (
-        lambda grad: _share(grad, x < y, x == y),
-        lambda grad: _share(grad, y < x, x == y),
-    )
+    return elementwise("maximum", x, y), (lambda g: _share(g, x < y, x == y), lambda g: _share(g, y < x, x == y))
 
 
 def minimum(x: Array, y: Array) -> Result:
     """The smaller of both, NaN where either is. Where they are equal, each gets half of the gradient."""
-    return elementwise("minimum", x, y), (
-        lambda grad: _share(grad, x > y, x == y),
-        lambda grad: _share(grad, y > x, x == y),
-    )
+    return elementwise("minimum", x, y), (lambda g: _share(g, x > y, x == y), lambda g: _share(g, y > x, x == y))
 
 
 def _share(grad: Array, lost: Array, tied: Array) -> Array:
@@ -195,10 +189,7 @@ def matmul(x: Array, y: Array) -> Result:
         with one_blas_thread:
             return a @ b
 
-    return product(x, y), (
-        lambda grad: product(grad, y.swapaxes(-1, -2)),
-        lambda grad: product(x.swapaxes(-1, -2), grad),
-    )
+    return product(x, y), (lambda g: product(g, y.swapaxes(-1, -2)), lambda g: product(x.swapaxes(-1, -2), g))
 
 
 def _check_floats(name: str, *operands: Array) -> None:

@@ -238,7 +238,8 @@ def conv_transpose2d(
     image, result = image if weight.requires_grad else None, out if relu else None
 
     def backward(grad: Array, needs: tuple[bool, ...]) -> tuple[Array | None, ...]:
-        grad = channels_last(relu_grad(grad, result) if relu else grad)
+        nonlocal result
+        grad, result = channels_last(relu_grad(grad, result) if relu else grad), None
         return (
             channels_first(correlate(grad, filters, window)) if needs[0] else None,
             correlate_weight_grad(image, grad, window) if needs[1] else None,

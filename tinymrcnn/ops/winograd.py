@@ -19,6 +19,7 @@ import numpy as np
 from tinymrcnn.backend import Array
 from tinymrcnn.kernels import cpu_kernel, scalar
 from tinymrcnn.ops.im2col import Window
+from tinymrcnn.ops.micro_kernel import WIDTH
 from tinymrcnn.ops.products import is_ours, kept, multiply, pack
 from tinymrcnn.threads import get_num_threads, one_blas_thread, slices, spread, workspace
 
@@ -70,10 +71,14 @@ def correlate(
 
 def transform_filters(filters: Array) -> Array:
     """G g G^T of every filter, (O, C, 3, 3), as the packed factor of 36 products (C, O)."""
-    packed = pack(filters.transpose(2, 3, 1, 0).reshape(9, filters.shape[1], len(filters)))
-    result = np.empty((36, *packed.shape[1:]), np.float32)
-    for p in range(packed.shape[1]):  # a panel, or a channel: what is multiplied stays in the cache of the core
-        multiply(GG, pack(packed[:, p].reshape(9, -1)), result[:, p].reshape(36, -1))
+    count, channels = filters.shape[:2]
+    result = np.empty((36, -(-count // WIDTH), channels, WIDTH), np.float32)
+
+    def transform(p: int) -> None:
+        some = pack(filters[p * WIDTH : (p + 1) * WIDTH].transpose(2, 3, 1, 0).reshape(9 * channels, -1))
+        multiply(GG, pack(some.reshape(9, -1)), result[:, p].reshape(36, -1))
+
+    spread(transform, result.shape[1], filters, 18 * result.size, result.nbytes)
     return result
 
 
