@@ -10,7 +10,7 @@ from test_backbone import SMALL
 from tinymrcnn.cli import main
 from tinymrcnn.data import CocoDataset, ShapesDataset, write_coco
 from tinymrcnn.data.statistics import anchor_fit, anchor_shapes
-from tinymrcnn.machine import free_memory
+from tinymrcnn.machine import core_cache, free_memory
 from tinymrcnn.models import Config, TrainConfig
 from tinymrcnn.settings import field_names, replace
 from tinymrcnn.training.choices import (
@@ -182,6 +182,17 @@ def test_what_is_given_is_followed():
     assert given["rpn.anchor_sizes"][0][0] < free["rpn.anchor_sizes"][0][0]  # for objects that stay small
     assert given["batch_size"] > free["batch_size"]
     assert values(choose(small, given={"batch_size": 1}))["steps"] == 5400
+
+
+def test_the_cache_of_a_core(tmp_path):
+    assert core_cache(str(tmp_path)) == 1 << 20  # nobody tells
+    for index, level, size in (("0", "1", "48K"), ("2", "2", "512K"), ("3", "3", "32768K")):
+        (tmp_path / f"index{index}").mkdir()
+        for name, text in (("level", level), ("size", size)):
+            (tmp_path / f"index{index}" / name).write_text(text + "\n")
+    assert core_cache(str(tmp_path)) == 512 * 1024
+    (tmp_path / "index2" / "size").write_text("much\n")
+    assert core_cache(str(tmp_path)) == 1 << 20
 
 
 def test_free_memory(tmp_path):

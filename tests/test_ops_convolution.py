@@ -300,6 +300,7 @@ def test_the_size_of_the_pieces_changes_nothing(piece, monkeypatch):
     upstream = normal(*out.shape)
     out.backward(upstream)
     monkeypatch.setattr(convolution, "PIECE", piece)
+    monkeypatch.setattr(convolution, "GRAD_PIECE", piece)
     monkeypatch.setattr(convolution, "ROWS", min(piece, convolution.ROWS))
     again = [leaf(array) for array in arrays]
     other = conv2d(*again, **keywords)

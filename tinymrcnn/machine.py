@@ -61,7 +61,19 @@ def give_back_memory() -> None:
         libc.malloc_trim(0)
 
 
-# The memory that is free
+# The memory that is free, and the caches
+
+
+def core_cache(folder: str = "/sys/devices/system/cpu/cpu0/cache") -> int:
+    """The bytes of a core's second-level cache, as Linux tells them; 1 MiB elsewhere."""
+    try:
+        for cache in Path(folder).glob("index*"):
+            level, size = ((cache / name).read_text(encoding="ascii").strip() for name in ("level", "size"))
+            if level == "2":
+                return int(size.removesuffix("K")) * 1024
+    except (OSError, ValueError):
+        pass  # another system, or a virtual machine that tells nothing
+    return 1 << 20
 
 
 def free_memory(meminfo: str = "/proc/meminfo") -> int | None:

@@ -22,11 +22,14 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from tinymrcnn.backend import Array
-from tinymrcnn.machine import keep_freed_memory
+from tinymrcnn.machine import core_cache, keep_freed_memory
 
 # Roughly what a core does in a second, and from how many seconds of work on it pays to wake another thread
 FLOPS, BYTES = 1e11, 1e10
 LEAST_SECONDS = 4e-4
+
+# So many float32 numbers, or somewhat more, are read or written in a piece of forward work: a core's cache holds them
+PIECE = max(1 << 16, core_cache() // 4)
 
 # A sum over many rows is made of this many sums. The number of threads does not change it, so that the rounding is
 # always the same

@@ -16,11 +16,12 @@ from tinymrcnn.ops import taps, winograd
 from tinymrcnn.ops.activations import relu_grad
 from tinymrcnn.ops.im2col import Window, check_whole_numbers, col2im, im2col
 from tinymrcnn.ops.products import finish, kept, matmul, multiply, pack
-from tinymrcnn.threads import column_sums, get_num_threads, slices, spread, workspace
+from tinymrcnn.threads import PIECE, column_sums, get_num_threads, slices, spread, workspace
 
-# The matrix of windows is built in pieces: enough rows for a fast product, or as many numbers as a core's cache holds
-# (on a GPU: a small part of its memory).
-ROWS, PIECE, GPU_PIECE = 512, 1 << 18, 1 << 26
+# The matrix of windows is built in pieces: enough rows for a fast product, or as many numbers as a core's cache holds.
+# The gradient of the filters is a sum over the pieces; they are the same on all machines, and so is its rounding. (On a
+# GPU a piece takes a small part of its memory.)
+ROWS, GRAD_PIECE, GPU_PIECE = 512, 1 << 20, 1 << 26
 
 
 def conv2d(
@@ -138,7 +139,7 @@ def _windows(
     xp, on_cpu = array_module(image), isinstance(image, np.ndarray)
     (out_h, out_w), per_row = size, window.kernel[0] * window.kernel[1] * image.shape[3]
     lines = len(image) * out_h
-    numbers = GPU_PIECE if not on_cpu else 4 * PIECE if together else PIECE
+    numbers = GPU_PIECE if not on_cpu else GRAD_PIECE if together else PIECE
     step = max(1, max(ROWS, numbers // max(1, per_row, channels)) // max(1, out_w))
     step = min(step, -(-lines // get_num_threads())) if on_cpu and not together else step
 
@@ -191,7 +192,7 @@ def correlate_input_grad(grad: Array, filters: Array, shape: tuple[int, ...], wi
         return correlate(grad, turned, Window(kernel, 1, reach, dilation))
     image = xp.zeros(shape, grad.dtype)
     matrix, (n, out_h, out_w, out) = _as_matrix(filters), grad.shape
-    step = max(1, (4 * PIECE if xp is np else GPU_PIECE) // max(1, out_h * out_w * matrix.shape[1]))
+    step = max(1, (GRAD_PIECE if xp is np else GPU_PIECE) // max(1, out_h * out_w * matrix.shape[1]))
     for first in range(0, n, step):
         some = slice(first, first + step)
         columns = matmul(grad[some].reshape(-1, out), matrix)

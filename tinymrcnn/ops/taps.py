@@ -13,9 +13,7 @@ import numpy as np
 from tinymrcnn.backend import Array
 from tinymrcnn.ops.im2col import Window
 from tinymrcnn.ops.products import is_ours, kept, multiply, pack
-from tinymrcnn.threads import spread, workspace
-
-PIECE = 1 << 18  # numbers of the map, or of the result, that a core's cache holds
+from tinymrcnn.threads import PIECE, spread, workspace
 
 
 def fits(image: Array, window: Window) -> bool:

@@ -21,7 +21,7 @@ from tinymrcnn.kernels import cpu_kernel, scalar
 from tinymrcnn.ops.im2col import Window
 from tinymrcnn.ops.micro_kernel import WIDTH
 from tinymrcnn.ops.products import is_ours, kept, multiply, pack
-from tinymrcnn.threads import get_num_threads, one_blas_thread, slices, spread, workspace
+from tinymrcnn.threads import PIECE, get_num_threads, one_blas_thread, slices, spread, workspace
 
 enabled = True
 
@@ -30,7 +30,7 @@ GG = np.kron(G, G)  # (36, 9): G g G^T as one product with the flattened g
 
 # A piece is some rows of tiles: enough tiles for fast products, or as many numbers as a core's cache holds. The
 # gradient of the filters is a sum over all tiles; every piece costs a pass over that sum, so there are fewer pieces.
-TILES, PIECE, GRAD_TILES = 128, 1 << 18, 512
+TILES, GRAD_TILES = 128, 512
 
 
 def fits(image: Array, filters: int, window: Window) -> bool:
