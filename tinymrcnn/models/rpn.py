@@ -125,6 +125,10 @@ class RPNOutputs(NamedTuple):
     deltas: Tensor
     anchors: Anchors
 
+    def at(self, index: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Those of some anchors, (M,) places among the (N, A): logits (M,) and deltas (M, 4)."""
+        return self.logits.reshape(-1)[index], self.deltas.reshape(-1, 4)[index]
+
 
 def rpn_targets(anchors: Array, gt_boxes: Array, settings: RPNSettings) -> Array:
     """The object of every anchor: (A, 4) anchors and (G, 4) ground truth to (A,) int64, -1 background, -2 ignored.
@@ -144,24 +148,24 @@ def sample_anchors(matches: Array, settings: RPNSettings, rng: np.random.Generat
 
 
 def rpn_loss(
-    outputs: RPNOutputs, gt_boxes: list[Array], *, samples: list[AnchorSamples], settings: RPNSettings
+    outputs: Any, gt_boxes: list[Array], *, samples: list[AnchorSamples], settings: RPNSettings
 ) -> dict[str, tuple[Tensor, int]]:
     """Object or background (binary cross-entropy over all samples), and where (smooth L1 over the positives, on the
     corrections). Faster R-CNN, formula 1.
 
-    gt_boxes: per image (G, 4). Returns the (sum, count) of loss_objectness and loss_rpn_box_reg; both counts are the
-    number of samples."""
+    outputs: RPNOutputs, or few_anchors.FewAnchors. gt_boxes: per image (G, 4). Returns the (sum, count) of
+    loss_objectness and loss_rpn_box_reg; both counts are the number of samples."""
     anchors = outputs.anchors.boxes
     positives = np.concatenate([i * len(anchors) + s.positives for i, s in enumerate(samples)])
     negatives = np.concatenate([i * len(anchors) + s.negatives for i, s in enumerate(samples)])
     index = np.concatenate([positives, negatives])
-    labels = (np.arange(len(index)) < len(positives)).astype(np.dtype(outputs.logits.dtype))
-    logits, deltas = outputs.logits.reshape(-1)[index], outputs.deltas.reshape(-1, 4)[positives]
+    labels = (np.arange(len(index)) < len(positives)).astype(np.dtype(anchors.dtype))
+    logits, deltas = outputs.at(index)
     objectness = ops.binary_cross_entropy_with_logits(logits, like(labels, anchors), reduction="sum")
     objects = np.concatenate([to_numpy(b)[s.objects] for b, s in zip(gt_boxes, samples, strict=True)])
     chosen = like(np.concatenate([s.positives for s in samples]), anchors)
     targets = CODER.encode(like(objects, anchors), anchors[chosen])
-    box = ops.smooth_l1_loss(deltas, targets, beta=settings.box_beta, reduction="sum")
+    box = ops.smooth_l1_loss(deltas[: len(positives)], targets, beta=settings.box_beta, reduction="sum")
     count = settings.samples * len(samples) if settings.fixed_count else len(index)
     return {"loss_objectness": (objectness, count), "loss_rpn_box_reg": (box, count)}
 

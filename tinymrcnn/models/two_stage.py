@@ -17,6 +17,7 @@ from tinymrcnn.boxes import box_iou, clip_boxes_to_image, paste_masks
 from tinymrcnn.data.targets import check_images, check_targets
 from tinymrcnn.models import rpn
 from tinymrcnn.models.box_branch import RoISamples, sample_rois
+from tinymrcnn.models.few_anchors import FewAnchors
 from tinymrcnn.models.fpn import FPN
 from tinymrcnn.models.pooler import pool_rois
 from tinymrcnn.models.resnet import ResNet
@@ -195,11 +196,13 @@ class TwoStage(Module):
         to repeat it exactly; otherwise they are drawn, for the training step `step`."""
         batch = self.transform(images, targets, step=step)
         features = self.features(batch)
-        outputs = self.run_rpn(features, batch)
+        with no_grad():  # the loss looks at few of them, and computes these once more
+            outputs = self.run_rpn(features, batch)
         if samples is None:
             rois = self.sample(self.propose(outputs, batch), batch)
             samples = Samples(self.sample_anchors(outputs.anchors, batch), rois)
-        sums = rpn.rpn_loss(outputs, batch.gt_boxes, samples=samples.anchors, settings=self.config.rpn)
+        few = FewAnchors(outputs.anchors, self.rpn.head, features)
+        sums = rpn.rpn_loss(few, batch.gt_boxes, samples=samples.anchors, settings=self.config.rpn)
         return sums | self.branch_losses(features, batch, samples.rois), samples
 
     def losses(
