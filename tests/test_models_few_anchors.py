@@ -60,7 +60,9 @@ def test_in_float32():
 
 @pytest.mark.parametrize("fields", [{}, C4], ids=["fpn", "c4"])
 def test_the_loss_is_that_of_all_outputs(fields):
-    images, targets = batch_of(scene(1, (32, 48), ((4, 3, 20, 14), (20, 10, 44, 29))), scene(2, (48, 32), ((2, 5, 21, 30),)))
+    images, targets = batch_of(
+        scene(1, (32, 48), ((4, 3, 20, 14), (20, 10, 44, 29))), scene(2, (48, 32), ((2, 5, 21, 30),))
+    )
     model = tiny_model(**fields)
     batch = model.transform(images, targets)
     samples = model.draw_samples(images, targets).anchors
