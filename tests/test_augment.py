@@ -219,7 +219,7 @@ def test_crowd_regions_are_not_pasted_and_masks_are_needed():
     for step in range(20):
         image, target = load_image(Crowds(), 1, step, 0, more=always)
         assert (image == np.float32(1 / 3)).all() and target["iscrowd"].tolist() == [1]
-    with pytest.raises(ValueError, match=r"augment.paste is 1.0, .* image 1 .* augment.paste=0"):
+    with pytest.raises(ValueError, match=r"augment.paste is 1.0, .* image 1 .*--set augment.paste=0"):
         load_image(Crowds({"masks"}), 1, 0, 0, more=always)
     image, target = load_image(Crowds({"iscrowd", "area"}), 1, 3, 0, more=always)
     assert target.keys() == {"boxes", "labels", "masks", "image_id"}

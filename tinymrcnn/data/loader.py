@@ -48,7 +48,7 @@ def load_image(dataset, index: int, step: int, seed: int, flip: bool = True, mor
     if "masks" not in target or "masks" not in theirs:
         raise ValueError(
             f"augment.paste is {more.paste}, but objects are cut out by their masks, and image {image_id} or "
-            f"{theirs['image_id']} has none: use augment.paste=0."
+            f"{theirs['image_id']} has none: set it to 0 (--set augment.paste=0)."
         )
     half = (rng.random(len(theirs["labels"])) < 0.5) & (theirs.get("iscrowd", 0) == 0)
     return paste(image, target, other, theirs, np.flatnonzero(half))
