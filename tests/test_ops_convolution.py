@@ -313,10 +313,10 @@ def test_the_size_of_the_pieces_changes_nothing(piece, monkeypatch):
 # Without im2col: (image (N, H, W, C), filters, window), of lines long enough for it
 WITHOUT_IM2COL = [
     ((2, 9, 31, 3), (16, 3, 7, 7), Window((7, 7), 2, 3)),  # the stem's
-    ((1, 10, 26, 20), (40, 20, 3, 5), Window((3, 5), 1, 2)),
-    ((1, 13, 40, 20), (33, 20, 3, 3), Window((3, 3), 2, 3, 2)),
-    ((1, 2, 17, 8), (6, 8, 5, 2), Window((5, 2), 1, 2)),  # the windows are taller than the image
-    ((2, 3, 25, 16), (8, 16, 2, 1), Window((2, 1), 2, 6)),  # windows that see only the border
+    ((1, 10, 24, 20), (40, 20, 3, 5), Window((3, 5), 1, 2)),
+    ((1, 13, 42, 20), (33, 20, 3, 3), Window((3, 3), 2, 3, 2)),
+    ((1, 2, 15, 8), (6, 8, 5, 2), Window((5, 2), 1, 2)),  # the windows are taller than the image
+    ((2, 3, 23, 16), (8, 16, 2, 1), Window((2, 1), 2, 6)),  # windows that see only the border
     ((2, 12, 24, 40), (24, 40, 2, 2), Window((2, 2), 2)),
     ((0, 12, 24, 40), (24, 40, 2, 2), Window((2, 2), 2)),
 ]

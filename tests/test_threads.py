@@ -298,7 +298,7 @@ def outlive():
     set_num_threads(4)
     done = []
     spread(done.append, 3, np.zeros(0))
-    print(done)
+    print(sorted(done))
 
 threading.Thread(target=outlive).start()
 """

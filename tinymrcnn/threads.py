@@ -12,9 +12,9 @@ import contextvars
 import functools
 import math
 import os
+import queue
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import numba
@@ -66,9 +66,7 @@ def set_num_threads(count: int) -> None:
 def threads_for(flops: float = math.inf, bytes: float = 0) -> int:
     """How many threads should share work on NumPy arrays with so many operations and so many bytes moved: one if the
     work is small, or is itself a piece of such work."""
-    if _within.get() or flops / FLOPS + bytes / BYTES < LEAST_SECONDS:
-        return 1
-    return get_num_threads()
+    return 1 if _within.get() or flops / FLOPS + bytes / BYTES < LEAST_SECONDS else get_num_threads()
 
 
 # BLAS's own threads
@@ -89,9 +87,8 @@ class _OneBlasThread(contextlib.ContextDecorator):
     def __enter__(self) -> None:
         with self._lock:
             if self._inside == 0:
-                found = [(library, library.get_num_threads() or 1) for library in self._libraries]
-                self._before = [(library, threads) for library, threads in found if threads > 1]
-                self._set([(library, 1) for library, _ in self._before])
+                self._before = [(blas, n) for blas in self._libraries if (n := blas.get_num_threads() or 1) > 1]
+                self._set([(blas, 1) for blas, _ in self._before])
             self._inside += 1
 
     def __exit__(self, *_: object) -> None:
@@ -126,13 +123,22 @@ one_blas_thread, _NOTHING = _OneBlasThread(), contextlib.nullcontext()
 
 
 @functools.cache
-def _pool(workers: int) -> ThreadPoolExecutor:
+def _tasks(helpers: int) -> queue.SimpleQueue[Callable[[], object]]:
+    """Where so many threads wait for tasks. (Those of concurrent.futures take some microseconds more for each.)"""
     keep_freed_memory()  # the command line does it earlier; this is for notebooks and scripts
-    return ThreadPoolExecutor(workers, thread_name_prefix="tinymrcnn")
+    tasks = queue.SimpleQueue[Callable[[], object]]()
+
+    def help() -> None:
+        while True:
+            tasks.get()()
+
+    for number in range(helpers):
+        threading.Thread(target=help, name=f"tinymrcnn-{number}", daemon=True).start()
+    return tasks
 
 
 if hasattr(os, "register_at_fork"):  # threads do not survive a fork
-    os.register_at_fork(after_in_child=_pool.cache_clear)
+    os.register_at_fork(after_in_child=_tasks.cache_clear)
     os.register_at_fork(after_in_child=one_blas_thread.after_fork)
 
 
@@ -142,41 +148,45 @@ def spread(work: Callable[[int], object], count: int, array: Array, flops: float
 
     flops, bytes: the operations of all matrix products together (unless 0, BLAS is limited to one thread meanwhile),
     and the bytes moved. If both are small, this thread does all the work."""
-    wanted, helpers = min(threads_for(flops, bytes), count) - 1, list[Future[None]]()
+    wanted = min(threads_for(flops, bytes), count) - 1
     with one_blas_thread if flops else _NOTHING:
         if wanted < 1 or not isinstance(array, np.ndarray):
             for index in range(count):
                 work(index)
             return
-        ends = [None] * (wanted + 1)  # at one of these a thread stops
-        indices = collections.deque[int | None]([*range(count), *ends])
+        indices = iter(range(count))  # of all threads: each takes the next one
+        begun, ended, errors = list[int](), queue.SimpleQueue[None](), list[BaseException]()
 
         def take() -> None:
+            begun.append(1)
             try:
                 with holding(_within, True):
-                    for index in iter(indices.popleft, None):
+                    for index in indices:
                         work(index)
-            except BaseException:
-                indices.extendleft(ends)  # the other threads get no more work
-                raise
+            except BaseException as error:
+                collections.deque(indices, maxlen=0)  # the other threads get no more work
+                errors.append(error)
+            ended.put(None)
 
-        try:
-            with contextlib.suppress(RuntimeError):  # a Python that is ending starts no threads: this one works
-                while len(helpers) < wanted:  # in the caller's context, which holds numpy.errstate
-                    helpers.append(_pool(wanted).submit(contextvars.copy_context().run, take))
-            take()
-        finally:
-            # a helper that still waits for a thread, behind another caller's work, is cancelled: no work is left for it
-            helpers = [helper for helper in helpers if not helper.cancel()]
-            wait(helpers)
-    for helper in helpers:
-        helper.result()
+        with contextlib.suppress(RuntimeError):  # a Python that is ending starts no threads: this one works
+            for _ in range(wanted):  # in the caller's context, which holds numpy.errstate
+                _tasks(wanted).put(functools.partial(contextvars.copy_context().run, take))
+        take()
+        for _ in range(len(begun)):  # a helper that has not begun, behind another caller's work, will find no index
+            ended.get()
+    if errors:
+        raise errors[0]
 
 
 def slices(count: int, parts: int | None = None) -> list[slice]:
     """range(count) cut into `parts` even pieces (two for every thread), or into fewer if count is smaller."""
     parts = max(1, min(2 * get_num_threads() if parts is None else parts, count))
     return [slice(count * part // parts, count * (part + 1) // parts) for part in range(parts)]
+
+
+def shares(count: int, most: int, threads: int) -> list[slice]:
+    """range(count) cut into even pieces of at most `most`, and into equally many for every thread."""
+    return slices(count, threads * -(-count // (threads * max(1, most))))
 
 
 def column_sums(rows: Array) -> Array:

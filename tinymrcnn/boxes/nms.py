@@ -143,8 +143,7 @@ def survivors(boxes: Array, there: Array, starts: np.ndarray, iou_threshold: flo
 def _check_arguments(xp: Any, boxes: Array, scores: Array, idxs: Array, iou_threshold: float) -> None:
     if boxes.ndim != 2 or boxes.shape[1] != 4 or boxes.dtype not in (np.float32, np.float64):
         raise ValueError(f"The boxes must be a float (n, 4) array, not {boxes.dtype} {boxes.shape}.")
-    vectors = ("the scores", scores, "f", "floats"), ("their groups", idxs, "iu", "integers")
-    for name, array, kinds, numbers in vectors:
+    for name, array, kinds, numbers in ("the scores", scores, "f", "floats"), ("their groups", idxs, "iu", "integers"):
         if array.shape != boxes.shape[:1] or array.dtype.kind not in kinds:
             rule = f"{name} must be {len(boxes)} {numbers} in one dimension"
             raise ValueError(f"There are {len(boxes)} boxes, so {rule}, not {array.dtype} {array.shape}.")

@@ -166,8 +166,7 @@ class TwoStage(Module):
         results = []
         for detection, (h, w), (full_h, full_w) in zip(detections, batch.sizes, batch.original_sizes, strict=True):
             result = {name: to_numpy(array) for name, array in detection.items()}
-            scale = np.array([full_w / w, full_h / h] * 2, result["boxes"].dtype)
-            result["boxes"] = result["boxes"] * scale
+            result["boxes"] = result["boxes"] * np.array([full_w / w, full_h / h] * 2, result["boxes"].dtype)
             if self.config.box.clip_results:
                 result["boxes"] = boxes = clip_boxes_to_image(result["boxes"], (full_h, full_w))
                 kept = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)

@@ -16,7 +16,7 @@ from tinymrcnn.ops import taps, winograd
 from tinymrcnn.ops.activations import relu_grad
 from tinymrcnn.ops.im2col import Window, check_whole_numbers, col2im, im2col
 from tinymrcnn.ops.products import finish, kept, matmul, multiply, pack
-from tinymrcnn.threads import PIECE, column_sums, get_num_threads, slices, spread, workspace
+from tinymrcnn.threads import PIECE, column_sums, get_num_threads, shares, slices, spread, workspace
 
 # The matrix of windows is built in pieces: enough rows for a fast product, or as many numbers as a core's cache holds.
 # The gradient of the filters is a sum over the pieces; they are the same on all machines, and so is its rounding. (On a
@@ -141,11 +141,11 @@ def _windows(
     lines = len(image) * out_h
     numbers = GPU_PIECE if not on_cpu else GRAD_PIECE if together else PIECE
     step = max(1, max(ROWS, numbers // max(1, per_row, channels)) // max(1, out_w))
-    step = min(step, -(-lines // get_num_threads())) if on_cpu and not together else step
+    fixed = [slice(first, min(first + step, lines)) for first in range(0, lines, step)]
+    pieces = shares(lines, step, get_num_threads()) if on_cpu and not together else fixed
 
     def make(index: int) -> tuple[slice, Array]:
-        first, end = index * step, min((index + 1) * step, lines)
-        rows = slice(first * out_w, end * out_w)
+        first, rows = pieces[index].start, slice(pieces[index].start * out_w, pieces[index].stop * out_w)
         if window.is_pointwise:
             return rows, image.reshape(-1, per_row)[rows]  # the windows are the pixels
         shape = (rows.stop - rows.start, per_row)
@@ -153,7 +153,7 @@ def _windows(
         im2col(image, columns, first, size, window)
         return rows, columns
 
-    return -(-lines // max(1, step)), make
+    return len(pieces), make
 
 
 def correlate(

@@ -83,8 +83,7 @@ def smooth_l1_loss(input: Tensor, target: Array, *, beta: float = 1.0, reduction
     values = size if beta == 0 else xp.where(size < beta, d * d * (0.5 / beta), size - 0.5 * beta)
 
     def derivative(grad: Array) -> Array:
-        slope = xp.sign(d) if beta == 0 else xp.clip(d * (1 / beta), -1, 1)
-        return slope * grad
+        return grad * (xp.sign(d) if beta == 0 else xp.clip(d * (1 / beta), -1, 1))
 
     return _reduced("smooth_l1_loss", values, reduction, input, derivative)
 

@@ -119,8 +119,7 @@ def _sums_of_products(x: Array, x_centre: Array, y: Array, y_centre: Array) -> A
     """The sum over every column of (x - x_centre) (y - y_centre)."""
     xp, on_cpu = array_module(x), isinstance(x, np.ndarray)
     sums = xp.zeros((PARTS if on_cpu else -(-len(x) // BLOCK), x.shape[1]), x.dtype)
-    work = x.size if on_cpu else sums.size
-    run(_sums_of_products_cpu, _sums_of_products_cuda, work, x, x_centre, y, y_centre, sums)
+    run(_sums_of_products_cpu, _sums_of_products_cuda, x.size if on_cpu else sums.size, x, x_centre, y, y_centre, sums)
     return sums.sum(axis=0)
 
 

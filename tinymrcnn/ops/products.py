@@ -103,8 +103,7 @@ def pack(matrix: Array) -> Array:
     if more := -columns % WIDTH:
         padded = np.zeros((*matrix.shape[:-1], columns + more), np.float32)
         padded[..., :columns], matrix = matrix, padded
-    count = len(matrix) if matrix.ndim == 3 else 1
-    panels = matrix.reshape(count, depth, (columns + more) // WIDTH, WIDTH)
+    panels = matrix.reshape(len(matrix) if matrix.ndim == 3 else 1, depth, (columns + more) // WIDTH, WIDTH)
     return np.ascontiguousarray(panels.transpose(0, 2, 1, 3))
 
 

@@ -12,15 +12,16 @@ import numpy as np
 
 from tinymrcnn.backend import Array
 from tinymrcnn.ops.im2col import Window
+from tinymrcnn.ops.micro_kernel import ROWS
 from tinymrcnn.ops.products import is_ours, kept, multiply, pack
-from tinymrcnn.threads import PIECE, spread, workspace
+from tinymrcnn.threads import PIECE, get_num_threads, shares, spread, workspace
 
 
 def fits(image: Array, window: Window) -> bool:
     """Whether this is the faster way: with our own kernel, runs of memory long enough for a product with each, and
     lines so long that few of a tile's rows lie behind their ends."""
     length, width = _run(window) * image.shape[3], window.out_size(image.shape[1:3])[1]
-    return is_ours(image) and not window.is_pointwise and length >= 16 and width >= 12
+    return is_ours(image) and not window.is_pointwise and length >= 16 and width >= max(12, 8 * (-width % ROWS))
 
 
 def _run(window: Window) -> int:
@@ -42,19 +43,20 @@ def correlate(
     out = np.empty((len(image), *window.out_size(image.shape[1:3]), len(filters)), np.float32)
     factor = kept(_pack, filters, out.size // len(filters), run)
     _, height, width, channels = out.shape
-    step = max(1, PIECE // (width * max(stride * image.shape[3], channels)))
-    pieces = [(n, y, min(y + step, height)) for n in range(len(image)) for y in range(0, height, step)]
+    most, threads = PIECE // (width * max(stride * image.shape[3], channels)), get_num_threads()
+    cuts = shares(height, most, -(-threads // max(1, len(image))))
+    pieces = [(n, cut) for n in range(len(image)) for cut in cuts]
 
     def work(index: int) -> None:
-        n, y, end = pieces[index]
-        lines, result = _padded_lines(image[n], y, end, window), out[n, y:end].transpose(1, 0, 2)
-        shift, start = bias, None if residual is None else residual[n, y:end].transpose(1, 0, 2)
+        n, cut = pieces[index]
+        lines, result = _padded_lines(image[n], cut.start, cut.stop, window), out[n, cut].transpose(1, 0, 2)
+        shift, start = bias, None if residual is None else residual[n, cut].transpose(1, 0, 2)
         down, right = (stride * step for step in lines.strides[:2])
         for number, matrix in enumerate(factor):
             i, j = divmod(number * run, kernel[1])
             at = lines[i * dilation :, j * dilation :]
-            rows = np.lib.stride_tricks.as_strided(at, (width, end - y, len(matrix[0])), (right, down, at.itemsize))
-            every_line = np.broadcast_to(matrix, (end - y, *matrix.shape))
+            rows = np.lib.stride_tricks.as_strided(at, (*result.shape[:2], len(matrix[0])), (right, down, at.itemsize))
+            every_line = np.broadcast_to(matrix, (result.shape[1], *matrix.shape))
             multiply(rows, every_line, result, shift, start, relu and number == len(factor) - 1)
             shift, start = None, result
 

@@ -21,7 +21,7 @@ from tinymrcnn.kernels import cpu_kernel, scalar
 from tinymrcnn.ops.im2col import Window
 from tinymrcnn.ops.micro_kernel import WIDTH
 from tinymrcnn.ops.products import is_ours, kept, multiply, pack
-from tinymrcnn.threads import PIECE, get_num_threads, one_blas_thread, slices, spread, workspace
+from tinymrcnn.threads import PIECE, get_num_threads, one_blas_thread, shares, slices, spread, workspace
 
 enabled = True
 
@@ -53,19 +53,19 @@ def correlate(
     bias = np.zeros(len(filters), np.float32) if bias is None else bias
     lowest = np.float32(0 if relu else -np.inf)
     out = np.empty((n, h + 2 * padding - 2, w + 2 * padding - 2, len(filters)), np.float32)
-    residual = out[:0] if residual is None else residual  # kernels know no None
     transformed = kept(transform_filters, filters, out.size // len(filters))
     grid = _tile_grid(out)
-    pieces = _pieces(out, max(TILES, PIECE // (36 * max(channels, len(filters)))), get_num_threads())
+    most = max(TILES, PIECE // (36 * max(channels, len(filters))))
+    cuts = shares(n * grid[0], most // grid[1], get_num_threads())
 
     def work(index: int) -> None:
-        first, count = pieces[index]
+        first, count = cuts[index].start, (cuts[index].stop - cuts[index].start) * grid[1]
         tiles, products = workspace("tiles", (count, 36, channels)), workspace("products", (count, 36, len(filters)))
         _transform_input(image, tiles, first, *grid, padding)
         multiply(tiles, transformed, products)
-        _transform_output(products, out, first, *grid, bias, lowest, residual)
+        _transform_output(products, out, first, *grid, bias, lowest, out[:0] if residual is None else residual)
 
-    spread(work, len(pieces), image, 4 * out.size * channels)  # products: 36 multiplications a tile of 16 outputs
+    spread(work, len(cuts), image, 4 * out.size * channels)  # products: 36 multiplications a tile of 16 outputs
     return out
 
 
@@ -86,18 +86,21 @@ def correlate_weight_grad(grad: Array, image: Array, padding: int) -> Array:
     """The gradient of the filters, (O, C, 3, 3), from that of the output, (N, out_h, out_w, O), and the image."""
     channels, filters = image.shape[3], grad.shape[3]
     total = np.zeros((36, channels, filters), np.float32)
-    for piece in _pieces(grad, GRAD_TILES):
-        _add_products(total, grad, image, padding, *piece)
+    tiles_h, tiles_w = _tile_grid(grad)
+    rows, step = len(grad) * tiles_h, max(1, GRAD_TILES // tiles_w)
+    for first in range(0, rows, step):
+        _add_products(total, grad, image, padding, first, min(first + step, rows))
     with one_blas_thread:
         gradient = (GG.T @ total.reshape(36, -1)).reshape(9, channels, filters).transpose(2, 0, 1)
     return np.ascontiguousarray(gradient).reshape(filters, 3, 3, channels).transpose(0, 3, 1, 2)
 
 
-def _add_products(total: Array, grad: Array, image: Array, padding: int, first: int, count: int) -> None:
-    """Add to total (36, C, O) what `count` tiles from row `first` on contribute."""
-    tiles_h, tiles_w = _tile_grid(grad)
-    tiles, products = workspace("tiles", (count, 36, image.shape[3])), workspace("products", (count, 36, grad.shape[3]))
-    rows, matrices = slices(count // tiles_w), slices(36)
+def _add_products(total: Array, grad: Array, image: Array, padding: int, first: int, end: int) -> None:
+    """Add to total (36, C, O) what the tiles of rows first to end - 1 contribute."""
+    (tiles_h, tiles_w), channels = _tile_grid(grad), image.shape[3]
+    count = (end - first) * tiles_w
+    tiles, products = workspace("tiles", (count, 36, channels)), workspace("products", (count, 36, grad.shape[3]))
+    rows, matrices = slices(end - first), slices(36)
 
     def transform(part: int) -> None:
         row, end = rows[part].start, rows[part].stop
@@ -115,15 +118,6 @@ def _add_products(total: Array, grad: Array, image: Array, padding: int, first: 
 
 def _tile_grid(out: Array) -> tuple[int, int]:
     return -(-out.shape[1] // 4), -(-out.shape[2] // 4)
-
-
-def _pieces(out: Array, most: int, least: int = 1) -> list[tuple[int, int]]:
-    """(first row of tiles, number of tiles) of every piece: whole rows, about `most` tiles in each piece, and at
-    least `least` pieces if there are enough rows."""
-    tiles_h, tiles_w = _tile_grid(out)
-    rows = len(out) * tiles_h
-    step = max(1, min(-(-rows // least), most // tiles_w))
-    return [(first, min(step, rows - first) * tiles_w) for first in range(0, rows, step)]
 
 
 # One factor of each transform, on six or four rows of a matrix from row `at` on; row k of the result goes to row
