@@ -204,8 +204,7 @@ def machine_code(kernel: Any, signature: Any, capability: str) -> bytes:
 
     # where the code of other kernels stands, a notebook for example, nobody knows
     folder = cache_place(cpu_kernel(kernel.py_func)) if kernel.py_func.__module__.startswith("tinymrcnn.") else None
-    key = f"{signature} {capability} {importlib.metadata.version('numba-cuda')}"
-    return kept(folder, f"{name}.cubin", key, make)
+    return kept(folder, f"{name}.cubin", f"{signature} {capability} {importlib.metadata.version('numba-cuda')}", make)
 
 
 # Running on either

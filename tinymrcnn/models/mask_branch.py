@@ -114,8 +114,7 @@ def mask_loss(logits: Tensor, labels: np.ndarray, *, targets: Array, kind: str =
     at every pixel the classes compete, the object's class inside its mask and 0 outside.
     Returns (sum, count), count = P m m."""
     if kind == "softmax":
-        xp = array_module(targets)
-        classes = xp.where(targets >= 0.5, like(labels, targets).reshape(-1, 1, 1), 0)
+        classes = array_module(targets).where(targets >= 0.5, like(labels, targets).reshape(-1, 1, 1), 0)
         return ops.cross_entropy(logits, classes, reduction="sum"), classes.size
     own = _own_class(logits, labels)
     return ops.binary_cross_entropy_with_logits(own, targets, reduction="sum"), targets.size

@@ -102,8 +102,7 @@ class MaskRCNN(TwoStage):
         labels = [detection["labels"] for detection in detections]
         logits = self.mask_branch(features, [detection["boxes"] for detection in detections])
         masks = decode_masks(logits, np.concatenate(labels), settings=self.config.mask)
-        ends = np.cumsum([len(part) for part in labels])[:-1].tolist()
-        return np.split(to_numpy(masks), ends)
+        return np.split(to_numpy(masks), np.cumsum([len(part) for part in labels])[:-1].tolist())
 
     # Both
 

@@ -104,7 +104,10 @@ def pack(matrix: Array) -> Array:
         padded = np.zeros((*matrix.shape[:-1], columns + more), np.float32)
         padded[..., :columns], matrix = matrix, padded
     panels = matrix.reshape(len(matrix) if matrix.ndim == 3 else 1, depth, (columns + more) // WIDTH, WIDTH)
-    return np.ascontiguousarray(panels.transpose(0, 2, 1, 3))
+    panels = panels.transpose(0, 2, 1, 3)
+    packed, cuts = np.empty(panels.shape, np.float32), [np.s_[:, some] for some in slices(panels.shape[1])]
+    spread(lambda part: np.copyto(packed[cuts[part]], panels[cuts[part]]), len(cuts), packed, 0, 2 * packed.nbytes)
+    return packed
 
 
 # With so many pixels or rows, making a form of the filters anew takes some percent of the time of their product (more
