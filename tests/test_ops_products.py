@@ -92,13 +92,43 @@ def test_what_is_not_finite_stays():
 
 
 def test_panels():
-    """Every panel holds WIDTH columns, row after row, the last one filled up with zeros."""
-    matrix = normal(7, WIDTH + 2)
-    panels = pack(matrix)
-    assert panels.shape == (1, 2, 7, WIDTH) and panels.flags.c_contiguous
-    assert np.array_equal(panels[0, 0], matrix[:, :WIDTH])
-    assert np.array_equal(panels[0, 1, :, :2], matrix[:, WIDTH:]) and not panels[0, 1, :, 2:].any()
+    """Every panel holds WIDTH columns, row after row, the last one filled up with the last column, in which nothing is
+    that the product would not have anyway."""
+    for matrix in (normal(7, WIDTH + 2), normal(WIDTH + 2, 70).T, normal(3, 140, 2 * WIDTH + 4)[0, ::2, ::2]):
+        panels = pack(matrix)
+        assert panels.shape == (1, 2, len(matrix), WIDTH) and panels.flags.c_contiguous
+        assert np.array_equal(panels[0, 0], matrix[:, :WIDTH])
+        assert np.array_equal(panels[0, 1, :, :2], matrix[:, WIDTH:])
+        assert (panels[0, 1, :, 2:] == matrix[:, -1:]).all()
     assert pack(matrix.astype(np.float64)).shape == matrix.shape  # another library's product takes it as it is
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 0), (2, 0, 3), (0, 2, 3), (0, 0), (0, 5), (5, 0)])
+def test_panels_of_nothing(shape):
+    count, depth, columns = (1, *shape)[-3:]
+    assert pack(normal(*shape)).shape == (count, -(-columns // WIDTH), depth, WIDTH)
+
+
+def test_panels_of_several_matrices():
+    filters = normal(WIDTH + 5, 6, 10)  # (N, S, K), as filters lie in memory
+    for matrices in (filters.transpose(1, 2, 0), np.ascontiguousarray(filters.transpose(1, 2, 0))):
+        panels = pack(matrices)
+        assert panels.shape == (6, 2, 10, WIDTH)
+        for own, matrix in zip(panels, matrices, strict=True):
+            assert np.array_equal(own, pack(matrix)[0])
+
+
+def test_the_blocks_of_the_depth_change_no_bit(monkeypatch):
+    rows, matrix, shift, start = normal(13, 700), normal(700, 40), normal(40), normal(13, 40)
+    results = []
+    for depth in (10_000, 256, 128):
+        monkeypatch.setattr(products, "DEPTH", depth)
+        out = np.empty((13, 40), np.float32)
+        multiply(rows, pack(matrix), out, shift, start, relu=True)
+        results.append(out)
+    assert np.array_equal(results[0], results[1]) and np.array_equal(results[0], results[2])
+    exact = rows.astype(np.float64) @ matrix + shift + start
+    assert (results[0] == 0).any() and np.allclose(results[0], exact.clip(0), atol=1e-3)
 
 
 def test_a_constant_is_packed_once():

@@ -123,14 +123,19 @@ one_blas_thread, _NOTHING = _OneBlasThread(), contextlib.nullcontext()
 
 
 @functools.cache
-def _tasks(helpers: int) -> queue.SimpleQueue[Callable[[], object]]:
-    """Where so many threads wait for tasks. (Those of concurrent.futures take some microseconds more for each.)"""
+def _tasks(helpers: int) -> queue.SimpleQueue[tuple[list[None], Callable[[], object], queue.SimpleQueue[None]]]:
+    """Where so many threads wait for tasks. (Those of concurrent.futures take some microseconds more for each.) A task
+    is a function and two lists, to which something is added when it has begun and when it has ended."""
     keep_freed_memory()  # the command line does it earlier; this is for notebooks and scripts
-    tasks = queue.SimpleQueue[Callable[[], object]]()
+    tasks: Any = queue.SimpleQueue()
 
     def help() -> None:
         while True:
-            tasks.get()()
+            begun, task, ended = tasks.get()
+            begun.append(None)
+            task()
+            del task  # and with it the arrays of its work, so that the caller, who goes on now, can free them
+            ended.put(None)
 
     for number in range(helpers):
         threading.Thread(target=help, name=f"tinymrcnn-{number}", daemon=True).start()
@@ -155,10 +160,9 @@ def spread(work: Callable[[int], object], count: int, array: Array, flops: float
                 work(index)
             return
         indices = iter(range(count))  # of all threads: each takes the next one
-        begun, ended, errors = list[int](), queue.SimpleQueue[None](), list[BaseException]()
+        begun, ended, errors = list[None](), queue.SimpleQueue[None](), list[BaseException]()
 
         def take() -> None:
-            begun.append(1)
             try:
                 with holding(_within, True):
                     for index in indices:
@@ -166,13 +170,12 @@ def spread(work: Callable[[int], object], count: int, array: Array, flops: float
             except BaseException as error:
                 collections.deque(indices, maxlen=0)  # the other threads get no more work
                 errors.append(error)
-            ended.put(None)
 
         with contextlib.suppress(RuntimeError):  # a Python that is ending starts no threads: this one works
             for _ in range(wanted):  # in the caller's context, which holds numpy.errstate
-                _tasks(wanted).put(functools.partial(contextvars.copy_context().run, take))
+                _tasks(wanted).put((begun, functools.partial(contextvars.copy_context().run, take), ended))
         take()
-        for _ in range(len(begun)):  # a helper that has not begun, behind another caller's work, will find no index
+        for _ in begun:  # a helper that begins later, after another caller's work, finds no index
             ended.get()
     if errors:
         raise errors[0]

@@ -127,15 +127,13 @@ def between(left: float, right: float, share: float) -> float:
 @cpu_kernel
 def paste_kernel(thread: int, threads: int, masks: Array, boxes: Array, image: Array) -> None:
     """masks: (N, mh + 2, mw + 2) with the rim, boxes: (N, 4) float64, image: (N, h, w), zeros at first."""
-    mh, mw = masks.shape[1] - 2, masks.shape[2] - 2
-    h, w = image.shape[1], image.shape[2]
+    (_, h, w), mh, mw = image.shape, masks.shape[1] - 2, masks.shape[2] - 2
     for i in range(thread, len(masks), threads):
         x1, y1, x2, y2 = boxes[i]
         if x1 < x2 and y1 < y2:
             left, right = pixels_of(x1, x2, mw, w)
             top, bottom = pixels_of(y1, y2, mh, h)
-            lower = np.empty(w, np.int64)
-            share = np.empty(w, masks.dtype)
+            lower, share = np.empty(w, np.int64), np.empty(w, masks.dtype)
             for x in range(left, right):
                 lower[x], share[x] = tap(x, x1, x2, mw)
             row = np.empty(mw + 2, masks.dtype)

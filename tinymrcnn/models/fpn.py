@@ -39,8 +39,8 @@ class FPN(Module):
         merged = self.inner_blocks[-1](maps.pop())
         levels = [self.layer_blocks[-1](merged)]
         for i in reversed(range(len(maps))):
-            # the lateral map plus the enlarged one
-            merged = self.inner_blocks[i][0](maps[-1], ops.interpolate(merged, size=maps.pop().shape[2:]))
+            merged = ops.interpolate(merged, size=maps[-1].shape[2:])
+            merged = self.inner_blocks[i][0](maps.pop(), merged, inplace=True)  # the lateral map plus the enlarged one
             levels.insert(0, self.layer_blocks[i](merged))
         if self.extra_level:
             levels.append(ops.max_pool2d(levels[-1], 1, 2))

@@ -122,8 +122,7 @@ def mask_loss(logits: Tensor, labels: np.ndarray, *, targets: Array, kind: str =
 
 def _own_class(logits: Tensor, labels: np.ndarray) -> Tensor:
     """(P, K, m, m) -> (P, m, m): the mask of each RoI's class, or the only one."""
-    channel = labels if logits.shape[1] > 1 else np.zeros_like(labels)
-    return logits[np.arange(len(labels)), channel]
+    return logits[np.arange(len(labels)), labels if logits.shape[1] > 1 else np.zeros_like(labels)]
 
 
 # Inference

@@ -5,6 +5,7 @@ network that will be loaded can do without drawing them (init.without_drawing).
 """
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -76,10 +77,10 @@ class Conv2d(_Weighted):
         super().__init__(filters, out_channels if bias else 0, init)
         self.stride, self.padding, self.dilation, self.groups, self.relu = stride, padding, dilation, groups, relu
 
-    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """(N, in, H, W) -> (N, out, out_h, out_w), plus a residual of that shape, if there is one."""
-        sizes = self.stride, self.padding, self.dilation
-        return ops.conv2d(x, self.weight, self.bias, *sizes, residual=residual, relu=self.relu, groups=self.groups)
+    def forward(self, x: Tensor, residual: Tensor | None = None, inplace: bool = False) -> Tensor:
+        """(N, in, H, W) -> (N, out, out_h, out_w); see ops.conv2d for a residual and inplace."""
+        rule = functools.partial(ops.conv2d, relu=self.relu, groups=self.groups, residual=residual, inplace=inplace)
+        return rule(x, self.weight, self.bias, self.stride, self.padding, self.dilation)
 
 
 class ConvTranspose2d(_Weighted):

@@ -15,7 +15,7 @@ from tinymrcnn.backend import Array, array_module, channels_first, channels_last
 from tinymrcnn.ops import taps, winograd
 from tinymrcnn.ops.activations import relu_grad
 from tinymrcnn.ops.im2col import Window, check_whole_numbers, col2im, im2col
-from tinymrcnn.ops.products import finish, kept, matmul, multiply, pack
+from tinymrcnn.ops.products import finish, is_ours, kept, matmul, multiply, pack
 from tinymrcnn.threads import PIECE, column_sums, get_num_threads, shares, slices, spread, workspace
 
 # The matrix of windows is built in pieces: enough rows for a fast product, or as many numbers as a core's cache holds.
@@ -26,14 +26,15 @@ ROWS, GRAD_PIECE, GPU_PIECE = 512, 1 << 20, 1 << 26
 
 def conv2d(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1, padding: int = 0, dilation: int = 1,
-    *, residual: Tensor | None = None, relu: bool = False, groups: int = 1, scale: Array = None,
+    *, residual: Tensor | None = None, relu: bool = False, groups: int = 1, scale: Array = None, inplace: bool = False,
 ) -> Tensor:  # fmt: skip
     """The cross-correlation that deep learning calls convolution, as torch.nn.functional.conv2d.
 
     x: (N, C, H, W). weight: (O, C / groups, kernel_h, kernel_w). bias: (O,). stride, padding, dilation: int.
-    residual: of the result's shape, added to it. relu: max(result, 0), at the very end. Neither needs another pass over
-    the memory. groups: the channels and the filters are cut into so many equal parts, and a part of the filters sees
-    only its part of the channels. scale: an array (O,) by which the filters are multiplied.
+    residual: of the result's shape, added to it; inplace: nobody needs it afterwards, so that the result may take its
+    memory. relu: max(result, 0), at the very end. Neither needs another pass over the memory. groups: the channels and
+    the filters are cut into so many equal parts, and a part of the filters sees only its part of the channels. scale:
+    an array (O,) by which the filters are multiplied.
     Returns (N, O, out_h, out_w), channels-last, out_h = (H + 2 padding - dilation (kernel_h - 1) - 1) // stride + 1.
 
     Raises ValueError when the shapes do not fit, TypeError for a stride, padding, dilation or number of groups that is
@@ -51,7 +52,7 @@ def conv2d(
     shift = (lambda part: None) if bias is None else bias.data.__getitem__
     other = (lambda part: None) if residual is None else partial(_cut, channels_last(residual.data))
     bank = filters.__getitem__ if groups > 1 else lambda part: filters  # the array itself, for what is kept of it
-    outs = (correlate(_cut(image, c), bank(o), window, shift(o), relu, other(o)) for c, o in parts)
+    outs = (correlate(_cut(image, c), bank(o), window, shift(o), relu, other(o), inplace) for c, o in parts)
     out = channels_first(_joined(outs))
     image, result = image if weight.requires_grad else None, out if relu else None
 
@@ -112,7 +113,7 @@ def _as_matrix(filters: Array) -> Array:
 
 
 def _pack_weight(weight: Array) -> Array:
-    return pack((_as_matrix(weight) if weight.ndim == 4 else weight).T)
+    return pack(_as_matrix(weight).T)
 
 
 def definition(image: Array, filters: Array, window: Window) -> Array:
@@ -158,17 +159,18 @@ def _windows(
 
 def correlate(
     image: Array, filters: Array, window: Window, bias: Array | None = None, relu: bool = False,
-    residual: Array | None = None,
+    residual: Array | None = None, inplace: bool = False,
 ) -> Array:  # fmt: skip
     """definition(), fast, plus bias (O,) and residual, and through a ReLU if so said: (N, H, W, C) and (O, C, kh, kw)
-    to (N, out_h, out_w, O), C-contiguous."""
+    to (N, out_h, out_w, O), C-contiguous; if inplace, perhaps in the memory of the residual."""
     xp = array_module(image, filters)
     if winograd.fits(image, len(filters), window):
         return winograd.correlate(image, filters, window.padding, bias, relu, residual)
     if taps.fits(image, window):
         return taps.correlate(image, filters, window, bias, relu, residual)
     size = window.out_size(image.shape[1:3])
-    out = xp.empty((len(image), *size, len(filters)), image.dtype)
+    out: Array = residual if inplace and is_ours(residual) and is_ours(image) else None
+    out = xp.empty((len(image), *size, len(filters)), image.dtype) if out is None else out
     flat = out.reshape(-1, len(filters))
     factor = kept(_pack_weight, filters, len(flat))
     pieces, windows = _windows(image, size, window, len(filters))
@@ -258,9 +260,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         raise ValueError(f"linear takes (N, in) and (out, in), not {x.shape} and {weight.shape}.")
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(f"A bias of shape {bias.shape} does not fit {weight.shape[0]} outputs.")
-    array_module(x.data, weight.data)
-    rows, matrix = x.data, weight.data
-    out = matmul(rows, matrix.T, factor=kept(_pack_weight, matrix, len(rows)))
+    xp, rows, matrix = array_module(x.data, weight.data), x.data, weight.data
+    few = xp is np and len(rows) < len(matrix)  # then they are what is packed
+    out = xp.ascontiguousarray(matmul(matrix, rows.T).T) if few else matmul(rows, matrix.T)
     if bias is not None:
         out += bias.data
     rows = rows if weight.requires_grad else None

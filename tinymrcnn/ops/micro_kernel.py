@@ -97,13 +97,30 @@ def micro_kernel() -> Any:
     return numba.extending.intrinsic(tile)
 
 
+def fill(columns: Any, panels: Any, first: int, end: int) -> None:
+    """Write panels first to end - 1 of S matrices, (S, P, K, WIDTH).
+
+    columns: (N, S K), in row n the columns n of all matrices, one after the other; where the last panel is wider, the
+    last column is written again. A register's worth of columns is read at once, each along its length, in which it
+    lies in memory as a rule."""
+    last, depth = len(columns) - 1, panels.shape[2]
+    for s in range(len(panels)):
+        for p in range(first, end):
+            for block in range(0, depth, 64):
+                for j in range(0, WIDTH, 8):
+                    for k in range(block, min(block + 64, depth)):
+                        for i in range(j, j + 8):
+                            panels[s, p, k, i] = columns[min(WIDTH * p + i, last), s * depth + k]
+
+
 @functools.cache
-def compiled(kernel: Callable[..., None]) -> Any:
-    """A kernel that calls this one, of (rows, panels, shift, start, out, lowest), for several matrices: rows, start and
-    out (M, S, ...), panels (S, P, K, WIDTH). It is compiled once for arrays of all layouts, since this one counts in
-    strides anyway."""
-    given = [numba.types.Array(numba.float32, ndim, "A", readonly=True) for ndim in (3, 4, 1, 3)]
+def compiled(kernel: Callable[..., None], *types: Any) -> Any:
+    """A kernel for float32 arrays of so many dimensions (int) and numbers of these types, the last array of which it
+    writes. It is compiled once for arrays of all layouts, since these kernels count in strides anyway."""
+    dimensions = [kind for kind in types if isinstance(kind, int)]
+    arrays = [numba.types.Array(numba.float32, ndim, "A", readonly=True) for ndim in dimensions[:-1]]
     result: Any = cpu_kernel(kernel)
-    result.compile((*given, numba.types.Array(numba.float32, 3, "A"), numba.float32))
+    written = numba.types.Array(numba.float32, dimensions[-1], "A")
+    result.compile((*arrays, written, *types[len(dimensions) :]))
     result.disable_compile()
     return result

@@ -20,10 +20,12 @@ import numpy as np
 from tinymrcnn.backend import Array, array_module
 from tinymrcnn.kernels import numba
 from tinymrcnn.ops.activations import combine
-from tinymrcnn.ops.micro_kernel import ROWS, WIDTH, compiled, micro_kernel
+from tinymrcnn.ops.micro_kernel import ROWS, WIDTH, compiled, fill, micro_kernel
 from tinymrcnn.threads import FLOPS, LEAST_SECONDS, get_num_threads, slices, spread
 
-BLOCK = 16 * ROWS  # so many rows meet all panels before the next ones do: they and their results stay in the cache
+# So many rows meet all panels before the next ones do, so that they and their results stay in the cache; in a panel of
+# this depth, so that it stays there until all these rows have met it
+BLOCK, DEPTH = 16 * ROWS, 2048
 
 _tile = micro_kernel()
 
@@ -64,7 +66,11 @@ def multiply(
             rows, out, start = rows[:, None], out[:, None], None if start is None else start[:, None]
         shift = _zeros(out.shape[2:]) if shift is None else shift
         start = _zeros(out.shape) if start is None else start
-        compiled(_multiply)(rows, factor, shift, start, out, np.float32(0 if relu else -np.inf))
+        kernel = compiled(_multiply, 3, 4, 1, 3, 3, numba.float32)
+        while rows.shape[2] > DEPTH:
+            kernel(rows[..., :DEPTH], factor[:, :, :DEPTH], shift, start, out, np.float32(-np.inf))
+            rows, factor, shift, start = rows[..., DEPTH:], factor[:, :, DEPTH:], _zeros(shift.shape), out
+        kernel(rows, factor, shift, start, out, np.float32(0 if relu else -np.inf))
     elif start is out:
         out += rows @ factor
     else:
@@ -99,15 +105,12 @@ def pack(matrix: Array) -> Array:
     as it is."""
     if not is_ours(matrix):
         return matrix
-    depth, columns = matrix.shape[-2:]
-    if more := -columns % WIDTH:
-        padded = np.zeros((*matrix.shape[:-1], columns + more), np.float32)
-        padded[..., :columns], matrix = matrix, padded
-    panels = matrix.reshape(len(matrix) if matrix.ndim == 3 else 1, depth, (columns + more) // WIDTH, WIDTH)
-    panels = panels.transpose(0, 2, 1, 3)
-    packed, cuts = np.empty(panels.shape, np.float32), [np.s_[:, some] for some in slices(panels.shape[1])]
-    spread(lambda part: np.copyto(packed[cuts[part]], panels[cuts[part]]), len(cuts), packed, 0, 2 * packed.nbytes)
-    return packed
+    count, (depth, columns) = len(matrix) if matrix.ndim == 3 else 1, matrix.shape[-2:]
+    panels = np.empty((count, -(-columns // WIDTH), depth, WIDTH), np.float32)
+    lines, cuts = matrix.reshape(count * depth, columns).T, slices(panels.shape[1])
+    kernel = compiled(fill, 2, 4, numba.int64, numba.int64)
+    spread(lambda i: kernel(lines, panels, cuts[i].start, cuts[i].stop), len(cuts), panels, 0, 2 * panels.nbytes)
+    return panels
 
 
 # With so many pixels or rows, making a form of the filters anew takes some percent of the time of their product (more

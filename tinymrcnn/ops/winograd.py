@@ -180,8 +180,7 @@ def _transform_input(image: Array, tiles: Array, first: int, tiles_h: int, tiles
     _, height, width, channels = image.shape
     wide = 4 * tiles_w + 2
     shown = min(width, wide - padding)  # the rest lies under no window
-    lines = np.zeros((6, wide, channels), image.dtype)
-    columns = np.empty((6, wide, channels), image.dtype)
+    lines, columns = np.zeros((6, wide, channels), image.dtype), np.empty((6, wide, channels), image.dtype)
     for row in range(len(tiles) // tiles_w):
         n, ty = divmod(np.int64(first + row), tiles_h)
         for i in range(6):
@@ -205,8 +204,7 @@ def _transform_output(
     """A^T m A of every tile, cut at the borders of the output, plus bias and residual (may be empty), and at least
     `lowest`."""
     _, height, width, filters = out.shape
-    half = np.empty((24, filters), out.dtype)
-    tile = np.empty((16, filters), out.dtype)
+    half, tile = np.empty((24, filters), out.dtype), np.empty((16, filters), out.dtype)
     for row in range(len(products) // tiles_w):
         n, ty = divmod(np.int64(first + row), tiles_h)
         for tx in range(tiles_w):
@@ -228,8 +226,7 @@ def _transform_output(
 def _transform_grad(grad: Array, products: Array, first: int, tiles_h: int, tiles_w: int) -> None:
     """A g A^T of every tile of the output's gradient, the transpose of _transform_output."""
     _, height, width, filters = grad.shape
-    lines = np.zeros((4, 4 * tiles_w, filters), grad.dtype)
-    columns = np.empty((6, 4 * tiles_w, filters), grad.dtype)
+    lines, columns = np.zeros((4, 4 * tiles_w, filters), grad.dtype), np.empty((6, 4 * tiles_w, filters), grad.dtype)
     for row in range(len(products) // tiles_w):
         n, ty = divmod(np.int64(first + row), tiles_h)
         for i in range(4):
