@@ -217,7 +217,8 @@ def test_the_sides_take_turns(clock):
 
     times = {"ours": itertools.cycle([1.0, 4.0, 2.0]), "torch": itertools.repeat(8.0)}
     found = measure.time_sides({name: side(name, seconds) for name, seconds in times.items()}, Setting("cpu", None), 1)
-    assert calls == ["ours", "torch"] * 5  # to warm up, to see how long it takes, and three repeats
+    # to warm up, and then, each time after the same work, to see how long it takes, and three repeats
+    assert calls == ["ours", "torch"] + ["ours", "ours", "torch", "torch"] * 4
     assert found == {"ours": Timing(2.0, 1.0, 4.0, 3), "torch": Timing(8.0, 8.0, 8.0, 3)}
 
 

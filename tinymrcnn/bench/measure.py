@@ -1,8 +1,9 @@
 """How the benchmarks measure: both sides turn by turn in one process, with the same threads and the same inputs.
 
 Turn by turn, because a machine's speed drifts: what slows one side for a while slows the other too, and their
-ratio stays. Beside them stand two ceilings of the machine, a large matrix product and a large copy, and a
-row's rate is a fraction of one of them.
+ratio stays. A turn begins with some work that is not measured, so that a reading is that of a program in its course.
+Beside them stand two ceilings of the machine, a large matrix product and a large copy, and a row's rate is a fraction
+of one of them.
 """
 
 import contextlib
@@ -24,7 +25,8 @@ from tinymrcnn.machine import cpu_info
 from tinymrcnn.ops.products import matmul
 from tinymrcnn.threads import get_num_threads, set_num_threads
 
-PAUSE = 0.05  # seconds before each reading: the other side's threads can spin this long
+PAUSE = 0.05  # seconds before each turn: the other side's threads can spin this long
+AWAKE = 0.05  # seconds of work before each reading: cores that have rested start slowly, and caches are another's
 ROW_SECONDS = 8.0  # what the repeats of a row may take together, unless they are very slow ...
 REPEATS = 3, 25  # ... or very fast: at least, at most
 
@@ -112,9 +114,14 @@ def same_threads(count: int, torch: ModuleType | None = None):
 
 
 def read_clock(work, setting: Setting) -> float:
-    """How many seconds work() takes, the device's share included."""
+    """How many seconds work() takes as one of many in a row, the device's share included."""
     setting.synchronize()
-    time.sleep(0 if setting.quick else PAUSE)
+    if not setting.quick:
+        time.sleep(PAUSE)
+        rested = time.perf_counter()
+        while time.perf_counter() < rested + AWAKE:
+            work()
+        setting.synchronize()
     started = setting.now()
     result = work()
     setting.synchronize()
