@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tinymrcnn.autograd import Tensor
-from tinymrcnn.backend import to_device, to_numpy
+from tinymrcnn.backend import channels_first, to_device, to_numpy
 from tinymrcnn.ops import conv2d, conv_transpose2d, convolution, linear, relu, taps, winograd
 from tinymrcnn.ops.im2col import Window
 
@@ -244,6 +244,33 @@ def test_the_gradient_of_a_residual_alone():
     assert np.array_equal(residual.grad, np.where(out.data > 0, upstream, 0))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("kernel", "groups"), [(1, 1), (3, 1), (1, 2)])
+def test_in_place_of_the_residual(kernel, groups, dtype):
+    """The same result and gradients; one array less where a 1x1 convolution of ours adds to it."""
+    rule, shapes = dict(padding=kernel // 2, groups=groups), [(2, 12, 13, 8), (6, kernel, kernel, 8 // groups)]
+    x, w, r = (channels_first(normal(*shape)) for shape in (*shapes, (2, 12, 13, 6)))
+    upstream, bias = normal(*r.shape).astype(dtype), normal(6)
+    results = []
+    for inplace in (False, True):
+        leaves = x, w, b, r = [Tensor(a.astype(dtype), requires_grad=True) for a in (x, w, bias, r)]
+        residual = r * 1.0  # its backward pass needs no value of the result
+        before = residual.data
+        out = conv2d(x, w, b, residual=residual, inplace=inplace, relu=True, **rule)
+        if kernel == 1:
+            assert np.shares_memory(out.data, before) == (inplace and groups == 1 and dtype == np.float32)
+        out.backward(upstream)
+        results.append([out.data, *(own.grad for own in leaves)])
+        x, w, r = x.data, w.data, r.data
+    for own, other in zip(*results, strict=True):
+        assert np.array_equal(own, other)
+
+
+def test_in_place_of_no_residual():
+    x, w = (Tensor(normal(*shape).astype(np.float32)) for shape in ((2, 8, 5, 6), (3, 8, 1, 1)))
+    assert np.array_equal(conv2d(x, w, inplace=True).data, conv2d(x, w).data)
+
+
 def test_a_residual_of_another_shape_is_refused():
     x, weight = Tensor(normal(1, 2, 5, 6)), Tensor(normal(3, 2, 3, 3))
     with pytest.raises(ValueError, match=r"residual of shape \(1, 3, 5, 6\).*shape \(1, 3, 3, 4\)"):
@@ -345,6 +372,39 @@ def test_linear_equals_the_definition(name):
     expected = np.array([[sum(row * w) + b for w, b in zip(weight, bias, strict=True)] for row in x]).reshape(-1, 4)
     assert np.allclose(linear(Tensor(x), Tensor(weight), Tensor(bias)).data, expected)
     assert np.allclose(linear(Tensor(x), Tensor(weight)).data, expected - bias)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 7, 40])
+def test_linear_packs_the_smaller_factor(rows):
+    """Few rows or many: the same numbers, to the bit, row after row in memory."""
+    x, weight, bias = (normal(*shape).astype(np.float32) for shape in ((40, 70), (20, 70), (20,)))
+    all_rows = linear(Tensor(x), Tensor(weight), Tensor(bias)).data
+    some = linear(Tensor(x[:rows]), Tensor(weight), Tensor(bias)).data
+    assert some.flags.c_contiguous and np.array_equal(some, all_rows[:rows])
+    assert np.allclose(all_rows, x.astype(float) @ weight.T + bias, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "filters", "window"),
+    [
+        ((1, 10, 24, 40), (24, 40, 3, 3), Window((3, 3), 2, 1)),  # without im2col
+        ((1, 10, 13, 40), (24, 40, 3, 3), Window((3, 3), 2, 1)),  # with it
+        ((1, 20, 13, 40), (24, 40, 1, 1), Window((1, 1))),
+        ((1, 40, 20, 16), (16, 16, 3, 3), Window((3, 3), 1, 1)),  # Winograd's way
+    ],
+    ids=str,
+)
+def test_small_maps_have_work_for_every_thread(shape, filters, window, monkeypatch):
+    counts = []
+    for module in (convolution, taps, winograd):
+        monkeypatch.setattr(
+            module, "spread", lambda work, count, *_: counts.append(count) or [*map(work, range(count))]
+        )
+        monkeypatch.setattr(module, "get_num_threads", lambda: 2)
+    image, weight = normal(*shape).astype(np.float32), normal(*filters).astype(np.float32)
+    out = convolution.correlate(image, weight, window)
+    assert counts[-1] % 2 == 0 and counts[-1] > 0
+    assert np.allclose(out, convolution.definition(image.astype(float), weight.astype(float), window), atol=1e-3)
 
 
 # Winograd's way, which float32 takes for large 3x3 convolutions

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from tinymrcnn.threads import (
     get_num_threads,
     one_blas_thread,
     set_num_threads,
+    shares,
     slices,
     spread,
     threads_for,
@@ -174,6 +176,48 @@ def test_slices_cover_everything_once(count, parts):
     assert len(found) == max(1, min(count, parts))
     sizes = [some.stop - some.start for some in found]
     assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize(
+    ("count", "most", "used"), [(0, 5, 2), (1, 5, 4), (20, 4, 2), (25, 15, 2), (7, 0, 3), (64, 9, 1)]
+)
+def test_every_thread_gets_equally_many_shares(count, most, used):
+    found = shares(count, most, used)
+    assert [i for some in found for i in range(count)[some]] == list(range(count))
+    sizes = [some.stop - some.start for some in found]
+    assert max(sizes) <= max(1, most) and max(sizes) - min(sizes) <= 1
+    assert len(found) % used == 0 or len(found) == max(1, count)
+
+
+def test_when_it_returns_all_pieces_have_ended(threads):
+    """Also where a helper begins so late that it finds no more work."""
+    threads(4)
+    inside = []
+
+    def work(index):
+        inside.append(index)
+        time.sleep(2e-4 * (index % 3))
+        inside.remove(index)
+
+    for count in 60 * [2, 3, 5]:
+        spread(work, count, HOST)
+        assert inside == []
+
+
+def test_nobody_keeps_what_was_worked_on(threads):
+    threads(3)
+
+    class Big:
+        """Like an array, but one can wait for its end."""
+
+    held = Big()
+    there = weakref.ref(held)
+    spread(lambda index, held=held: time.sleep(1e-3), 6, HOST)
+    del held
+    until = time.monotonic() + 30
+    while there() is not None and time.monotonic() < until:
+        time.sleep(1e-3)  # a helper that had not begun drops it when it wakes
+    assert there() is None
 
 
 @pytest.mark.parametrize(

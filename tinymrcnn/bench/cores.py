@@ -11,7 +11,6 @@ import heapq
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from typing import Any
 from unittest.mock import patch
 
@@ -22,10 +21,10 @@ REPEATS = 3
 
 
 class _NoThreads:
-    """In the place of the pool of threads: what is submitted is never begun, so the caller does all the work."""
+    """In the place of the threads: no task is ever begun, so the caller does all the work."""
 
-    def submit(self, *_: Any) -> Future[None]:
-        return Future()
+    def put(self, task: object) -> None:
+        pass
 
 
 @contextlib.contextmanager
@@ -53,7 +52,7 @@ def one_by_one() -> Iterator[list[tuple[list[float], int]]]:
             inside.pop()
 
     with contextlib.ExitStack() as stack:
-        stack.enter_context(patch.object(threads, "_pool", lambda workers: _NoThreads()))
+        stack.enter_context(patch.object(threads, "_tasks", lambda helpers: _NoThreads()))
         for module in list(sys.modules.values()):
             if getattr(module, "spread", None) is spread:
                 stack.enter_context(patch.object(module, "spread", watched))
