@@ -50,6 +50,7 @@ def keep_freed_memory() -> bool:
         return False
     libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
     libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD: larger arrays still come from the system
+    libc.mallopt(-8, 1)  # M_ARENA_MAX: what one thread freed, another can take
     return True
 
 

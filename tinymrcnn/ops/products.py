@@ -21,7 +21,7 @@ from tinymrcnn.backend import Array, array_module
 from tinymrcnn.kernels import numba
 from tinymrcnn.ops.activations import combine
 from tinymrcnn.ops.micro_kernel import ROWS, WIDTH, compiled, fill, micro_kernel
-from tinymrcnn.threads import FLOPS, LEAST_SECONDS, get_num_threads, slices, spread
+from tinymrcnn.threads import FLOPS, LEAST_SECONDS, PIECE, get_num_threads, slices, spread
 
 # So many rows meet all panels before the next ones do, so that they and their results stay in the cache; in a panel of
 # this depth, so that it stays there until all these rows have met it
@@ -132,28 +132,25 @@ def kept(make: Callable[..., Array], array: Array, uses: int, *more: Any) -> Arr
     return _kept[key]
 
 
-def matmul(
-    a: Array, b: Array, out: Array | None = None, *, accumulate: bool = False, factor: Array | None = None
-) -> Array:
-    """a @ b, (M, K) by (K, N), on the CPU in parts on all threads; if accumulate, added to `out`. factor: pack(b),
-    if at hand. Returns (M, N)."""
+def matmul(a: Array, b: Array, out: Array | None = None, *, accumulate: bool = False) -> Array:
+    """a @ b, (M, K) by (K, N), on the CPU in parts on all threads; if accumulate, added to `out`. Returns (M, N)."""
     xp = array_module(a, b)
     (m, k), n = a.shape, b.shape[1]
     out = xp.empty((m, n), a.dtype) if out is None else out
-    if factor is None:  # a transposed `a` is for BLAS: our kernel reads along its rows
-        factor = pack(b) if a.strides[1] == a.itemsize else b
-    width = WIDTH if factor.ndim == 4 else 1  # the second axis of either counts columns, or panels of so many
+    # a transposed `a` is for BLAS: our kernel reads along its rows
+    form, width = (pack, WIDTH) if a.strides[1] == a.itemsize else (lambda columns: columns, 1)
 
     # the longer side of the result is cut; a GPU spreads one product over its cores itself
     pieces = 2 * get_num_threads() if xp is np and 2 * m * n * k > FLOPS * LEAST_SECONDS else 1
+    pieces = max(pieces, k * n // PIECE) if m < n and is_ours(b) and form is pack else pieces
     cuts = slices(m if m >= n else -(-n // width), pieces)
+    factor = form(b) if m >= n else None
 
     def product(part: int) -> None:
         some = cuts[part]
-        if m >= n:
-            rows, columns, target = a[some], factor, out[some]
-        else:
-            rows, columns, target = a, factor[:, some], out[:, some.start * width : some.stop * width]
+        if m < n:  # every piece packs its own columns: they are in the cache then
+            some = slice(some.start * width, some.stop * width)
+        rows, columns, target = (a[some], factor, out[some]) if m >= n else (a, form(b[:, some]), out[:, some])
         multiply(rows, columns, target, start=target if accumulate else None)
 
     spread(product, len(cuts), out)
