@@ -268,11 +268,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     rows = rows if weight.requires_grad else None
 
     def backward(grad: Array, needs: tuple[bool, ...]) -> tuple[Array | None, ...]:
-        nonlocal rows
-        slope, rows = matmul(grad.T, rows) if needs[1] else None, None
         return (
             matmul(grad, matrix) if needs[0] else None,
-            slope,
+            matmul(grad.T, rows) if needs[1] else None,
             *(grad.sum(axis=0) if need else None for need in needs[2:]),
         )
 
