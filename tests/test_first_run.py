@@ -15,6 +15,12 @@ SCRIPT = Path(__file__).parent / "gpu" / "first_run.py"
 TAKES_LONG = ("tests", "lessons")  # each runs pytest
 
 
+@pytest.fixture(autouse=True)
+def stays_as_it_was(monkeypatch):
+    """A stage switches Winograd's way off for good."""
+    monkeypatch.setattr(winograd, "enabled", winograd.enabled)
+
+
 @pytest.fixture(scope="module")
 def script():
     before = list(sys.path)
@@ -44,7 +50,6 @@ def test_the_stages_on_the_imitation(script, gpu, tmp_path, monkeypatch):
     """All that runs in this process, at tiny sizes."""
     if not hasattr(gpu.cuda, "imitated"):
         pytest.skip("On a GPU the script itself is run.")
-    monkeypatch.setattr(winograd, "enabled", True)  # a stage switches it off for good
     monkeypatch.setattr(script, "said_by", lambda *command: [" ".join(command)])  # other processes have no imitation
     stages = [stage for stage in script.STAGES if stage not in TAKES_LONG]
     code = script.main([*stages, "--here", "--quick", "--device", "cuda", "--out", str(tmp_path)])
