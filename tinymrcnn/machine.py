@@ -41,8 +41,8 @@ def choose_blas_kernels(environ: MutableMapping[str, str] = os.environ) -> None:
 
 def keep_freed_memory() -> bool:
     """Have glibc's malloc keep what NumPy frees instead of handing it back to the system: every step frees and takes
-    the same few hundred megabytes, and fresh pages cost about a tenth of its time. Does nothing on other systems.
-    Returns whether it did.
+    the same few hundred megabytes, and fresh pages cost about a tenth of its time. All threads share what is kept. Does
+    nothing on other systems. Returns whether it did.
 
     It changes the whole process, so no import does it: threads.py does, when it first starts its threads."""
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None

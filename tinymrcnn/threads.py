@@ -125,7 +125,7 @@ one_blas_thread, _NOTHING = _OneBlasThread(), contextlib.nullcontext()
 @functools.cache
 def _tasks(helpers: int) -> queue.SimpleQueue[tuple[list[None], Callable[[], object], queue.SimpleQueue[None]]]:
     """Where so many threads wait for tasks. (Those of concurrent.futures take some microseconds more for each.) A task
-    is a function and two lists, to which something is added when it has begun and when it has ended."""
+    is a function, a list that grows when it has begun, and a queue that grows when it has ended."""
     keep_freed_memory()  # the command line does it earlier; this is for notebooks and scripts
     tasks: Any = queue.SimpleQueue()
 

@@ -24,7 +24,8 @@ from tinymrcnn.ops.micro_kernel import ROWS, WIDTH, compiled, fill, micro_kernel
 from tinymrcnn.threads import FLOPS, LEAST_SECONDS, PIECE, get_num_threads, slices, spread
 
 # So many rows meet all panels before the next ones do, so that they and their results stay in the cache; in a panel of
-# this depth, so that it stays there until all these rows have met it
+# this depth, a multiple of the micro-kernel's PART, which keeps the rounding, so that it stays there until all these
+# rows have met it
 BLOCK, DEPTH = 16 * ROWS, 2048
 
 _tile = micro_kernel()
@@ -113,7 +114,7 @@ def pack(matrix: Array) -> Array:
     return panels
 
 
-# With so many pixels or rows, making a form of the filters anew takes some percent of the time of their product (more
+# With so many pixels, making a form of the filters anew takes some percent of the time of their product (more
 # where Winograd's algorithm has large filters); kept, the forms of all filters would take twice the memory of a network
 MANY = 800
 
@@ -121,7 +122,7 @@ _kept: dict[tuple[Any, ...], Array] = {}
 
 
 def kept(make: Callable[..., Array], array: Array, uses: int, *more: Any) -> Array:
-    """make(array, *more), a form of filters that meet so many rows or pixels. If they are few and nobody can write to
+    """make(array, *more), a form of filters that meet so many pixels. If they are few and nobody can write to
     the array, as in a fused model, it is made only once and kept as long as the array."""
     key = id(array), make, *more
     if not isinstance(array, np.ndarray) or array.flags.writeable or (uses >= MANY and key not in _kept):
