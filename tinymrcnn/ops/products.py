@@ -21,7 +21,7 @@ from tinymrcnn.backend import Array, array_module
 from tinymrcnn.kernels import numba
 from tinymrcnn.ops.activations import combine
 from tinymrcnn.ops.micro_kernel import ROWS, WIDTH, compiled, fill, micro_kernel
-from tinymrcnn.threads import FLOPS, LEAST_SECONDS, PIECE, get_num_threads, slices, spread
+from tinymrcnn.threads import BYTES, FLOPS, LEAST_SECONDS, PIECE, get_num_threads, slices, spread
 
 # So many rows meet all panels before the next ones do, so that they and their results stay in the cache; in a panel of
 # this depth, a multiple of the micro-kernel's PART, which keeps the rounding, so that it stays there until all these
@@ -108,9 +108,10 @@ def pack(matrix: Array) -> Array:
         return matrix
     count, (depth, columns) = len(matrix) if matrix.ndim == 3 else 1, matrix.shape[-2:]
     panels = np.empty((count, -(-columns // WIDTH), depth, WIDTH), np.float32)
-    lines, cuts = matrix.reshape(count * depth, columns).T, slices(panels.shape[1])
+    lines, moved = matrix.reshape(count * depth, columns).T, 2 * panels.nbytes
+    cuts = slices(panels.shape[1], 1 if moved < BYTES * LEAST_SECONDS else None)
     kernel = compiled(fill, 2, 4, numba.int64, numba.int64)
-    spread(lambda i: kernel(lines, panels, cuts[i].start, cuts[i].stop), len(cuts), panels, 0, 2 * panels.nbytes)
+    spread(lambda i: kernel(lines, panels, cuts[i].start, cuts[i].stop), len(cuts), panels, 0, moved)
     return panels
 
 
