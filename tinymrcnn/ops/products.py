@@ -109,8 +109,10 @@ def pack(matrix: Array) -> Array:
     count, (depth, columns) = len(matrix) if matrix.ndim == 3 else 1, matrix.shape[-2:]
     panels = np.empty((count, -(-columns // WIDTH), depth, WIDTH), np.float32)
     lines, moved = matrix.reshape(count * depth, columns).T, 2 * panels.nbytes
-    cuts = slices(panels.shape[1], 1 if moved < BYTES * LEAST_SECONDS else None)
-    kernel = compiled(fill, 2, 4, numba.int64, numba.int64)
+    cuts, kernel = slices(panels.shape[1]), compiled(fill, 2, 4, numba.int64, numba.int64)
+    if moved < BYTES * LEAST_SECONDS:  # as a rule
+        kernel(lines, panels, 0, panels.shape[1])
+        return panels
     spread(lambda i: kernel(lines, panels, cuts[i].start, cuts[i].stop), len(cuts), panels, 0, moved)
     return panels
 
