@@ -12,7 +12,6 @@ from tinymrcnn.boxes import (
     clip_boxes_to_image,
     crop_masks,
     paste_masks,
-    remove_small_boxes,
 )
 
 
@@ -42,7 +41,6 @@ CALLS = {
         BOXES,
         np.arange(12),
     ),
-    "remove_small_boxes": (lambda boxes: remove_small_boxes(boxes, 20), BOXES),
 }
 
 

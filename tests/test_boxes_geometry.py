@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tinymrcnn.boxes import box_area, box_iou, clip_boxes_to_image, remove_small_boxes
+from tinymrcnn.boxes import box_area, box_iou, clip_boxes_to_image
 
 
 def boxes(*rows, dtype=np.float32):
@@ -104,8 +104,6 @@ def test_wrong_boxes_are_refused(bad, message):
         box_iou(bad, boxes([0, 0, 1, 1]))
     with pytest.raises(ValueError, match="boxes2"):
         box_iou(boxes([0, 0, 1, 1]), bad)
-    with pytest.raises(ValueError, match=message):
-        remove_small_boxes(bad, 1)
 
 
 def test_clipping_in_a_wide_image():
@@ -121,16 +119,6 @@ def test_clipping_in_a_wide_image():
     assert clip_boxes_to_image(boxes(), (10, 20)).shape == (0, 4)
 
 
-def test_removing_small_boxes():
-    # sizes 2x2, 1x5, 5x1, 5x0 and reversed; "at least", so exactly 2 stays
-    rows = boxes([0, 0, 2, 2], [0, 0, 1, 5], [0, 0, 5, 1], [1, 3, 6, 3], [6, 6, 1, 1], [0, 0, 3, 4])
-    kept = remove_small_boxes(rows, 2)
-    assert kept.dtype == np.int64
-    np.testing.assert_array_equal(kept, [0, 5])
-    np.testing.assert_array_equal(remove_small_boxes(rows, 1), [0, 1, 2, 5])
-    assert remove_small_boxes(boxes(), 1).shape == (0,)
-
-
 @pytest.mark.parity
 def test_as_torchvision():
     torch, ops = pytest.importorskip("torch"), pytest.importorskip("torchvision.ops")
@@ -141,5 +129,3 @@ def test_as_torchvision():
     np.testing.assert_array_equal(box_area(a), ops.box_area(ta).numpy())
     np.testing.assert_array_equal(box_iou(a, b), ops.box_iou(ta, tb).numpy())
     np.testing.assert_array_equal(clip_boxes_to_image(a, (200, 320)), ops.clip_boxes_to_image(ta, (200, 320)).numpy())
-    for size in (1e-3, 1e-2, 40.0):
-        np.testing.assert_array_equal(remove_small_boxes(a, size), ops.remove_small_boxes(ta, size).numpy())

@@ -18,7 +18,7 @@ from tinymrcnn.files import SHIPPED_MODEL
 from tinymrcnn.models import Config, TrainConfig, build_model
 from tinymrcnn.models.presets import get_config
 from tinymrcnn.nn import AdamW, Linear
-from tinymrcnn.nn.layers import at_most
+from tinymrcnn.nn.allowance import at_most
 from tinymrcnn.ops import winograd
 from tinymrcnn.settings import AugmentSettings, find_field, replace
 from tinymrcnn.weights import (

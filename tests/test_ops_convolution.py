@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tinymrcnn.autograd import Tensor
-from tinymrcnn.backend import channels_first, to_device, to_numpy
+from tinymrcnn.backend import channels_first, channels_last, to_device, to_numpy
 from tinymrcnn.ops import conv2d, conv_transpose2d, convolution, linear, relu, taps, winograd
 from tinymrcnn.ops.im2col import Window
 
@@ -168,6 +168,31 @@ def test_conv_transpose2d_equals_the_definition(name):
     assert np.allclose(out.data, expected, rtol=1e-12, atol=1e-12)
     without = conv_transpose2d(Tensor(arrays[0]), Tensor(arrays[1]), stride=stride)
     assert np.allclose(without.data, expected - arrays[2][:, None, None], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", TRANSPOSED)
+def test_conv_transpose2d_in_float32(name):
+    arrays, stride = transposed_inputs(name)
+    expected = plain_conv_transpose2d(*arrays, stride)
+    out = conv_transpose2d(*(Tensor(array.astype(np.float32)) for array in arrays), stride=stride)
+    assert out.dtype == np.float32 and channels_last(out.data).flags.c_contiguous
+    assert np.allclose(out.data, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("image", "filters"), [((3, 40, 9, 13), (40, 33, 2, 2)), ((1, 7, 30, 5), (7, 20, 3, 3))])
+def test_blocks_in_pieces_on_any_number_of_threads(image, filters, monkeypatch):
+    """Where the stride is the filters' size: the same bits however the lines are cut."""
+    arrays = [normal(*shape).astype(np.float32) for shape in (image, filters, filters[1:2])]
+    expected = plain_conv_transpose2d(*(array.astype(np.float64) for array in arrays), filters[2])
+    results = []
+    for threads, piece in itertools.product((1, 2, 5), (1, 1 << 12, 1 << 30)):
+        monkeypatch.setattr(convolution, "get_num_threads", lambda threads=threads: threads)
+        monkeypatch.setattr(convolution, "PIECE", piece)
+        results.append(conv_transpose2d(*map(Tensor, arrays), stride=filters[2]).data)
+        assert np.array_equal(results[-1], results[0])
+        negative = conv_transpose2d(Tensor(-arrays[0]), Tensor(arrays[1]), stride=filters[2], relu=True).data
+        assert np.allclose(negative, np.maximum(arrays[2][:, None, None] - expected, 0), atol=1e-4)
+    assert np.allclose(results[0], expected, atol=1e-4)
 
 
 def test_with_a_relu_behind(check_contract, check_gradients):

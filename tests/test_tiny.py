@@ -15,7 +15,8 @@ TESTS = Path(__file__).resolve().parent
 PACKAGE = TESTS.parent / "tinymrcnn"
 CORE = ("backend.py", "kernels.py", "threads.py", "randomness.py", "autograd", "ops", "roi", "boxes", "nn", "models")
 # The rivals FCIS and MNC with their votes for masks and their RoI operators; tables and tools: presets, counting, the
-# check of gradients, second looks, what saves time in training and after it; the instructions of a CPU
+# check of gradients, second looks, what saves time in training and after it, what guards the memory while a file is
+# loaded; the instructions of a CPU
 RIVALS = {"fcis.py", "mnc.py", "voting.py", "ps_roi_pool.py", "roi_crop.py", "roi_warp.py"}
 BESIDE = {
     *RIVALS,
@@ -25,6 +26,7 @@ BESIDE = {
     "test_time.py",
     "few_anchors.py",
     "fuse.py",
+    "allowance.py",
     "micro_kernel.py",
 }
 

@@ -2,7 +2,7 @@
 
 from tinymrcnn.boxes.anchors import AnchorGenerator
 from tinymrcnn.boxes.coder import BoxCoder
-from tinymrcnn.boxes.geometry import box_area, box_iou, clip_boxes_to_image, remove_small_boxes
+from tinymrcnn.boxes.geometry import box_area, box_iou, clip_boxes_to_image
 from tinymrcnn.boxes.masks import crop_masks, paste_masks
 from tinymrcnn.boxes.matching import Matcher
 from tinymrcnn.boxes.nms import batched_nms, nms
@@ -10,5 +10,5 @@ from tinymrcnn.boxes.sampling import sample_balanced
 
 __all__ = [
     "AnchorGenerator", "BoxCoder", "Matcher", "batched_nms", "box_area", "box_iou", "clip_boxes_to_image",
-    "crop_masks", "nms", "paste_masks", "remove_small_boxes", "sample_balanced",
+    "crop_masks", "nms", "paste_masks", "sample_balanced",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Boxes as arrays: area, overlap, clipping, dropping the tiny ones.
+"""Boxes as arrays: area, overlap, clipping.
 
 A box is (x1, y1, x2, y2) with x to the right and y down, in continuous coordinates where pixel i covers
 [i, i + 1): the width is x2 - x1, with no "+ 1". Boxes are NumPy or CuPy arrays of floats; the result has
@@ -68,13 +68,6 @@ def clip_boxes_to_image(boxes: Array, size: Any) -> Array:
     _check_last_axis(boxes, "boxes")
     limits = np.tile(np.asarray(size, boxes.dtype)[..., ::-1], 2)  # (width, height) twice
     return array_module(boxes).clip(boxes, 0, like(limits if limits.ndim == 1 else limits[:, None], boxes))
-
-
-def remove_small_boxes(boxes: Array, min_size: float) -> Array:
-    """The indices (int64, ascending) of the (N, 4) boxes whose width and height are both at least `min_size`."""
-    check_boxes(boxes)
-    sizes = boxes[:, 2:] - boxes[:, :2]
-    return array_module(boxes).flatnonzero((sizes >= float(min_size)).all(axis=1))
 
 
 def check_boxes(boxes: Array, name: str = "boxes") -> None:

@@ -4,11 +4,9 @@ Every layer draws different weights when it is made. Module.initialize(seed) dra
 network that will be loaded can do without drawing them (init.without_drawing).
 """
 
-import contextlib
 import functools
 import math
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -17,27 +15,9 @@ from tinymrcnn import ops
 from tinymrcnn.autograd import Tensor
 from tinymrcnn.backend import Array, channels_first, like
 from tinymrcnn.nn import init as initialisers
+from tinymrcnn.nn.allowance import take
 from tinymrcnn.nn.init import Initialiser
 from tinymrcnn.nn.module import Module, Parameter
-from tinymrcnn.threads import holding
-
-# How many layers, and numbers in their weights, can still be made; None: no limit
-_allowance: ContextVar[tuple[int, int] | None] = ContextVar("allowance", default=None)
-
-
-@contextlib.contextmanager
-def at_most(layers: int, numbers: int) -> Iterator[None]:
-    """Within this block so many layers with weights can be made, with so many numbers in all, so that the model of a
-    file takes no more memory than the file. One more raises ValueError, before memory is taken for it."""
-    with holding(_allowance, (layers, numbers)):
-        yield
-
-
-def _take(numbers: int) -> None:
-    if left := _allowance.get():
-        _allowance.set((left[0] - 1, left[1] - numbers))
-        if left[0] < 1 or left[1] < numbers:
-            raise ValueError("The model would have more weights than are at hand.")
 
 
 class _Weighted(Module):
@@ -45,7 +25,7 @@ class _Weighted(Module):
 
     def __init__(self, shape: tuple[int, ...], bias_size: int, init: Initialiser) -> None:
         super().__init__()
-        _take(math.prod(shape) + bias_size)
+        take(math.prod(shape) + bias_size)
         self.init = init
         if len(shape) == 4:  # filters lie channels-last in memory, as the maps do
             o, i, h, w = shape

@@ -236,8 +236,13 @@ def conv_transpose2d(
     (n, h, w, _), (_, channels, *kernel) = image.shape, filters.shape
     window = Window((kernel[0], kernel[1]), stride)
     shape = n, (h - 1) * stride + kernel[0], (w - 1) * stride + kernel[1], channels
-    out = channels_first(correlate_input_grad(image, filters, shape, window))
-    finish(channels_last(out).reshape(-1, channels), None if bias is None else bias.data, relu=relu)
+    shift = None if bias is None else bias.data
+    if window.kernel == (stride, stride) and is_ours(image):
+        pixels = _blocks(image, filters, shape, shift, relu)
+    else:
+        pixels = correlate_input_grad(image, filters, shape, window)
+        finish(pixels.reshape(-1, channels), shift, relu=relu)
+    out = channels_first(pixels)
     image, result = image if weight.requires_grad else None, out if relu else None
 
     def backward(grad: Array, needs: tuple[bool, ...]) -> tuple[Array | None, ...]:
@@ -250,6 +255,26 @@ def conv_transpose2d(
         )
 
     return record(out, (x, weight) if bias is None else (x, weight, bias), backward, "conv_transpose2d")
+
+
+def _blocks(image: Array, filters: Array, shape: tuple[int, ...], bias: Array | None, relu: bool) -> Array:
+    """The transposed convolution whose stride is the size of its filters, so that every pixel becomes a block of its
+    own, of `shape` (N, H kernel, W kernel, O), plus bias (O,), and through a ReLU if so said."""
+    (_, _, width, channels), kernel = image.shape, filters.shape[2]
+    numbers = kernel**2 * shape[3]  # of a block
+    lines, out = image.reshape(-1, width, channels), np.empty(shape, image.dtype)
+    blocks = out.reshape(len(lines), kernel, width, kernel * shape[3]).swapaxes(1, 2)
+    factor, shift = pack(_as_matrix(filters)), None if bias is None else np.tile(bias, kernel**2)
+    cuts = shares(len(lines), PIECE // (width * numbers), get_num_threads())
+
+    def work(index: int) -> None:
+        columns = workspace("columns", blocks[cuts[index]].shape)
+        rows = lines[cuts[index]].reshape(-1, channels)
+        multiply(rows, factor, columns.reshape(len(rows), numbers), shift, relu=relu)
+        blocks[cuts[index]] = columns
+
+    spread(work, len(cuts), image, 2 * out.size * channels, out.nbytes)
+    return out
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -107,8 +107,9 @@ def max_pool2d(x: Tensor, kernel_size: int, stride: int | None = None, padding: 
 
     def backward(grad: Array, needs: tuple[bool, ...]) -> tuple[Array]:
         result = xp.empty(shape, grad.dtype)
-        arrays = (channels_last(grad), taken, result)
-        run(_backward_cpu, _backward_cuda, result.size, *arrays, kernel_size, stride, padding)
+        run(
+            _backward_cpu, _backward_cuda, result.size, channels_last(grad), taken, result, kernel_size, stride, padding
+        )
         return (channels_first(result),)
 
     return record(channels_first(out), (x,), backward, "max_pool2d")
@@ -146,5 +147,4 @@ def _check_pooling(
         raise ValueError(f"Impossible kernel {kernel_size}, stride {stride} or padding {padding} (at most half of it).")
     if min(x.shape[2:]) + 2 * padding < kernel_size:
         raise ValueError(f"An image of {x.shape[2:]} with padding {padding} is smaller than the window {kernel_size}.")
-    height, width = ((n + 2 * padding - kernel_size) // stride + 1 for n in x.shape[2:])
-    return stride, (height, width)
+    return stride, Window((kernel_size, kernel_size), stride, padding).out_size((x.shape[2], x.shape[3]))

@@ -27,7 +27,7 @@ from tinymrcnn.archives import RefusedError, open_zip
 from tinymrcnn.backend import to_numpy
 from tinymrcnn.files import SHIPPED_MODEL, replacing
 from tinymrcnn.models import Config, TrainConfig, TwoStage, make_model
-from tinymrcnn.nn.layers import at_most
+from tinymrcnn.nn.allowance import at_most
 from tinymrcnn.safetensors import is_safetensors, read_metadata, read_safetensors, write_safetensors
 from tinymrcnn.settings import from_dict
 from tinymrcnn.weights.comparison import differences, no_weights, shapes_of

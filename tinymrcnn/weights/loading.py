@@ -15,7 +15,7 @@ from tinymrcnn.archives import RefusedError
 from tinymrcnn.data import coco_categories
 from tinymrcnn.models import TwoStage, build_model
 from tinymrcnn.models.presets import get_config
-from tinymrcnn.nn.layers import at_most
+from tinymrcnn.nn.allowance import at_most
 from tinymrcnn.settings import value_of
 from tinymrcnn.weights.checkpoint import CheckpointError, load_checkpoint
 from tinymrcnn.weights.comparison import LINES, differences, no_weights, shapes_of
