@@ -168,4 +168,8 @@ class ResNet(Module):
         """(N, 3, H, W) images to the map of every stage, finest first: (N, C_i, H / s_i, W / s_i), s_i the settings'
         map_stride, with the usual strides 4, 8, 16, 32."""
         x = self.maxpool(conv_norm(images, self.conv1, self.bn1, relu=True))
-        return [x := getattr(self, f"layer{i + 1}")(x) for i in range(len(self.out_channels))]
+        maps = []
+        for i in range(len(self.out_channels)):
+            x = getattr(self, f"layer{i + 1}")(x)
+            maps.append(x)
+        return maps

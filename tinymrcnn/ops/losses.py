@@ -29,8 +29,7 @@ def cross_entropy(input: Tensor, target: Array, *, reduction: str = "mean") -> T
 
     Raises ValueError when the shapes do not fit, TypeError for targets that are no integers, IndexError for a class
     out of range (on the host: on a GPU the question would wait for the answer)."""
-    x = input.data
-    xp = array_module(x, target)
+    x, xp = input.data, array_module(input.data, target)
     if input.ndim < 2 or target.shape != input.shape[:1] + input.shape[2:]:
         raise ValueError(f"Logits of shape {input.shape} do not fit targets of shape {target.shape}.")
     log_p = xp.moveaxis(_log_softmax(x, 1), 1, -1)
@@ -57,8 +56,7 @@ def binary_cross_entropy_with_logits(input: Tensor, target: Array, *, reduction:
     input: logits of any shape. target: an array of the same shape and dtype, values in 0..1.
 
     Raises ValueError or TypeError when they differ."""
-    x = input.data
-    xp = array_module(x, target)
+    x, xp = input.data, array_module(input.data, target)
     _check_same(input, target)
 
     def derivative(grad: Array) -> Array:
