@@ -260,11 +260,11 @@ def conv_transpose2d(
 def _blocks(image: Array, filters: Array, shape: tuple[int, ...], bias: Array | None, relu: bool) -> Array:
     """The transposed convolution whose stride is the size of its filters, so that every pixel becomes a block of its
     own, of `shape` (N, H kernel, W kernel, O), plus bias (O,), and through a ReLU if so said."""
-    (_, _, width, channels), kernel = image.shape, filters.shape[2]
-    lines, out = image.reshape(-1, width, channels), np.empty(shape, image.dtype)
+    (n, height, width, channels), kernel = image.shape, filters.shape[2]
+    lines, out = image.reshape(n * height, width, channels), np.empty(shape, image.dtype)
     blocks = out.reshape(len(lines), kernel, width, kernel * shape[3]).swapaxes(1, 2)
     factor, shift = pack(_as_matrix(filters)), None if bias is None else np.tile(bias, kernel**2)
-    cuts = shares(len(lines), PIECE // (width * kernel * blocks.shape[3]), get_num_threads())
+    cuts = shares(len(lines), PIECE // max(1, width * kernel * blocks.shape[3]), get_num_threads())
 
     def work(index: int) -> None:
         columns = workspace("columns", blocks[cuts[index]].shape)
