@@ -3,7 +3,7 @@
 Where everything goes:
 
     RESULTS/NAME.json             the plan's runs and its comparisons (report.py)
-    RESULTS/runs/KEY.json, .npz   one run: its metrics, and the matches from which they can be computed anew
+    RESULTS/runs/KEY.json, .npz   one run: its metrics, and, but for pilots, the matches that they are computed from
     SCRATCH/models, proposals     what later runs need again; it can be removed when all is done
 """
 
@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from tinymrcnn.experiments.judging import judge, metrics_of
 from tinymrcnn.experiments.matches import save_matches
-from tinymrcnn.experiments.plan import Plan, Run, Training, Variant, key, pilots_of, run_of, trunk_of
+from tinymrcnn.experiments.plan import PILOT_SEED, Plan, Run, Training, Variant, key, pilots_of, run_of, trunk_of
 from tinymrcnn.experiments.training import (
     model_of,
     one_thread,
@@ -78,7 +78,8 @@ def make(run: Run, plan_hash: str, places: Places) -> None:
     found, test_seconds = timed(judge, run, places.scratch, places.device)
     name = key(run)
     folder = make_folder(places.results / "runs")
-    save_matches(folder / f"{name}.npz", found.matches, **found.objects)
+    if run.training.seed != PILOT_SEED:  # no interval is ever computed of a pilot
+        save_matches(folder / f"{name}.npz", found.matches, **found.objects)
     record = {
         "plan": plan_hash,
         "seed": run.training.seed,
