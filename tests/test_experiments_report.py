@@ -219,3 +219,19 @@ def test_figure_4_counts_what_the_layers_say():
     # four 3x3 convolutions on 14 x 14 cells, a transposed one, and a 1x1 on 28 x 28
     expected = 196 * (4 * 9 * 64 * 64 + 4 * 64 * 64) + 784 * 64 * 6
     assert row["mask Mmul-add"] == pytest.approx(expected / 1e6)
+
+
+def test_pictures_are_kept_once(tmp_path, monkeypatch):
+    """Where they are there, nobody asks for the trained models, which may be gone."""
+    calls = []
+    monkeypatch.setattr(command, "run_plan", lambda *arguments: None)
+    monkeypatch.setattr(command.report, "results_of", lambda *arguments: {"finished": True})
+    monkeypatch.setattr(command, "_save", lambda *arguments: "")
+    for name in ("table", "draw"):
+        monkeypatch.setattr(command.report, name, lambda result: None)
+    monkeypatch.setattr(command.pairs, "keep", lambda plan, places: calls.append(plan.name))
+    for name in ("table-2d", "figure-6", "figure-6"):
+        command.reproduce(name, device="cpu", out=tmp_path)
+        if calls:
+            (tmp_path / command.pairs.FILE).touch()
+    assert calls == ["figure-6"]

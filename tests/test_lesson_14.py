@@ -144,7 +144,7 @@ def test_pairs_are_chosen_by_their_overlap():
             if target["labels"][i] == target["labels"][j] and overlap >= 0.1:
                 every.append(overlap)
     every.sort(reverse=True)
-    found = pairs.chosen(dataset, count=4)
+    found = pairs.chosen(pairs.every(dataset), count=4)
     middle = len(every) // 2 - 2
     np.testing.assert_allclose([one.pair.overlap for one in found], every[:4] + every[middle : middle + 4], rtol=1e-6)
     for one in found:
@@ -159,7 +159,7 @@ def test_the_masks_of_the_chosen_pairs_are_kept(tmp_path):
     plan = Plan("pictures", "", "", variants, (), tests="crowded", test_images=3)
     places = Places(tmp_path / "results", tmp_path / "scratch")
     places.results.mkdir()
-    assert pairs.load(places.results / pairs.FILE) == {}
+    assert pairs.load(places.results / pairs.FILE) is None
     with pytest.raises(FileNotFoundError, match="no result of 'pictures' yet: run `tinymrcnn reproduce"):
         pairs.keep(plan, places)
     (places.results / "pictures.json").write_text(json.dumps({"rates": {"one": 1e-3, "two": 1e-3}}))
@@ -171,7 +171,26 @@ def test_the_masks_of_the_chosen_pairs_are_kept(tmp_path):
     save_checkpoint(places.scratch / "models" / f"{key(training)}.npz", model, 1)
     kept = pairs.load(pairs.keep(plan, places))
     dataset = ShapesDataset(3, seed=1, crowded=True)
-    found = pairs.chosen(dataset)
-    assert list(kept) == ["one"] and kept["one"].shape == (len(found), 2, 128, 128)
-    for masks, one in zip(kept["one"], found, strict=True):
-        np.testing.assert_array_equal(masks, given_masks(model.eval(), *dataset[one.picture])[one.rows])
+    every = pairs.every(dataset)
+    found = pairs.chosen(every)
+    assert list(kept.masks) == ["one"] and kept.masks["one"].shape == (len(found), 2, 128, 128)
+    given = [given_masks(model.eval(), *dataset[picture]) for picture in range(3)]
+    for masks, one in zip(kept.masks["one"], found, strict=True):
+        np.testing.assert_array_equal(masks, given[one.picture][one.rows])
+    np.testing.assert_allclose(kept.overlap, [one.pair.overlap for one in every])
+    expected = [pairs.alike(given[one.picture][one.rows], one.pair.boxes) for one in every]
+    np.testing.assert_allclose(kept.alike["one"], expected, rtol=1e-6)
+
+
+def test_how_alike_two_masks_are():
+    """Their IoU within both boxes, x from 4 to 8 and y from 2 to 6 here."""
+    boxes = np.float32([[0, 0, 8, 6], [4, 2, 12, 10]])
+    masks = np.zeros((2, 10, 12), bool)
+    assert pairs.alike(masks, boxes) == 0
+    masks[0, :6, :8] = True
+    masks[1, 2:, 6:] = True  # half of what both boxes hold
+    assert pairs.alike(masks, boxes) == 0.5
+    masks[0, :, 6:] = False
+    assert pairs.alike(masks, boxes) == 0  # side by side
+    assert pairs.alike(masks[[0, 0]], boxes) == 1
+    assert all(pairs.alike(one.pair.masks, one.pair.boxes) == 0 for one in pairs.every(ShapesDataset(5, crowded=True)))

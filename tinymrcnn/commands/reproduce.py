@@ -60,8 +60,8 @@ def reproduce(
             run_plan(plans[each], places, processes)
             result = report.results_of(plans[each], places)
             print(_save(result, report.table(result), report.draw(result), places))
-            if plans[each].tests == "crowded" and result["finished"]:
-                pairs.keep(plans[each], places)
+            if plans[each].tests == "crowded" and result["finished"] and not (places.results / pairs.FILE).exists():
+                pairs.keep(plans[each], places)  # later the trained models may be gone
         elif each in MEASURED:
             result = {**_head(each, quick, device), **MEASURED[each].run(quick)}
             print(_save(result, MEASURED[each].table(result), MEASURED[each].draw(result), places))
