@@ -79,7 +79,7 @@ def keep(plan: Plan, places: Places) -> Path:
         )
     dataset = test_pictures(plan.tests, plan.test_images)
     pairs, done = every(dataset), set()
-    arrays: dict[str, Any] = {"overlap": np.float32([one.pair.overlap for one in pairs])}
+    arrays: dict[str, Any] = {"overlap": np.array([one.pair.overlap for one in pairs], np.float32)}
     for variant in plan.variants:
         training = training_of(plan, variant, SEED, result["rates"][variant.name], plan.steps)
         path = places.scratch / "models" / f"{key(training)}.npz"
@@ -94,7 +94,7 @@ def keep(plan: Plan, places: Places) -> Path:
         masks = [given[one.picture][one.rows] for one in chosen(pairs)]
         arrays[f"{variant.name}, masks"] = np.packbits(np.array(masks), axis=-1)
         values = [alike(given[one.picture][one.rows], one.pair.boxes) for one in pairs]
-        arrays[f"{variant.name}, alike"] = np.float32(values)
+        arrays[f"{variant.name}, alike"] = np.array(values, np.float32)
     with replacing(places.results / FILE) as file:
         np.savez_compressed(file, **arrays)
     return places.results / FILE
