@@ -107,9 +107,8 @@ def max_pool2d(x: Tensor, kernel_size: int, stride: int | None = None, padding: 
 
     def backward(grad: Array, needs: tuple[bool, ...]) -> tuple[Array]:
         result = xp.empty(shape, grad.dtype)
-        run(
-            _backward_cpu, _backward_cuda, result.size, channels_last(grad), taken, result, kernel_size, stride, padding
-        )
+        arrays = (channels_last(grad), taken, result)
+        run(_backward_cpu, _backward_cuda, result.size, *arrays, kernel_size, stride, padding)
         return (channels_first(result),)
 
     return record(channels_first(out), (x,), backward, "max_pool2d")
