@@ -19,7 +19,7 @@ from tinymrcnn.ops import (
     max_pool2d,
     relu,
 )
-from tinymrcnn.roi import ps_roi_pool, roi_align, roi_pool, roi_warp
+from tinymrcnn.roi import ps_roi_pool, roi_align, roi_crop, roi_pool, roi_warp
 
 REAL = 256, 200, 272, 512  # channels, height and width of a map, number of RoIs: a full-size network's
 SMALL = 8, 20, 27, 5
@@ -58,8 +58,37 @@ def cases(channels: int, height: int, width: int, count: int) -> dict[str, Case]
 
         return call
 
-    def ours_roi(operator, *settings):
-        return lambda x: operator(x, like(rois, x.data).astype(x.dtype), *settings)
+    def torch_max(bins, scale):
+        """A bin of torchvision's for each of 2 x 2 samples, then the largest of them."""
+
+        def call(torch, x):
+            import torchvision
+
+            regions = torch.as_tensor(exact, dtype=x.dtype, device=x.device)
+            samples = torchvision.ops.roi_align(x, regions, 2 * bins, scale, 1, True)
+            return torch.nn.functional.max_pool2d(samples, 2)
+
+        return call
+
+    def torch_crop(bins, scale):
+        """grid_sample at the places of affine_grid: of one image, so that all RoIs are rows of one grid."""
+
+        def call(torch, x, regions):
+            size = torch.as_tensor([width, height], dtype=x.dtype, device=x.device)
+            low, high = regions[:, 1:3] * scale / size, regions[:, 3:] * scale / size
+            theta = torch.cat(
+                [torch.diag_embed(high - low), (low + high - 1)[:, :, None]], 2
+            )  # coordinates from -1 to 1
+            grid = torch.nn.functional.affine_grid(theta, [count, 1, bins, bins], align_corners=False)
+            rows = grid.reshape(1, count * bins, bins, 2)
+            out = torch.nn.functional.grid_sample(x, rows, "bilinear", "border", align_corners=False)
+            return out.reshape(channels, count, bins, bins).transpose(0, 1)
+
+        return call
+
+    def ours_roi(operator, *settings, of=None, **keywords):
+        places = rois if of is None else of
+        return lambda x: operator(x, like(places, x.data).astype(x.dtype), *settings, **keywords)
 
     corners = rng.uniform(0, 8 * min(height, width), (count, 2))
     rois = np.concatenate([np.zeros((count, 1)), corners, corners + rng.uniform(8, 300, (count, 2))], axis=1).astype(f)
@@ -71,6 +100,18 @@ def cases(channels: int, height: int, width: int, count: int) -> dict[str, Case]
     square, point, wide = (maps(channels, channels, k, k) / f(k * channels**0.5) for k in (3, 1, 2))
     small = maps(count, channels, 14, 14)
     weights = rng.standard_normal((64, channels * 196), f) / 100
+
+    # In cells the corners are quarters and a 32nd, and the sides multiples of 7: so the places of samples are exact, and
+    # on no cell's centre, and with whole numbers as features the samples are exact too. Else rounding decides which of
+    # two samples is the largest, or on which side of a centre one lies, and the gradient jumps with it.
+    own = np.random.default_rng(1)  # which leaves the other cases as they are
+    corners = 2 * own.integers(0, 4 * min(height, width), (count, 2)) + 0.25
+    exact = np.concatenate(
+        [np.zeros((count, 1)), corners, corners + 56 * own.integers(1, 6, (count, 2))], axis=1
+    ).astype(f)
+    whole = channels_first(own.integers(-99, 100, (1, height, width, channels)).astype(f))
+    groups = min(32, channels // 2)
+    grouped = maps(channels, channels // groups, 3, 3) / f(3 * (channels // groups) ** 0.5)
 
     def constant(value, t):
         return like(np.full(channels, value, np.dtype(t.dtype)), t.data)
@@ -85,6 +126,11 @@ def cases(channels: int, height: int, width: int, count: int) -> dict[str, Case]
             lambda x, w: conv2d(x, w, None, 2, 1), [x, square], lambda torch, x, w: torch.conv2d(x, w, None, 2, 1)
         ),
         "conv 1x1": Case(conv2d, [x, point, bias], lambda torch, x, w, b: torch.conv2d(x, w, b)),
+        "conv 3x3, groups": Case(
+            lambda x, w, b: conv2d(x, w, b, padding=1, groups=groups),
+            [x, grouped, bias],
+            lambda torch, x, w, b: torch.conv2d(x, w, b, padding=1, groups=groups),
+        ),
         "conv_transpose 2x2": Case(
             lambda x, w, b: conv_transpose2d(x, w, b, 2),
             [small, wide, bias],
@@ -124,8 +170,14 @@ def cases(channels: int, height: int, width: int, count: int) -> dict[str, Case]
             ours_roi(roi_align, 14, 1 / 8, 2), [x], torch_roi("roi_align", 14, 1 / 8, 2), OF_PLACES
         ),
         "roi_align, adaptive": Case(ours_roi(roi_align, 7, 1 / 8), [x], torch_roi("roi_align", 7, 1 / 8), OF_PLACES),
+        "roi_align 7x7, max": Case(
+            ours_roi(roi_align, 7, 1 / 8, 2, True, "max", of=exact), [whole], torch_max(7, 1 / 8)
+        ),
+        "roi_align, adaptive, max": Case(ours_roi(roi_align, 7, 1 / 8, reduce="max", of=exact), [whole]),
         "roi_pool 7x7": Case(ours_roi(roi_pool, 7, 1 / 8), [x], torch_roi("roi_pool", 7, 1 / 8)),
         "roi_warp 7x7": Case(ours_roi(roi_warp, 7, 1 / 8, 2), [x], None, OF_PLACES),
+        "roi_warp 7x7, max": Case(ours_roi(roi_warp, 7, 1 / 8, 2, "max", of=exact), [whole]),
+        "roi_crop 8x8": Case(lambda x, places: roi_crop(x, places, 8, 1 / 8), [x, exact], torch_crop(8, 1 / 8)),
         "ps_roi_pool 2x2": Case(ours_roi(ps_roi_pool, 2, 1 / 8), [x], torch_roi("ps_roi_pool", 2, 1 / 8)),
     }
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torchvision
 from roi_reference import AWKWARD_ROIS, GOLDEN, random_rois
-from torchvision.ops import batched_nms, nms, roi_align, roi_pool
+from torchvision.ops import batched_nms, nms, ps_roi_pool, roi_align, roi_pool
 
 SCALE, BINS = 0.5, (3, 2)
 
@@ -19,6 +19,10 @@ def with_gradient(operator, features, rois, upstream):
     out = operator(leaf, torch.from_numpy(rois))
     out.backward(torch.from_numpy(upstream))
     return out.detach().numpy(), leaf.grad.numpy()
+
+
+def sensitive(features, rois):
+    return ps_roi_pool(features, rois, BINS, SCALE)
 
 
 def main():
@@ -49,6 +53,14 @@ def main():
     for threshold in (0.05, 0.1, 0.3, 0.5, 0.7):
         arrays[f"nms {threshold}"] = nms(*given, threshold).numpy()
         arrays[f"batched_nms {threshold}"] = batched_nms(*given, torch.from_numpy(groups), threshold).numpy()
+
+    # Every bin reads channels of its own. torchvision's gradient spreads to the last row and column, which its forward
+    # does not read: on a map without them it is that of the forward on the whole map.
+    groups_of_maps, half = rng.normal(size=(2, 2 * BINS[0] * BINS[1], 7, 10)).astype(np.float32), upstream[:, :2].copy()
+    inner = np.ascontiguousarray(groups_of_maps[..., :-1, :-1])
+    arrays["grouped features"] = groups_of_maps
+    arrays["ps_roi_pool"], _ = with_gradient(sensitive, groups_of_maps, rois, half)
+    _, arrays["ps_roi_pool gradient"] = with_gradient(sensitive, inner, rois, half)
 
     arrays["versions"] = np.array([f"torch {torch.__version__}", f"torchvision {torchvision.__version__}"])
     np.savez_compressed(GOLDEN, **arrays)

@@ -118,13 +118,31 @@ def test_holm_waits_for_all_primary_comparisons(places):
 def test_the_table(places):
     lines = report.table(report.results_of(PLAN, places)).splitlines()
     assert lines[0] == "### made-up: One against the other" and lines[2] == "One is better."
-    assert lines[4].startswith(
+    assert lines[4] == "Trained: 400 steps of the heads, on a stored trunk of 600 steps; pictures: ordinary. " + (
+        "Tested on 40 pictures: ordinary."
+    )
+    assert lines[6].startswith(
         "| variant | seeds | learning rate | parameters | GFLOP | ms a picture | mask AP | box AP |"
     )
-    assert lines[6].startswith("| one | 8 | 0.002 | 1,234 | 5.00 | 10 | ") and " (33) |" in lines[6]
+    assert lines[8].startswith("| one | 8 | 0.002, an end | 1,234 | 5.00 | 10 | ") and " (33) |" in lines[8]
     row = lines[-2].split(" | ")
     assert row[0] == "| one - other, mask AP" and row[3] == "+2.5" and row[4] == "8, 0"
     assert row[5] == "0.008, adjusted 0.023" and row[-1] == "reproduced |"
+
+
+def test_what_a_verdict_that_is_not_resolved_says(places):
+    """Too few seeds are one thing, an effect that is too small another, which more seeds would not change."""
+    row = report.results_of(PLAN, places)["comparisons"][1]
+    unsure = {**row, "interval": [-1.0, 2.0], "difference": 0.5, "differences": [1.0, 0.0] * 4}
+    small = {**row, "interval": [0.2, 0.8], "difference": 0.5, "smallest": 0.6}
+    said = [report.decided({**each, "p": p}, p, True) for each, p in ((unsure, 0.2), (small, 0.01), (small, 0.06))]
+    assert [each["verdict"] for each in said] == ["not resolved"] * 3
+    # 8 seeds with a mean of 0.5 and a standard deviation of sqrt(2 / 7): 2.8016^2 * (8 / 7) + 1.92
+    assert said[0]["seeds_needed"] == 11 and said[1]["seeds_needed"] is None and said[2]["seeds_needed"] is not None
+    assert report._compared(said[0])[-1] == "not resolved (11 seeds would)"
+    assert report._compared(said[1])[-1] == "not resolved (an effect below 0.6, the smallest of interest)"
+    never = report.decided({**unsure, "differences": [1.0, -1.0] * 4}, 1.0, True)
+    assert report._compared(never)[-1] == "not resolved (more than 1,000 seeds would)"
 
 
 def test_the_picture_shows_every_pair(places):

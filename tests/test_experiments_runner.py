@@ -13,10 +13,20 @@ from tinymrcnn.data.loader import load_batch
 from tinymrcnn.evaluation import evaluate_detections
 from tinymrcnn.experiments import heads, inference_order, runner
 from tinymrcnn.experiments.judging import detections_of, mask_iou, metrics_of, objects_of
-from tinymrcnn.experiments.plan import DETECTIONS, PROPOSALS, Comparison, Plan, Variant, key, run_of, trunk_of
+from tinymrcnn.experiments.plan import (
+    DETECTIONS,
+    PROPOSALS,
+    Comparison,
+    Plan,
+    Variant,
+    key,
+    pilots_of,
+    run_of,
+    trunk_of,
+)
 from tinymrcnn.experiments.registry import PLANS
 from tinymrcnn.experiments.report import results_of
-from tinymrcnn.experiments.runner import Places, alike, chosen_rate, missing, run_plan, runs_of, stored
+from tinymrcnn.experiments.runner import Places, alike, chosen_rate, missing, phases, run_plan, runs_of, stored
 from tinymrcnn.experiments.training import model_of, new_model, pictures, proposals_on, train
 from tinymrcnn.experiments.training import test_pictures as pictures_of_test
 from tinymrcnn.models import TrainConfig
@@ -139,6 +149,10 @@ def test_a_seed_is_made_on_one_machine_by_one_code(tmp_path, finished, monkeypat
     other = {**now["environment"], "cpu": "another one"}
     monkeypatch.setattr(runner, "here", lambda places: {"device": "cpu", "environment": other})
     assert missing(runs[0], places) == [] and missing(runs[1], places) == runs[1]
+    # the pilots of a variant, too, are compared with each other
+    pilots = [pilots_of(PLAN, variant) for variant in PLAN.variants]
+    (places.results / "runs" / f"{key(pilots[1][0])}.json").unlink()
+    assert [run for group in next(iter(phases(PLAN, places))).groups for run in group] == pilots[1]
     assert (
         alike(now, now) and not alike(now, {**now, "environment": other}) and not alike(now, {**now, "device": "cuda"})
     )

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from test_lessons import FOLDER, cells_of, source
 
+import tinymrcnn
+from tinymrcnn import no_grad
 from tinymrcnn.boxes import box_iou
 from tinymrcnn.data import ShapesDataset
 from tinymrcnn.experiments import figure_6, pairs, report
@@ -20,6 +22,7 @@ from tinymrcnn.experiments.plan import Plan, Variant, key, pilots_of, run_of, tr
 from tinymrcnn.experiments.runner import Places
 from tinymrcnn.experiments.statistics import paired_bootstrap
 from tinymrcnn.experiments.training import new_model
+from tinymrcnn.models.voting import cut_at_half, masks_over
 from tinymrcnn.weights import save_checkpoint
 
 pytest.importorskip("IPython", reason="the lessons need: pip install -e '.[lessons]'")
@@ -194,3 +197,54 @@ def test_how_alike_two_masks_are():
     assert pairs.alike(masks, boxes) == 0  # side by side
     assert pairs.alike(masks[[0, 0]], boxes) == 1
     assert all(pairs.alike(one.pair.masks, one.pair.boxes) == 0 for one in pairs.every(ShapesDataset(5, crowded=True)))
+
+
+def test_the_steps_of_masks_by_hand():
+    masks = np.zeros((2, 3, 3))
+    masks[0] = [[0, 0.5, 1], [0, 1, 1], [0, 0, 0]]
+    # columns 0-1: 0.5, 1, 0; rows 0-1: 0, 0.5, 0. Columns 1-2: 0.5, 0, 0; rows 1-2: 0, 1, 1
+    np.testing.assert_allclose(pairs.steps_of(masks), [[2 / 6, 2.5 / 6], [0, 0]])
+    assert pairs.steps_of(np.zeros((0, 4, 4))).shape == (0, 3)
+
+
+def test_the_edge_index_compares_the_ends_of_the_parts_with_all_other_places():
+    steps = np.ones(20)
+    assert pairs.edge_index(steps) == 1
+    steps[[2, 5, 8, 11, 14, 17]] = 3.0  # between the cells 2 and 3, 5 and 6, ...: 7 parts of 3 cells
+    steps[0] = 15.0  # the other 14 places have a mean of 2
+    assert pairs.edge_index(steps) == 1.5 and pairs.edge_index(steps, k=3) == pytest.approx(18 / 44)
+
+
+def test_who_is_crowded():
+    """As the trained comparison has it: an object with another of its class, by the IoU of their boxes."""
+    dataset = ShapesDataset(6, seed=1, crowded=True)
+    free, crowded = [], []
+    for index in range(6):
+        target = dataset[index][1]
+        for i, label in enumerate(target["labels"]):
+            others = [j for j in np.flatnonzero(target["labels"] == label) if j != i]
+            largest = max([box_iou(target["boxes"][[i]], target["boxes"][[j]]).item() for j in others], default=0)
+            free.append(largest < 0.4)
+            crowded.append(largest >= 0.6)
+    found = pairs.crowding(dataset)
+    np.testing.assert_array_equal(found[0], free)
+    np.testing.assert_array_equal(found[1], crowded)
+    assert any(free) and any(crowded)
+
+
+@pytest.mark.parametrize("preset", ["shapes_fcis", "shapes_mnc", "shapes"])
+def test_the_cells_are_those_of_which_masks_are_made(preset):
+    model = tinymrcnn.build_model(preset, seed=0).eval()
+    image, target = ShapesDataset(1, seed=1, crowded=True)[0]
+    cells = pairs.cells_of(model, image, target)
+    with no_grad():
+        batch = model.transform([image], [target])
+        features, boxes = model.features(batch), batch.gt_boxes[0]
+        (masks,) = model.mask_detections(features, [{"boxes": boxes, "labels": target["labels"]}])
+        rois = boxes
+        if preset == "shapes_fcis":
+            (rois,) = model.read(model.score_maps(features), [boxes]).rois
+    if preset != "shapes":
+        settings = model.config.fcis if preset == "shapes_fcis" else model.config.mnc
+        cells = cut_at_half(masks_over(boxes, cells, rois), settings.mask_threshold)
+    np.testing.assert_array_equal(masks, cells)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from roi_reference import AWKWARD_ROIS, ps_roi_pool_reference, random_rois
+from roi_reference import AWKWARD_ROIS, GOLDEN, ps_roi_pool_reference, random_rois
 
 from tinymrcnn.autograd import Tensor
 from tinymrcnn.backend import like, to_device, to_numpy
@@ -166,6 +166,16 @@ def test_cuda_kernels_agree(dtype, rtol):
     on_gpu = pool_and_gradient(to_device(features, "cuda"), to_device(rois, "cuda"), upstream, *settings)
     for a, b in zip(on_gpu, on_cpu, strict=True):
         np.testing.assert_allclose(to_numpy(a), b, rtol=0, atol=rtol * np.abs(b).max())
+
+
+def test_golden_arrays_of_torchvision():
+    golden = np.load(GOLDEN)
+    upstream = golden["upstream"][:, :2]
+    out, gradient = pool_and_gradient(golden["grouped features"], golden["rois"], upstream, (3, 2), 0.5)
+    np.testing.assert_array_equal(out, golden["ps_roi_pool"])
+    # the last row and column are never read: torchvision's gradient is that of a map without them
+    np.testing.assert_allclose(gradient[..., :-1, :-1], golden["ps_roi_pool gradient"], rtol=0, atol=1e-6)
+    assert not gradient[..., -1, :].any() and not gradient[..., -1].any()
 
 
 @pytest.mark.parity

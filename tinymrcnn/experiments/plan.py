@@ -1,8 +1,9 @@
 """What a plan says before any run: the variants, the seeds, the metric, the direction that the article leads one to
 expect, the smallest effect of interest, and when to stop.
 
-A plan is a file of this folder, and its hash changes with every word of it. The results name the plan that they were
-made by, and the runner does not add to those of another one.
+A plan is a file of this folder, and its hash changes with every word of it. What it does not say has the defaults of
+this file, which must never change. The results name the plan that they were made by, and the runner does not add to
+those of another one.
 """
 
 import dataclasses
@@ -90,7 +91,7 @@ class Plan:
 
     @property
     def hash(self) -> str:
-        """Twelve hexadecimal digits of all that the plan says."""
+        """Twelve hexadecimal digits of all that the plan says; a field that keeps its default says nothing."""
         return _digest(self)[:12]
 
     @property

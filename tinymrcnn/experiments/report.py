@@ -14,7 +14,16 @@ from tinymrcnn.experiments.judging import Found, metric
 from tinymrcnn.experiments.matches import load_extra, load_matches
 from tinymrcnn.experiments.plan import Comparison, Plan, Run, key, pilots_of
 from tinymrcnn.experiments.runner import Places, alike, chosen_rate, read_json, runs_of, stored
-from tinymrcnn.experiments.statistics import holm, noise_floor, paired_bootstrap, seeds_needed, sign_flip_p, verdict
+from tinymrcnn.experiments.statistics import (
+    LEVEL,
+    MAX_SEEDS,
+    holm,
+    noise_floor,
+    paired_bootstrap,
+    seeds_needed,
+    sign_flip_p,
+    verdict,
+)
 from tinymrcnn.files import replacing
 
 POINTS = 100  # metrics are shown in points
@@ -31,6 +40,14 @@ Differences are in points, over paired seeds: both runs of a pair see the same p
 three primary comparisons and unadjusted for all others, which are secondary. "A/A" is the noise floor: how far apart
 two halves of the seeds of one and the same variant lie. A difference is *reproduced*, or *reversed*, where interval and
 p exclude 0 and it is as large as the plan's smallest effect of interest; else it is *not resolved*.
+
+Training is from weights at random, on batches of 8 pictures. Where a table says "on a stored trunk", the backbone and
+the RPN were trained first, once for each seed, and the variants' heads, which may change the backbone too, start from
+there on its proposals; the article's ablations, too, use an RPN that was trained separately. Each variant's learning
+rate is the best of three on one pilot seed and on validation pictures; where it is marked as an end of the three, a
+rate beyond might have been better still. (The first pilots tried rates half as large. The largest was best, so the
+three were doubled, before any of the runs below.) GFLOP are those of a test picture in convolutions and products of
+matrices: the reading of RoIs and score maps, non-maximum suppression and mask voting are in the times only.
 """
 
 
@@ -121,8 +138,17 @@ def compare(plan: Plan, comparison: Comparison, found: list[dict[str, Result | N
 def decided(row: dict[str, Any], p: float, finished: bool) -> dict[str, Any]:
     """The row of a comparison with its verdict, by a p that may be adjusted."""
     said = verdict(row["difference"], tuple(row["interval"]), p, 1, row["smallest"]) if finished else None
-    needed = seeds_needed(row["differences"]) if said == "not resolved" else None
-    return {**row, "p_adjusted": p if row["primary"] else None, "verdict": said, "seeds_needed": needed}
+    row = {**row, "p_adjusted": p if row["primary"] else None, "verdict": said}
+    open_still = said == "not resolved" and not too_small(row)
+    return {**row, "seeds_needed": seeds_needed(row["differences"]) if open_still else None}
+
+
+def too_small(row: dict[str, Any]) -> bool:
+    """Whether interval and p show that there is an effect. If a comparison is not resolved nevertheless, the effect is
+    smaller than the smallest of interest, and more seeds would not make it larger."""
+    p = row["p"] if row["p_adjusted"] is None else row["p_adjusted"]
+    low, high = row["interval"]
+    return bool((low > 0 or high < 0) and p < LEVEL)
 
 
 def corrected(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -176,7 +202,7 @@ NAMES |= {"bbox/AP50": "box AP50", "bbox/AP75": "box AP75", "fall": "fall of the
 def table(result: dict[str, Any]) -> str:
     """A result as Markdown: what the variants reach, and what comes out of the comparisons."""
     declared = result["declared"]
-    lines = [f"### {result['name']}: {declared['title']}", "", declared["claim"], ""]
+    lines = [f"### {result['name']}: {declared['title']}", "", declared["claim"], "", _trained(declared), ""]
     if not result["finished"]:
         lines += ["Not finished: verdicts wait for all seeds.", ""]
     metrics = list(dict.fromkeys(comparison["metric"] for comparison in declared["comparisons"]))
@@ -185,7 +211,7 @@ def table(result: dict[str, Any]) -> str:
     for variant in declared["variants"]:
         runs = [run for run in result["runs"] if run["variant"] == variant["name"]]
         cells = [_reached([run["metrics"][name] for run in runs], variant["article"].get(name)) for name in metrics]
-        lines.append(_row([variant["name"], *_size(runs), *cells]))
+        lines.append(_row([variant["name"], *_size(runs, declared["rates"]), *cells]))
     titles = ["difference, in points", "here", "95 % interval", "the article", "seeds won, lost", "p", "A/A", "verdict"]
     lines += ["", _row(titles), _row(["---"] * len(titles))]
     for row in result["comparisons"]:
@@ -211,13 +237,24 @@ def _row(cells: Iterable[str | None]) -> str:
     return f"| {' | '.join(cell or '' for cell in cells)} |"
 
 
-def _size(runs: list[dict[str, Any]]) -> list[str]:
-    """Seeds, learning rate, parameters, operations and time of a variant."""
+def _trained(declared: dict[str, Any]) -> str:
+    """How the variants were trained and tested."""
+    trunk = declared["trunk_steps"]
+    what = f"of the heads, on a stored trunk of {trunk:,} steps" if trunk else "end to end"
+    return (
+        f"Trained: {declared['steps']:,} steps {what}; pictures: {declared['pictures']}. "
+        f"Tested on {declared['test_images']} pictures: {declared['tests']}."
+    )
+
+
+def _size(runs: list[dict[str, Any]], rates: list[float]) -> list[str]:
+    """Seeds, learning rate (of those that were tried), parameters, operations and time of a variant."""
     if not runs:
         return ["0", "", "", "", ""]
     time = np.median([run["seconds"]["detecting in a picture"] for run in runs])
     rate, operations = runs[0]["settings"]["training"]["rate"], runs[0]["operations"] / 1e9
-    return [str(len(runs)), f"{rate:g}", f"{runs[0]['parameters']:,}", f"{operations:.2f}", f"{1000 * time:.0f}"]
+    tried = f"{rate:g}, an end" if len(rates) > 1 and rate in (min(rates), max(rates)) else f"{rate:g}"
+    return [str(len(runs)), tried, f"{runs[0]['parameters']:,}", f"{operations:.2f}", f"{1000 * time:.0f}"]
 
 
 def _reached(values: list[float], article: float | None) -> str:
@@ -235,9 +272,6 @@ def _compared(row: dict[str, Any]) -> list[str]:
     if row["pairs"] < 2:
         return ["", "", article, "", "", "", f"{row['pairs']} pairs so far"]
     p = f"{row['p']:.3f}" if row["p_adjusted"] is None else f"{row['p']:.3f}, adjusted {row['p_adjusted']:.3f}"
-    decided = row["verdict"] or f"{row['pairs']} pairs so far"
-    if row["seeds_needed"]:
-        decided += f" ({row['seeds_needed']} seeds would)"
     low, high = row["interval"]
     return [
         f"{row['difference']:+.1f}",
@@ -246,8 +280,19 @@ def _compared(row: dict[str, Any]) -> list[str]:
         f"{row['wins']}, {row['losses']}",
         p,
         f"{row['noise_floor']:.1f}",
-        decided,
+        _decided(row),
     ]
+
+
+def _decided(row: dict[str, Any]) -> str:
+    """The verdict, and where nothing is resolved what that would take."""
+    if row["verdict"] is None:
+        return f"{row['pairs']} pairs so far"
+    if row["verdict"] != "not resolved":
+        return str(row["verdict"])
+    if too_small(row):
+        return f"not resolved (an effect below {row['smallest']:g}, the smallest of interest)"
+    return f"not resolved ({row['seeds_needed'] or f'more than {MAX_SEEDS:,}'} seeds would)"
 
 
 def page(tables: list[tuple[str, str]]) -> str:

@@ -131,8 +131,8 @@ def runs_of(plan: Plan, seed: int, places: Places) -> dict[str, Run]:
 
 
 def missing(runs: Iterable[Run], places: Places) -> list[Run]:
-    """Those runs of one seed that are to be made: if one is missing, also the others that were made by other code or on
-    another kind of machine, since they could not be compared with it."""
+    """Of runs that will be compared with each other, those that are to be made: if one is missing, also the others that
+    were made by other code or on another kind of machine."""
     records = {run: stored(run, places) for run in runs}
     if all(records.values()):
         return []
@@ -151,8 +151,9 @@ class Phase(NamedTuple):
 
 def phases(plan: Plan, places: Places) -> Iterator[Phase]:
     """What is to be done. A phase needs what those before it have made, so it is known only when they are over."""
-    pilots = list(dict.fromkeys(run for variant in plan.variants for run in pilots_of(plan, variant)))
-    yield from _phases(plan, pilots, [run for run in pilots if stored(run, places) is None])
+    pilots = [pilots_of(plan, variant) for variant in plan.variants]
+    left = [run for runs in pilots for run in missing(runs, places)]
+    yield from _phases(plan, list(dict.fromkeys(sum(pilots, []))), list(dict.fromkeys(left)))
     seeds = [list(runs_of(plan, seed, places).values()) for seed in range(plan.seeds)]
     yield from _phases(plan, sum(seeds, []), [run for runs in seeds for run in missing(runs, places)])
 
