@@ -62,6 +62,7 @@ def detectron2_names(arrays):
 def caffe2_names(arrays):
     """Of a network whose normalisation has mean 0 and variance 1 (less the epsilon): scale and shift alone."""
     names = {"conv1_w": arrays["conv1.weight"], "pred_w": arrays["fc.weight"], "pred_b": arrays["fc.bias"]}
+    names |= {"fc1000_w": arrays["fc.weight"], "fc1000_b": arrays["fc.bias"]}  # so in the files of ResNet-50 and -101
     names |= {"res_conv1_bn_s": arrays["bn1.weight"], "res_conv1_bn_b": arrays["bn1.bias"]}
     for name, array in arrays.items():
         if name.startswith("layer") and name.endswith(("weight", "bias")):

@@ -4,7 +4,6 @@ On C4 the last stage of the ResNet runs on every RoI; on FPN two fully connected
 on finer features. The article: the FPN's backbone has that stage already, which allows of a leaner head.
 """
 
-import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -20,16 +19,17 @@ from tinymrcnn.models import MaskRCNN, build_model
 
 TITLE = "The heads of C4 and FPN, for one RoI"
 PRESETS = ("shapes_c4", "shapes", "paper_resnet50_c4", "paper_resnet50_fpn")
-ROIS, REPEATS = 16, 7
+ROIS = 16
+SECONDS = 0.5  # so long each is repeated
 
 
 @one_thread()
 def run(quick: bool = False) -> dict[str, Any]:
-    """The rows of PRESETS, of the toy ones only if quick. Times are those of one thread, medians."""
-    return {"rows": [measure(preset, 1 if quick else REPEATS) for preset in PRESETS[: 2 if quick else None]]}
+    """The rows of PRESETS, of the toy ones only if quick. Times are those of one thread."""
+    return {"rows": [measure(preset, 0.02 if quick else SECONDS) for preset in PRESETS[: 2 if quick else None]]}
 
 
-def measure(preset: str, repeats: int) -> dict[str, Any]:
+def measure(preset: str, seconds: float) -> dict[str, Any]:
     """The heads of one preset: parameters, and for one RoI the millions of multiply-adds and the milliseconds of the
     class and box, and of the mask. On C4 the mask reads what the last stage has made for the box, so that only the
     layers after it count for the mask; at inference it runs once more, on the detections (the last column)."""
@@ -45,9 +45,9 @@ def measure(preset: str, repeats: int) -> dict[str, Any]:
     with no_grad():
         stage: Callable = model.roi_heads.layer4 if c4 else lambda x: x
         shared = stage(mask_rois)
-        box = cost(lambda: model.box_branch(stage(box_rois)), repeats)
-        mask = cost(lambda: model.mask_logits(shared), repeats)
-        alone = cost(lambda: model.mask_logits(stage(mask_rois)), repeats)
+        box = cost(lambda: model.box_branch(stage(box_rois)), seconds)
+        mask = cost(lambda: model.mask_logits(shared), seconds)
+        alone = cost(lambda: model.mask_logits(stage(mask_rois)), seconds)
     return {
         "preset": preset,
         "box parameters": sum(parameters.values()) - of_mask,
@@ -58,17 +58,17 @@ def measure(preset: str, repeats: int) -> dict[str, Any]:
     }
 
 
-def cost(work: Callable, repeats: int) -> dict[str, float]:
-    """Per RoI, of work on ROIS of them."""
+def cost(work: Callable, seconds: float) -> dict[str, float]:
+    """Per RoI, of work on ROIS of them, which is repeated for so many seconds. They are those of the processor, so that
+    programs beside it do not count."""
     with counting_operations() as count:
         work()
     operations = count()
-    seconds = []
-    for _ in range(repeats):
-        began = time.perf_counter()
+    began, times, taken = time.process_time(), 0, 0.0
+    while taken < seconds:
         work()
-        seconds.append(time.perf_counter() - began)
-    return {"Mmul-add": operations / 2e6 / ROIS, "ms": 1000 * statistics.median(seconds) / ROIS}
+        times, taken = times + 1, time.process_time() - began
+    return {"Mmul-add": operations / 2e6 / ROIS, "ms": 1000 * taken / times / ROIS}
 
 
 def table(result: dict[str, Any]) -> str:

@@ -91,8 +91,8 @@ def cells_of(model: TwoStage, image: np.ndarray, target: dict) -> np.ndarray:
 
 
 def steps_of(masks: np.ndarray) -> np.ndarray:
-    """How much masks (N, m, m) change from a cell to the next, (N, m - 1): between the cells i and i + 1 of all rows and
-    of all columns, the mean of the absolute differences."""
+    """How much masks (N, m, m) change from a cell to the next, (N, m - 1): between the cells i and i + 1 of all rows
+    and of all columns, the mean of the absolute differences."""
     along_x, along_y = np.diff(masks, axis=2).transpose(0, 2, 1), np.diff(masks, axis=1)
     changes: np.ndarray = np.abs(np.concatenate([along_x, along_y], axis=2)).mean(axis=2)
     return changes

@@ -22,7 +22,7 @@ BODY = "backbone.body."
 LAST_STAGE = "roi_heads.layer4."  # where a C4 model has the fourth stage
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 EPS = 1e-5  # of the normalisation in all three families
-NOT_OF_THE_BODY = r"^(stem\.)?fc\.|^pred_|_momentum$|^conv1_b$|\.num_batches_tracked$|^(lr|weight_order|epoch)$"
+NOT_OF_THE_BODY = r"^(stem\.)?fc(1000)?[._]|^pred_|_momentum$|^conv1_b$|num_batches_tracked$|^(lr|weight_order|epoch)$"
 CAFFE2 = (
     (r"^res_conv1_bn_", "bn1_"),
     (r"^res(\d)_(\d+)_branch1_bn_", lambda m: f"layer{int(m[1]) - 1}.{m[2]}.downsample.1_"),
