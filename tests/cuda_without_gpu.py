@@ -21,7 +21,7 @@ from tinymrcnn.autograd import Tensor
 from tinymrcnn.backend import BACKENDS
 from tinymrcnn.nn import AdamW, Parameter
 from tinymrcnn.ops import batch_norm, conv2d, max_pool2d, relu
-from tinymrcnn.roi import ps_roi_pool, roi_align, roi_crop, roi_pool, roi_warp
+from tinymrcnn.roi import ps_roi_pool_unchecked, roi_align, roi_crop, roi_pool, roi_warp
 
 nms = importlib.import_module("tinymrcnn.boxes.nms")  # `nms` in tinymrcnn.boxes is the function
 CPU = BACKENDS["cpu"]
@@ -53,15 +53,15 @@ def calls(dtype):
         out.backward(np.cos(np.arange(out.size)).reshape(out.shape).astype(dtype))
         return [out.data, *(leaf.grad for leaf in leaves)]
 
-    def position_sensitive(x, group_size):
-        return ps_roi_pool(x, rois, (3, 2), 0.5, group_size)
+    def position_sensitive(x, group_size, split):
+        return ps_roi_pool_unchecked(x, rois, (3, 2), 0.5 * split, group_size, split)
 
     def crop(x, corners):
         return roi_crop(x, corners, (3, 2), 0.5)
 
     places = rng.normal(size=(2, 12, 7, 10)).astype(dtype)
-    yield lambda: operator_and_gradients(lambda x: position_sensitive(x, None), places)
-    yield lambda: operator_and_gradients(lambda x: position_sensitive(x, (1, 2)), places)
+    yield lambda: operator_and_gradients(lambda x: position_sensitive(x, None, 1), places)
+    yield lambda: operator_and_gradients(lambda x: position_sensitive(x, (1, 2), 3), places)
     yield lambda: operator_and_gradients(crop, features, rois)
 
     image, filters = rng.normal(size=(2, 3, 6, 7)).astype(dtype), rng.normal(size=(2, 3, 3, 2)).astype(dtype)

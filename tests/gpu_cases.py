@@ -76,9 +76,7 @@ def cases(channels: int, height: int, width: int, count: int) -> dict[str, Case]
         def call(torch, x, regions):
             size = torch.as_tensor([width, height], dtype=x.dtype, device=x.device)
             low, high = regions[:, 1:3] * scale / size, regions[:, 3:] * scale / size
-            theta = torch.cat(
-                [torch.diag_embed(high - low), (low + high - 1)[:, :, None]], 2
-            )  # coordinates from -1 to 1
+            theta = torch.cat([torch.diag_embed(high - low), (low + high - 1)[:, :, None]], 2)  # from -1 to 1
             grid = torch.nn.functional.affine_grid(theta, [count, 1, bins, bins], align_corners=False)
             rows = grid.reshape(1, count * bins, bins, 2)
             out = torch.nn.functional.grid_sample(x, rows, "bilinear", "border", align_corners=False)
@@ -101,14 +99,12 @@ def cases(channels: int, height: int, width: int, count: int) -> dict[str, Case]
     small = maps(count, channels, 14, 14)
     weights = rng.standard_normal((64, channels * 196), f) / 100
 
-    # In cells the corners are quarters and a 32nd, and the sides multiples of 7: so the places of samples are exact, and
-    # on no cell's centre, and with whole numbers as features the samples are exact too. Else rounding decides which of
-    # two samples is the largest, or on which side of a centre one lies, and the gradient jumps with it.
+    # In cells the corners are quarters and a 32nd, and the sides multiples of 7: so the places of samples are exact,
+    # and on no cell's centre, and with whole numbers as features the samples are exact too. Else rounding decides which
+    # of two samples is the largest, or on which side of a centre one lies, and the gradient jumps with it.
     own = np.random.default_rng(1)  # which leaves the other cases as they are
-    corners = 2 * own.integers(0, 4 * min(height, width), (count, 2)) + 0.25
-    exact = np.concatenate(
-        [np.zeros((count, 1)), corners, corners + 56 * own.integers(1, 6, (count, 2))], axis=1
-    ).astype(f)
+    corners, sides = 2 * own.integers(0, 4 * min(height, width), (count, 2)) + 0.25, 56 * own.integers(1, 6, (count, 2))
+    exact = np.concatenate([np.zeros((count, 1)), corners, corners + sides], axis=1).astype(f)
     whole = channels_first(own.integers(-99, 100, (1, height, width, channels)).astype(f))
     groups = min(32, channels // 2)
     grouped = maps(channels, channels // groups, 3, 3) / f(3 * (channels // groups) ** 0.5)

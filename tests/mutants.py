@@ -7,7 +7,8 @@ package, put into a copy of the repository, where the tests run that should see 
 
 A mutant is killed when a test fails, and has survived when none does: then a test is missing. One is stale when its old
 text does not stand exactly once in its file. Results are kept in runs/mutants.json, so that the next call goes on, and
-runs again only those whose file or tests have changed since. Ends with 1 where a mutant has survived or is stale.
+runs again only those that have survived, or whose file or tests have changed since. Ends with 1 where a mutant has
+survived or is stale.
 """
 
 import argparse
@@ -121,7 +122,8 @@ def run_all(mutants: list[Mutant], processes: int, known: dict) -> dict:
             results[mutant.name] = {"result": "equivalent", "by": mutant.reason}
         elif problem := mutant.stale():
             results[mutant.name] = {"result": "stale", "by": problem}
-        elif known.get(mutant.name, {}).get("key") == mutant.key():
+        # one that has survived runs again: its tests may call other files than those that are compared
+        elif (last := known.get(mutant.name, {})).get("result") == "killed" and last["key"] == mutant.key():
             results[mutant.name] = known[mutant.name]
         else:
             todo.append(mutant)

@@ -76,7 +76,9 @@ def test_other_shapes(arena):
     before = arena._pictures
     arena.show(((2, 10, 0.0), SHAPES[1]))
     assert arena._pictures[0] != before[0] and arena._pictures[1] == before[1]
-    assert int(np.frombuffer(arena._masks, np.uint8)[: PATCH**2].sum()) == pytest.approx(200, rel=0.1)  # half of 20 * 20
+    assert int(np.frombuffer(arena._masks, np.uint8)[: PATCH**2].sum()) == pytest.approx(
+        200, rel=0.1
+    )  # half of 20 * 20
     arena.show(SHAPES)
     assert arena._pictures == before
 

@@ -119,6 +119,15 @@ def test_only_the_best_of_a_class_count():
     assert len(same_numbers(found, dataset, max_detections=150).image) == 150
 
 
+def test_the_best_of_a_class_in_any_order():
+    """Of class 1 the second row counts, with its own label, score and matches."""
+    dataset = Boxes([[(1, 10, 10, 30, 30, 0), (2, 50, 10, 70, 30, 0)]])
+    rows = [(1, 40, 40, 60, 60, 0.3), (1, 10, 10, 30, 30, 0.9), (2, 50, 10, 70, 30, 0.5), (2, 0, 0, 9, 9, 0.25)]
+    matches = match_detections([detection(rows)], dataset, max_detections=1)
+    assert matches.label.tolist() == [1, 2] and matches.score.tolist() == [np.float32(0.9), 0.5]
+    assert matches.box_right.all() and matches.mask_right.all() and matches.box_right.shape == (2, 10)
+
+
 def test_without_masks():
     """Where one picture has no masks, boxes alone are matched."""
     dataset, found = random_case(np.random.default_rng(0), images=4, crowds=0.0)

@@ -68,6 +68,13 @@ def test_both_arms_see_the_same_pictures():
     assert (low, high) == pytest.approx((1, 2))
 
 
+def test_each_run_is_compared_with_that_of_its_own_seed():
+    rng = np.random.default_rng(7)
+    runs_b = [rng.normal(0, 100, PICTURES) for _ in range(4)]
+    interval = paired_bootstrap(mean_metric, [run + 1 for run in runs_b], runs_b, PICTURES, resamples=50)
+    assert interval == pytest.approx((1, 1))
+
+
 def test_weights_are_a_test_set_of_the_same_size():
     seen = []
 
@@ -170,6 +177,7 @@ def test_noise_floor_and_a_row_of_a_table():
         (0.05, (0.02, 0.08), 0.008, -1, "reversed"),
         (0.05, (-0.01, 0.11), 0.008, 1, "not resolved"),  # 0 is in the interval
         (0.05, (0.0, 0.1), 0.008, 1, "not resolved"),  # its end is not outside
+        (-0.05, (-0.1, 0.0), 0.008, -1, "not resolved"),
         (0.05, (0.02, 0.08), 0.05, 1, "not resolved"),  # p
         (0.009, (0.005, 0.013), 0.008, 1, "not resolved"),  # too small to be of interest
         (-0.009, (-0.013, -0.005), 0.008, 1, "not resolved"),
@@ -181,6 +189,13 @@ def test_noise_floor_and_a_row_of_a_table():
 )
 def test_verdicts(difference, interval, p, expected_sign, expected):
     assert verdict(difference, interval, p, expected_sign, smallest=0.01) == expected
+
+
+def test_no_difference_is_in_no_direction():
+    """Also where the plan names no smallest effect."""
+    for difference in (0.0, -0.01):
+        assert verdict(difference, (0.02, 0.08), 0.008, 1) == "not resolved"
+    assert verdict(1e-6, (0.02, 0.08), 0.008, 1) == "reproduced"
 
 
 def test_a_verdict_needs_a_direction():

@@ -18,6 +18,7 @@ from tinymrcnn.evaluation import evaluate
 from tinymrcnn.models import FCIS, Samples, TrainConfig, build_model
 from tinymrcnn.models.box_branch import RoISamples
 from tinymrcnn.models.cost import cost_of
+from tinymrcnn.models.fcis import on_pixels, read_rois
 from tinymrcnn.models.presets import get_config
 from tinymrcnn.models.voting import Candidates, decode_candidates
 from tinymrcnn.nn import AdamW
@@ -64,6 +65,25 @@ def test_samples_are_taken_of_rois_on_pixels():
     off = Samples(drawn.anchors, [RoISamples(s.boxes + 0.3, s.objects, s.labels) for s in drawn.rois])
     values = [losses_and_gradients(model, BATCH, samples)[0] for samples in (drawn, off)]
     assert values[0] == values[1]  # a little further an RoI lies on the same pixels
+
+
+def test_rois_are_matched_where_they_are_read():
+    """On whole pixels: the first proposal covers half of its object only there, and the second object lies between."""
+    model = fcis()
+    batch = model.transform(*batch_of(scene(1, boxes=((10, 10, 20, 20), (40.4, 20.4, 60.4, 40.4)))))
+    (samples,) = model.sample([np.float32([[10, 10, 20, 14.6], [70, 30, 80, 40]])], batch)
+    found = {tuple(box): label for box, label in zip(samples.boxes.tolist(), samples.labels.tolist(), strict=True)}
+    assert found == {(10, 10, 20, 15): 2, (10, 10, 20, 20): 2, (40, 20, 60, 40): 5, (70, 30, 80, 40): 0}
+
+
+def test_where_the_last_stage_strides_its_maps_are_read_so_much_coarser():
+    model = fcis(strides=(1, 2, 1, 2)).eval()
+    assert model.config.strides == [8]
+    maps = model.score_maps(model.features(model.transform(BATCH[0][:1])))
+    assert maps[0].shape[2:] == (4 + 2, 6 + 2)  # of 64 x 96 pixels, with the rim
+    rois = [np.float32([[16, 16, 80, 48]])]
+    reading, expected = model.read(maps, rois), read_rois(maps, rois, 16, model.config.fcis)
+    np.testing.assert_array_equal(reading.scores.data, expected.scores.data)
 
 
 def test_no_loss_reaches_what_it_does_not_depend_on():
@@ -125,7 +145,9 @@ def test_switches_of_inference(monkeypatch):
     whole, once = detect(), detect(**{"fcis.second_pass": False})
     assert [len(found.boxes) for found in seen] == [40, 20]
     np.testing.assert_array_equal(seen[0].boxes[:20], seen[1].boxes)
-    assert not np.array_equal(seen[0].boxes[20:], seen[1].boxes)  # refined
+    assert not np.array_equal(seen[0].boxes[20:], seen[1].boxes)  # refined, and read anew:
+    np.testing.assert_array_equal(seen[0].rois, on_pixels(seen[0].boxes))
+    assert not np.array_equal(seen[0].scores[20:], seen[1].scores)
     assert len(whole["scores"]) and len(once["scores"])
     plain = detect(**{"fcis.voting": False})
     np.testing.assert_array_equal(seen[2].boxes, seen[0].boxes)  # the same RoIs, but
@@ -149,6 +171,17 @@ def test_detections_lie_in_the_image_and_masks_in_their_boxes():
             inside = np.zeros_like(mask)
             inside[y1:y2, x1:x2] = True
             assert mask.any() and not (mask & ~inside).any()
+
+
+def test_masks_of_given_boxes_are_those_of_the_candidates():
+    """With one class, whose mask every candidate has: without votes the maps say the same of given boxes, which lie
+    between pixels while their masks are read on pixels."""
+    model = fcis(num_classes=2, score_threshold=0.05, **{"fcis.second_pass": False, "fcis.voting": False}).eval()
+    found, batch = model._detect(BATCH[0])
+    again = model.mask_detections(model.features(batch), found)
+    for detections, masks in zip(found, again, strict=True):
+        assert len(masks) and (detections["boxes"] % 1).any()
+        np.testing.assert_allclose(detections["masks"], masks, atol=1e-5)
 
 
 def test_no_proposals_of_a_wrong_model_are_refined_beyond_all_bounds():

@@ -171,26 +171,58 @@ def test_the_mask_decides_what_the_classifier_sees(settings):
     assert not np.allclose(half.mask_classes.data, opened.mask_classes.data)
 
 
-@pytest.mark.parametrize(("shown", "classes"), [(100.0, True), (-100.0, False)])
-def test_a_mask_that_misses_its_object_is_background(shown, classes):
-    """One positive RoI, the box of an object that fills it: a full mask shows it, and an empty one does not."""
-    model = tiny_model(**MNC, dtype=np.float64).eval()
-    images, targets = batch_of(scene(1, boxes=((8, 8, 56, 48),), labels=(3,)))
-    images = [image.astype(np.float64) for image in images]
-    targets[0]["masks"][0, 8:48, 8:56] = 1
-    batch = model.transform(images, targets)
+@pytest.mark.parametrize("settings", [MNC, MNC_C4], ids=["c5", "c4"])
+def test_the_mask_is_stretched_over_the_features(settings, monkeypatch):
+    """Bilinearly: the weight of a mask's cell falls to 0 over the distance to its neighbour."""
+    model, seen = tiny_model(**settings).eval(), []
+    run_path = type(model).run_path
+    monkeypatch.setattr(type(model), "run_path", lambda *call: seen.append(call[2].data) or run_path(*call))
+    features = [Tensor(rng().normal(size=(1, model.channels, 8, 9)).astype(np.float32))]
+    masks = model.run_stages(features, Tensor(np.float32([[0, 3, 5, 60, 40]]))).masks.data[0]
+    places = ((np.arange(model.grid) + 0.5) * 7 / model.grid - 0.5).clip(0, 6)
+    weights = np.maximum(0, 1 - np.abs(places[:, None] - np.arange(7)))
+    box, masked = seen
+    np.testing.assert_allclose(masked, box * (weights @ (1 / (1 + np.exp(-masks))) @ weights.T), atol=1e-6)
+
+
+def losses_of(model, mask, logit):
+    """(sum, count) by name of one pass on one RoI, the box of an object of class 3, (8, 4, 64, 60), whose mask (64, 96)
+    is given. All logits of the RoI's mask are `logit`, and both classifiers say class 3."""
+    images, targets = batch_of(scene(1, boxes=((8, 4, 64, 60),), labels=(3,)))
+    targets[0]["masks"][0] = mask
+    batch = model.transform([image.astype(np.float64) for image in images], targets)
     samples, _ = match_rois(batch.targets[0]["boxes"], batch.targets[0], model.config.box)
     logits = np.zeros((1, 6))
     logits[0, 3] = 5.0
     stages = Stages(
-        Tensor(np.array([[0, 8, 8, 56, 48.0]])), Tensor(np.full((1, 7, 7), shown)), Tensor(logits), Tensor(logits),
+        Tensor(np.array([[0, 8, 4, 64, 60.0]])), Tensor(np.full((1, 7, 7), logit)), Tensor(logits), Tensor(logits),
         Tensor(np.zeros((1, 24))),
     )  # fmt: skip
-    sums = model.stage_losses(stages, batch, [samples])
+    return model.stage_losses(stages, batch, [samples])
+
+
+# a mask shows what its probability of 0.4 or more covers: sigmoid(-0.3) is 0.43, and sigmoid(-0.5) is 0.38
+@pytest.mark.parametrize(("shown", "classes"), [(100.0, True), (-100.0, False), (-0.3, True), (-0.5, False)])
+def test_a_mask_that_misses_its_object_is_background(shown, classes):
+    """One positive RoI, the box of an object that fills it: a full mask shows it, and an empty one does not."""
+    model = tiny_model(**MNC, dtype=np.float64).eval()
+    mask = np.zeros((64, 96))
+    mask[4:60, 8:64] = 1
+    sums = losses_of(model, mask, shown)
     likely = np.exp(5) / (np.exp(5) + 5)
     expected = -np.log(likely if classes else 1 / (np.exp(5) + 5))
     assert sums["loss_mask_classifier"][0].item() == pytest.approx(expected) and sums["loss_mask_classifier"][1] == 1
     assert sums["loss_classifier"][0].item() == pytest.approx(-np.log(likely))  # the box is that of class 3 anyway
     # of the cells' targets, all 1, a full mask has no loss, and an empty one 100 a cell, times mask_weight
     total, count = sums["loss_mask"]
-    assert count == 49 and total.item() / count == pytest.approx(0 if classes else 200, abs=1e-6)
+    assert count == 49 and total.item() / count == pytest.approx(2 * np.logaddexp(0, -shown), abs=1e-6)
+
+
+@pytest.mark.parametrize(("width", "classes"), [(28, True), (27, False)])
+def test_a_mask_shows_its_object_from_an_iou_of_half_on(width, classes):
+    """A full mask over an RoI 56 pixels wide, of which the object fills so many: 28 / 56 is enough. The mask's cells
+    are 8 x 8 pixels, so that nothing is rounded."""
+    mask = np.zeros((64, 96))
+    mask[4:60, 8 : 8 + width] = 1
+    total, _ = losses_of(tiny_model(**MNC, dtype=np.float64).eval(), mask, 100.0)["loss_mask_classifier"]
+    assert total.item() == pytest.approx(np.log(np.exp(5) + 5) - (5 if classes else 0))

@@ -38,13 +38,65 @@ def test_who_votes():
     place, near, less = (0, 0, 4, 4), (0, 0, 4, 2), (0, 0, 4, 1)  # IoU 1, 0.5, 0.25
     none = np.zeros((4, 4), np.float32)
     found = candidates((place, (0.2, 0.2), ALL), (near, (0.3, 0.1), none), (less, (0.9, 0.0), none))
-    assert len(vote(found, 0, 1, (6, 6), DEFAULT)[0]) == 1  # 0.2 / (0.2 + 0.3) is 0.4
+    np.testing.assert_allclose(vote(found, 0, 1, (6, 6), DEFAULT)[1], [np.full((8, 8), 0.4)], rtol=1e-6)  # 0.2 / 0.5
     stricter = VotingSettings(voting_iou=0.51)
     np.testing.assert_allclose(vote(found, 0, 1, (6, 6), stricter)[1], 1, atol=1e-6)
     everyone = VotingSettings(voting_iou=0.2)
     boxes, masks = vote(found, 0, 1, (6, 6), everyone)
     assert boxes.shape == (0, 4) and masks.shape == (0, 8, 8)  # 0.2 / 1.4: nothing is left
     assert len(vote(found, 0, 2, (6, 6), everyone)[0]) == 1  # for class 2 it is 0.2 / 0.3
+
+
+@pytest.mark.parametrize(
+    ("place", "box"),
+    [
+        ((-2, -3, 6, 7), (0, 0, 6, 7)),  # over the upper left corner of the image
+        ((8, 6, 18, 14), (8, 6, 14, 10)),  # over the lower right one
+        ((-3, -2, 20, 13), (0, 0, 14, 10)),  # larger than the image
+        ((2.4, 3.4, 6.6, 7.6), (2, 3, 7, 8)),  # between pixels: their centres, 2.5 to 6.5, are inside
+        ((2.6, 3.2, 6.4, 7.8), (3, 3, 6, 8)),  # 2.5 and 6.5 are not
+    ],
+)
+def test_votes_at_the_border_of_the_image_and_between_pixels(place, box):
+    found = candidates((place, (0.9, 0), ALL))
+    boxes, masks = vote(found, 0, 1, (10, 14), DEFAULT)
+    assert boxes.tolist() == [list(box)]
+    np.testing.assert_array_equal(masks[0, 3:5, 3:5], 1)
+
+
+def test_a_voter_with_a_larger_roi_widens_the_window():
+    """The second mask lies over an RoI of its own, which reaches further than the detection's on all sides."""
+    found = candidates(((4, 4, 8, 8), (0.1, 0), ALL), ((4, 4, 8, 8), (0.8, 0), ALL))
+    found.rois[1] = 3, 2, 11, 9
+    assert vote(found, 0, 1, (10, 14), DEFAULT)[0].tolist() == [[3, 2, 11, 9]]
+
+
+def test_the_vote_of_a_box_without_an_area():
+    """It overlaps nothing, but counts as its own voter."""
+    found = candidates(((3, 3, 3, 8), (0.9, 0), ALL))
+    found.rois[0] = 3, 3, 7, 8
+    assert vote(found, 0, 1, (10, 14), DEFAULT)[0].tolist() == [[3, 3, 7, 8]]
+
+
+def test_a_score_must_exceed_the_threshold():
+    place, far = (2, 2, 6, 6), (8, 2, 12, 6)
+    found = candidates((place, (0.25, 0), ALL), (far, (0.26, 0), ALL))
+    for settings in (DEFAULT, VotingSettings(voting=False)):
+        result = decode_candidates(
+            [found], image_size=(10, 14), settings=settings, box=BoxSettings(score_threshold=0.25)
+        )
+        assert result["boxes"].tolist() == [list(far)]
+
+
+def test_what_nothing_is_left_of_is_dropped():
+    """The best detection has no mask: box, mask, label and score of the other stay together."""
+    none = np.zeros((4, 4), np.float32)
+    found = candidates(((2, 2, 6, 6), (0.7, 0), none), ((8, 2, 12, 6), (0.1, 0.3), ALL))
+    box = BoxSettings(score_threshold=0.2)
+    result = decode_candidates([found], image_size=(10, 14), settings=DEFAULT, box=box)
+    assert result["labels"].tolist() == [2] and result["boxes"].tolist() == [[8, 2, 12, 6]]
+    np.testing.assert_allclose(result["scores"], [0.3])
+    assert result["masks"].shape == (1, 8, 8) and result["masks"].all()
 
 
 def test_detections_with_and_without_votes():

@@ -97,6 +97,8 @@ def test_the_largest_sample_by_hand():
     one = np.full((1, 1, 1, 1), 3.0)
     out, gradient = align_and_gradient(ramp, roi, one, 1, 1.0, 2, True, "max")
     assert out.item() == 12 and gradient[0, 0, 2, 2] == gradient.sum() == 3
+    for as_many_as_cells in (0, -1):
+        assert align_and_gradient(ramp, roi, one, 1, 1.0, as_many_as_cells, True, "max")[0].item() == 12
     # not aligned it lies half a cell further: between four cells
     out, gradient = align_and_gradient(ramp, roi, one, 1, 1.0, 2, False, "max")
     assert out.item() == 15

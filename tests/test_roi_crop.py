@@ -1,5 +1,7 @@
 """The crop with gradients to its corners against its definition, by known values, and on ramps."""
 
+import weakref
+
 import numpy as np
 import pytest
 from roi_reference import AWKWARD_ROIS, crop_positions, random_rois, roi_crop_reference
@@ -7,7 +9,7 @@ from roi_reference import AWKWARD_ROIS, crop_positions, random_rois, roi_crop_re
 from tinymrcnn.autograd import Tensor, no_grad
 from tinymrcnn.backend import like, to_device, to_numpy
 from tinymrcnn.roi import boxes_to_rois, roi_align, roi_crop, roi_crop_unchecked
-from tinymrcnn.roi.roi_crop import sample_position, taps
+from tinymrcnn.roi.roi_crop import roi_crop_slopes_cpu, sample_position, taps
 from tinymrcnn.threads import get_num_threads, set_num_threads
 
 
@@ -188,6 +190,19 @@ def test_results_do_not_depend_on_the_number_of_threads():
             np.testing.assert_array_equal(a, b)
 
 
+def test_the_threads_fill_all_slopes():
+    """In memory that holds anything: slopes left over of an earlier call would hide a row that no thread fills."""
+    features, grad, results = normal(2, 7, 10, 3), normal(len(AWKWARD_ROIS), 3, 2, 3), []
+    for count in (1, 2, 5):
+        slopes = np.full((len(AWKWARD_ROIS), 3, 2, 2), np.nan)
+        for thread in range(count):
+            roi_crop_slopes_cpu(thread, count, grad, features, AWKWARD_ROIS, 0.5, slopes)
+        results.append(slopes)
+    assert np.isfinite(results[0]).all() and results[0].any()
+    for slopes in results[1:]:
+        np.testing.assert_array_equal(slopes, results[0])
+
+
 def test_contract(check_contract):
     check_contract(lambda x, rois: roi_crop_unchecked(x, rois, (3, 2), 0.5), [normal(2, 3, 7, 10), smooth_rois((3, 2))])
 
@@ -212,6 +227,20 @@ def test_gradients_without_a_graph_are_not_prepared():
     with no_grad():
         out = roi_crop(Tensor(normal(2, 3, 7, 10), requires_grad=True), Tensor(AWKWARD_ROIS), 2, 0.5)
     assert out.node is None
+
+
+@pytest.mark.parametrize("moving", [False, True])
+def test_the_map_is_kept_only_for_the_gradient_of_the_corners(moving):
+    x, rois = Tensor(normal(2, 3, 7, 10), requires_grad=True), Tensor(AWKWARD_ROIS, requires_grad=moving)
+    activation = x + 1
+    # lying in memory as feature maps do, so that no copy of it is made
+    memory = np.ascontiguousarray(activation.data.transpose(0, 2, 3, 1))
+    activation.data, seen = memory.transpose(0, 3, 1, 2), weakref.ref(memory)
+    out = roi_crop_unchecked(activation, rois, 2, 0.5)
+    del activation, memory
+    assert (seen() is not None) == moving
+    out.sum().backward()
+    assert x.grad is not None and (rois.grad is not None) == moving
 
 
 @pytest.mark.cuda
