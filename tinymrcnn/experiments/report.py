@@ -47,7 +47,8 @@ there on its proposals; the article's ablations, too, use an RPN that was traine
 rate is the best of three on one pilot seed and on validation pictures; where it is marked as an end of the three, a
 rate beyond might have been better still. (The first pilots tried rates half as large. The largest was best, so the
 three were doubled, before any of the runs below.) GFLOP are those of a test picture in convolutions and products of
-matrices, with masks of the detections only: the reading of RoIs and score maps, non-maximum suppression and mask voting are in the times only.
+matrices, with masks of the detections only: the reading of RoIs and score maps, non-maximum suppression and mask
+voting are in the times only.
 """
 
 
