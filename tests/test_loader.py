@@ -10,6 +10,7 @@ import pytest
 
 from tinymrcnn.data import ShapesDataset, batches, flip_horizontally, loader
 from tinymrcnn.data.loader import batch_indices
+from tinymrcnn.settings import AugmentSettings
 
 
 class Numbered:
@@ -153,6 +154,28 @@ def test_half_of_the_images_are_flipped_each_time_anew():
     assert all(0 < sum(seen) < len(seen) for seen in flips.values())
     for _, images, _ in batches(Numbered(20), 4, 0, 20, seed=0, flip=False):
         assert all(image[0, 0, 0] == -1 for image in images)
+
+
+def test_the_flip_and_the_augmentation_know_nothing_of_each_other():
+    class Grey(Numbered):
+        def __getitem__(self, index):
+            image, target = super().__getitem__(index)
+            image[:] = 0.5
+            image[:, :, 0] = 0.25
+            return image, target
+
+    more, dataset = AugmentSettings(brightness=0.5), Grey(4)
+    brighter = {True: [], False: []}
+    for step in range(40):
+        image, target = loader.load_image(dataset, 1, step, seed=3, more=more)
+        upright, _ = loader.load_image(dataset, 1, step, seed=3, flip=False, more=more)
+        plain, _ = loader.load_image(dataset, 1, step, seed=3)
+        flipped = bool(plain[0, 0, 0] == 0.5)
+        assert target["boxes"][0, 0] == (4 if flipped else 0)
+        np.testing.assert_array_equal(image, upright[:, :, ::-1] if flipped else upright)  # the same brightness
+        brighter[flipped].append(bool(image[0, 0, 2] > 0.5))
+    for seen in brighter.values():
+        assert 5 <= len(seen) and 0.2 < np.mean(seen) < 0.8
 
 
 # The thread ----------------------------------------------------------------------------------------------
