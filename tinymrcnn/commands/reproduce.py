@@ -138,7 +138,7 @@ def _plan(plans: list[Plan], device: str) -> int:
         print(f"  {plan.stopping}\n")
     primary = sum(hours[plan.name] for plan in plans if plan.primary)
     print(
-        f"Primary comparisons: {primary:.1f} core-hours; all of these: {sum(hours.values()):.1f} at most, since runs that "
-        "tables share are made once."
+        f"Primary comparisons: {primary:.1f} core-hours; all of these: {sum(hours.values()):.1f} at most, since runs "
+        "that tables share are made once."
     )
     return 0
