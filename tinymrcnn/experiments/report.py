@@ -36,10 +36,10 @@ Made by `tinymrcnn reproduce report` from the runs that are stored here; the pla
 about a million parameters: the article's numbers, in brackets, are those of COCO, and only directions can be compared.
 
 Differences are in points, over paired seeds: both runs of a pair see the same pictures in the same order. The intervals
-(95 %) are those of a bootstrap over seeds and pictures. p is that of an exact test of signs, adjusted (Holm) for the
+(95 %) are those of a bootstrap over seeds and pictures. p is that of an exact sign-flip test, adjusted (Holm) for the
 three primary comparisons and unadjusted for all others, which are secondary. "A/A" is the noise floor: how far apart
-two halves of the seeds of one and the same variant lie. A difference is *reproduced*, or *reversed*, where interval and
-p exclude 0 and it is as large as the plan's smallest effect of interest; else it is *not resolved*.
+two halves of the seeds of the second variant lie. A difference is *reproduced*, or *reversed*, where interval and p
+exclude 0 and it is as large as the plan's smallest effect of interest; else it is *not resolved*.
 
 Training is from weights at random, on batches of 8 pictures. Where a table says "on a stored trunk", the backbone and
 the RPN were trained first, once for each seed, and the variants' heads, which may change the backbone too, start from

@@ -2,11 +2,12 @@
 
 Two variants are trained with the same seeds, so that runs come in pairs: one seed means one order of the pictures,
 and the difference within a pair is free of what both runs share. Two things remain that chance has decided, the seeds
-and the pictures of the test set, and the bootstrap draws both anew; the test of signs looks at the seeds alone.
+and the pictures of the test set, and the bootstrap draws both anew; the sign-flip test looks at the seeds alone.
 Nothing here knows of networks: a run is any object, and `metric` makes a number of it.
 
 Sources: Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13 (percentile intervals); Owen, "The
-pigeonhole bootstrap" (2007), for two crossed factors; Fisher's test of signs; Holm (1979).
+pigeonhole bootstrap" (2007), for two crossed factors; Fisher, "The Design of Experiments" (1935), chapter 3, for the
+sign-flip test; Holm (1979).
 """
 
 import math
@@ -34,8 +35,8 @@ def paired_bootstrap(
     picture suits one variant in every run would then average out over the seeds, and the interval be too narrow.
 
     Of n seeds the bootstrap sees (n - 1) / n of their variance, and it takes a normal where a t distribution belongs.
-    So where seeds are nearly all of the noise, it covers less than it says: 87 % with 6 seeds and 89 % with 8. This
-    is why a verdict asks for the test of signs too.
+    So where seeds are nearly all of the noise, it covers less than it says: 86 % with 6 seeds and 89 % with 8. This
+    is why a verdict asks for the sign-flip test too.
     Raises ValueError for no pairs, unequal numbers, or a metric that is not finite."""
     if len(runs_a) != len(runs_b) or not len(runs_a):
         raise ValueError(f"Runs must come in pairs, one at least: there are {len(runs_a)} and {len(runs_b)}.")
@@ -61,7 +62,7 @@ def sign_flip_p(differences) -> float:
     2 / 256. Raises ValueError for more than 24, whose patterns would fill the memory, and where one is not finite."""
     differences = np.asarray(differences, np.float64)
     if len(differences) > 24 or not np.isfinite(differences).all():
-        raise ValueError(f"The test of signs takes up to 24 finite differences, not these {len(differences)}.")
+        raise ValueError(f"The sign-flip test takes up to 24 finite differences, not these {len(differences)}.")
     sums = np.zeros(1)
     for difference in differences:
         sums = np.concatenate([sums + difference, sums - difference])
@@ -124,7 +125,7 @@ def seeds_needed(differences, effect: float | None = None) -> int | None:
 
     differences: (n,) those of the pairs so far, whose spread s is taken. effect: the size to find, such as the smallest
     of interest; None for the one observed, their mean. The answer is that of a paired t test, up to the next integer:
-    n = (1.96 + 0.84)^2 (s / effect)^2 + 1.96^2 / 2 (Guenther, 1981). Below 10 seeds the test of signs has few steps of
+    n = (1.96 + 0.84)^2 (s / effect)^2 + 1.96^2 / 2 (Guenther, 1981). Below 10 seeds the sign-flip test has few steps of
     p and may need one seed more. Pictures add noise too, which more seeds do not lower.
 
     At least 6, since fewer cannot reach p < 0.05; None beyond 1000, for an effect of 0, and for fewer than two
